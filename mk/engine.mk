@@ -1,0 +1,74 @@
+# engine.mk
+#	The half of the build that knows no PostgreSQL: one static library a room,
+#	dfx-engine, and the test programs.  Usable alone: make -f mk/engine.mk unit
+#
+#	SANITIZE=1 builds everything into build/asan with ASan and UBSan.
+#	build/test/dfx-engine is the engine with the fault triggers of the TAP
+#	tests compiled in (DFX_TEST_TRIGGERS); it is never installed.
+
+.DEFAULT_GOAL := all
+
+ENGINE_CC ?= cc
+ENGINE_OPT ?= -O2 -g
+BUILD := build
+ifdef SANITIZE
+BUILD := build/asan
+ENGINE_SAN = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+endif
+
+ENGINE_CFLAGS = -std=c11 -D_GNU_SOURCE -fPIC -pthread $(ENGINE_OPT) $(ENGINE_SAN) -Isrc -I. \
+	-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings \
+	-Wvla -Wno-missing-field-initializers
+ENGINE_LDFLAGS = $(ENGINE_SAN) -pthread -Wl,-z,relro,-z,now
+ENGINE_LIBS = -ldnnl -ljpeg -lpng -lz -ldl -lm
+
+room = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)/*.c))
+BASE_O := $(call room,src/base)
+IMAGE_O := $(call room,src/image)
+NN_O := $(call room,src/nn)
+CPU_O := $(call room,src/cpu)
+TRAIN_O := $(call room,train)
+ENGINE_O := $(call room,src/engine)
+REF_O := $(call room,tests/ref)
+ENGINE_TEST_O := $(patsubst $(BUILD)/obj/%,$(BUILD)/trig/%,$(ENGINE_O))
+LIB_O := $(BASE_O) $(IMAGE_O) $(NN_O) $(CPU_O) $(TRAIN_O)
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/trig/%.o: %.c
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -DDFX_TEST_TRIGGERS -MMD -MP -c -o $@ $<
+
+$(BUILD)/dfx-engine: $(ENGINE_O) $(LIB_O)
+	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
+$(BUILD)/test/dfx-engine: $(ENGINE_TEST_O) $(LIB_O)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
+
+# Test programs: tests/unit needs base, image, nn and the oracle; tests/backend also src/cpu;
+# tests/fuzz holds the stand-alone mutation drivers.
+UNIT_T := $(patsubst tests/%.c,$(BUILD)/t/%.t,$(wildcard tests/unit/test_*.c))
+BACKEND_T := $(patsubst tests/%.c,$(BUILD)/t/%.t,$(wildcard tests/backend/test_*.c))
+FUZZ_T := $(patsubst tests/%.c,$(BUILD)/t/%.t,$(wildcard tests/fuzz/test_*.c))
+BENCH_P := $(patsubst tests/%.c,$(BUILD)/t/%,$(wildcard tests/bench/bench_*.c))
+
+$(BUILD)/t/%.t: $(BUILD)/obj/tests/%.o $(LIB_O) $(REF_O)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
+$(BUILD)/t/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIB_O) $(REF_O)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
+
+unit: $(UNIT_T)
+	prove -e '' $(UNIT_T)
+backend: $(BACKEND_T)
+	prove -e '' $(BACKEND_T)
+fuzz: $(FUZZ_T)
+	prove -e '' $(FUZZ_T)
+test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(BUILD)/dfx-engine $(BUILD)/test/dfx-engine
+
+-include $(shell find $(BUILD)/obj $(BUILD)/trig -name '*.d' 2>/dev/null)
+
+.PHONY: unit backend fuzz test-programs
+.PRECIOUS: $(BUILD)/obj/%.o $(BUILD)/trig/%.o

@@ -1,0 +1,103 @@
+/*
+ * queue.h
+ *	  The client side of the ring, as the SQL functions see it.
+ *
+ * dfx_queue_call() is all that most callers need.  The ticket functions under
+ * it exist for callers that keep several requests in flight (model loading,
+ * read-ahead).  A ticket belongs to CurrentResourceOwner: ERROR, savepoint
+ * rollback and FATAL give its slot back.
+ *
+ * A backend blocks only for its FIRST slot; while it holds one, further
+ * submissions must be nowait.  That rules out deadlock between backends that
+ * each hold slots and want more.
+ */
+#ifndef DFX_PG_QUEUE_H
+#define DFX_PG_QUEUE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "engine/proto.h"
+
+typedef struct DfxCall
+{
+	DfxRingOp	op;
+	const void *data;			/* payload, copied into the arena by submit */
+	Size		len;
+	const uint8 *version;		/* 32 bytes, or NULL when the op needs no model */
+	Size		reply_cap;		/* bytes to reserve for the reply */
+
+	/*
+	 * Called when the engine answers DFX_NEED_MODEL; must make the version
+	 * resident, or raise.  order is the request's queue position.  The time
+	 * spent in it does not count against the deadline.
+	 */
+	void		(*need_model) (const uint8 *version, uint64 order, void *arg);
+	void	   *need_model_arg;
+} DfxCall;
+
+typedef struct DfxReply
+{
+	DfxStatus	status;			/* never DFX_NEED_MODEL or DFX_TOO_SMALL after dfx_queue_call() */
+	uint32		batch;
+	Size		len;
+	void	   *data;			/* palloc'd, len bytes, NULL when len is 0 */
+	char		msg[DFX_MSG_LEN];
+	char		hint[DFX_HINT_LEN];
+} DfxReply;
+
+typedef struct DfxTicket
+{
+	int			slot;			/* -1: none */
+	uint64		gen;
+	uint64		order;			/* 0 before the first submission */
+	TimestampTz deadline;		/* 0 before the first submission */
+} DfxTicket;
+
+#define DFX_TICKET_INIT {-1, 0, 0, 0}
+
+/*
+ * Run one request to its end: claim, copy, submit, wait, copy the reply out.
+ * Repeats by itself after DFX_NEED_MODEL (with call->need_model) and
+ * DFX_TOO_SMALL.  Raises: 53000 no slot within dfx.queue_timeout; 54000 data
+ * larger than the arena; 55000 library not preloaded; 57P03 no engine; 58000
+ * deadline passed; query cancel.  Failures that the engine reports about the
+ * request itself come back in reply->status: see dfx_reply_raise().
+ */
+extern void dfx_queue_call(const DfxCall *call, DfxReply *reply);
+
+/* ereport(ERROR) with the status's SQLSTATE, message and hint; returns when the status is DFX_OK. */
+extern void dfx_reply_raise(const DfxReply *reply);
+
+/*
+ * Submit.  A ticket with order != 0 is a resubmission and keeps its position
+ * and deadline.  nowait: returns false when there is no slot or no room now.
+ */
+extern bool dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait);
+extern bool dfx_queue_done(const DfxTicket *ticket);
+extern void dfx_queue_wait(const DfxTicket *ticket);	/* raises on cancel, on its deadline and when the engine is gone for good */
+extern void dfx_queue_harvest(DfxTicket *ticket, DfxReply *reply);	/* done tickets only; frees the slot */
+extern void dfx_queue_drop(DfxTicket *ticket);	/* cancels what is in flight */
+extern int	dfx_queue_held(void);	/* slots this backend holds */
+
+/*
+ * The loader: at most one backend streams weights at a time, through a slot
+ * and 16 MB of ring that image requests never use.
+ *
+ * dfx_loader_begin() returns true when this backend is now the loader (it
+ * must call dfx_loader_end(); an error does it too), false when it waited
+ * for another backend that was loading the same version and has ended, well
+ * or badly: ask the engine again.
+ * dfx_loader_send() takes len bytes that the caller has put at
+ * dfx_loader_buffer() and waits for the answer.  Raises as dfx_queue_call();
+ * 57P03 when the engine was replaced meanwhile (the load must begin anew).
+ */
+extern bool dfx_loader_begin(const uint8 *version);
+extern char *dfx_loader_buffer(Size *capacity);
+extern void dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply);
+extern void dfx_loader_end(void);
+
+/* Raises 55000 with a HINT when the library was not preloaded, 57P03 when the ring could not be made. */
+extern void dfx_require_ring(void);
+
+#endif							/* DFX_PG_QUEUE_H */

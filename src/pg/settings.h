@@ -1,0 +1,40 @@
+/*
+ * settings.h
+ *	  The dfx.* settings (DESIGN section 5); defined in settings.c.
+ *
+ * Check hooks never read catalogs, so that ALTER ROLE ... SET works anywhere.
+ * Memory settings are in the unit named; times in milliseconds.
+ */
+#ifndef DFX_PG_SETTINGS_H
+#define DFX_PG_SETTINGS_H
+
+#include "postgres.h"
+
+/* postmaster */
+extern int	dfx_queue_slots;
+extern int	dfx_queue_memory;	/* MB */
+extern char *dfx_engine_path;	/* "" = $pkglibdir/dfx-engine */
+
+/* sighup: a change restarts the engine */
+extern char *dfx_device;
+extern int	dfx_threads;
+extern int	dfx_max_batch;
+extern int	dfx_batch_wait;
+extern int	dfx_model_memory;	/* MB */
+extern int	dfx_gpu_memory;		/* MB */
+extern int	dfx_engine_timeout; /* without progress; 0 = never */
+
+/* superuser */
+extern int	dfx_max_image_pixels;
+extern int	dfx_max_image_bytes;	/* kB */
+
+/* user */
+extern char *dfx_default_model;
+extern int	dfx_precision;		/* DfxPrecision as a number */
+extern int	dfx_queue_timeout;
+extern int	dfx_request_timeout;
+extern int	dfx_priority;		/* DfxPriority */
+
+extern void dfx_settings_init(void);
+
+#endif							/* DFX_PG_SETTINGS_H */

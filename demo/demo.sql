@@ -1,0 +1,26 @@
+\echo
+\echo == CREATE EXTENSION, and the model as a database object
+CREATE EXTENSION deepfeaturex;
+SELECT dfx_import_model('untrained', :'model') AS version;
+SELECT dfx_set_default_model('untrained');
+SELECT name, kind, backbone, owner, is_default FROM dfx_models;
+
+\echo == Photographs in a table
+CREATE TABLE photos (name text PRIMARY KEY, image bytea NOT NULL);
+INSERT INTO photos
+SELECT f, pg_read_binary_file(:'photos' || '/' || f) FROM pg_ls_dir(:'photos') AS f ORDER BY f;
+SELECT name, i.*, pg_size_pretty(length(image)::bigint) AS size FROM photos, dfx_image_info(image) AS i ORDER BY name;
+
+\echo == SELECT name, v.* FROM photos, dfx_classify(image) AS v
+SELECT name, label, round(confidence::numeric, 4) AS confidence, round(p_dm::numeric, 4) AS p_dm,
+	round(p_gan::numeric, 4) AS p_gan, round(p_real::numeric, 4) AS p_real, v.model, left(v.version, 12) || '...' AS version
+FROM photos, dfx_classify(image) AS v ORDER BY name;
+
+\echo NOTE: this model is UNTRAINED: its weights come from a formula, not from data.
+\echo NOTE: the verdicts above show that the machinery works; they say nothing about the photographs.
+
+\echo
+\echo == The engine
+\x on
+SELECT state, device, restarts, last_error FROM dfx_engine_status();
+SELECT requests, images, batches, largest_batch, model_bytes FROM dfx_stat_engine;

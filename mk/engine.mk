@@ -68,7 +68,12 @@ fuzz: $(FUZZ_T)
 	prove -e '' $(FUZZ_T)
 test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(BUILD)/dfx-engine $(BUILD)/test/dfx-engine
 
+# Golden files are committed; remaking them needs Debian's python3-torch, python3-torchvision and python3-pil.
+golden:
+	for script in $(sort $(wildcard tests/golden/make_*.py)); do /usr/bin/python3 $$script || exit 1; done
+bench: $(BUILD)/dfx-engine $(BENCH_P)
+	tests/bench/run.sh
 -include $(shell find $(BUILD)/obj $(BUILD)/trig -name '*.d' 2>/dev/null)
 
-.PHONY: unit backend fuzz test-programs
+.PHONY: unit backend fuzz test-programs golden bench
 .PRECIOUS: $(BUILD)/obj/%.o $(BUILD)/trig/%.o

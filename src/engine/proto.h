@@ -182,7 +182,19 @@ dfx_ring_slot(DfxRing *ring, uint32_t i)
 	return (DfxSlot *) ((char *) ring + ring->slots_off + (uint64_t) i * DFX_SLOT_STRIDE);
 }
 
-/* Descriptor numbers that the engine finds open at start, besides 0-2. */
+/*
+ * How the supervisor starts the engine, always with all of these:
+ *
+ *	dfx-engine serve --device D --threads N --max-batch N --batch-wait MS
+ *		--model-memory MB --gpu-memory MB --parent PID
+ *
+ * PID is the supervisor's: an engine whose getppid() is another one at start
+ * has lost its parent already and must exit.  The ring descriptor is an open
+ * file description of its own, so an OFD lock on it (the lease: one engine a
+ * ring) lasts as long as the engine does.
+ *
+ * Descriptor numbers that the engine finds open at start, besides 0-2:
+ */
 #define DFX_ENGINE_RING_FD    3
 #define DFX_ENGINE_CONTROL_FD 4
 

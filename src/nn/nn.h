@@ -90,8 +90,8 @@ typedef struct DfxParam
 typedef struct DfxValue
 {
 	int c, h, w;
-	int def;      /* op that writes it */
-	int last_use; /* last op that reads it; nop for an output */
+	int def;      /* op that writes it; -1: none (gone, or a buffer that only its ranges fill) */
+	int last_use; /* last op that reads it or, of a root, any of its ranges; nop for an output */
 
 	/*
 	 * Placement (dfx_graph_optimize): a value that is a channel range of a

@@ -1,0 +1,169 @@
+/*
+ * plan.c
+ *	  Where each value lies in one arena.
+ *
+ * Two values may share bytes when no op needs both.  The largest are placed
+ * first, each in the smallest gap, among the values alive with it, that takes
+ * it (best fit by decreasing size).  That is quadratic in the number of
+ * values, about a thousand in the largest network, and done once a plan.
+ */
+#include "nn/graph_priv.h"
+
+#include <limits.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PLAN_ALIGN 64 /* a cache line; also what vector loads and GPU copies like */
+
+typedef struct PlanBlock
+{
+	DfxVal v;
+	int first, last; /* ops; an output's last is nop */
+	size_t size, off;
+} PlanBlock;
+
+static void
+plan_touch(PlanBlock *block, const DfxGraph *g, DfxVal v, int when)
+{
+	PlanBlock *b = &block[g->val[v].root];
+
+	if (when < b->first)
+		b->first = when;
+	if (when > b->last)
+		b->last = when;
+}
+
+/* Lifetimes of the roots: from the first op that writes any of its ranges to the last that reads any. */
+static void
+plan_lifetimes(const DfxGraph *g, PlanBlock *block)
+{
+	for (int v = 0; v < g->nval; v++)
+		block[v] = (PlanBlock){.v = v, .first = INT_MAX, .last = -1};
+	for (int i = 0; i < g->nop; i++)
+	{
+		const DfxOp *op = &g->op[i];
+
+		plan_touch(block, g, op->out, i);
+		for (int j = 0; j < op->nin; j++)
+			plan_touch(block, g, op->in[j], i);
+		if (op->epi_add >= 0)
+			plan_touch(block, g, op->epi_add, i);
+	}
+	for (int i = 0; i < g->nout; i++)
+		plan_touch(block, g, g->out[i], g->nop);
+}
+
+static int
+plan_cmp(const void *a, const void *b)
+{
+	const PlanBlock *x = a, *y = b;
+
+	if (x->size != y->size)
+		return x->size > y->size ? -1 : 1;
+	return x->v < y->v ? -1 : 1;
+}
+
+/* The best offset for b among the n placed blocks, which are in order of offset. */
+static size_t
+plan_best_fit(PlanBlock *const *placed, int n, const PlanBlock *b)
+{
+	size_t end = 0; /* of what has been passed */
+	size_t best = SIZE_MAX, best_gap = SIZE_MAX;
+
+	for (int i = 0; i < n; i++)
+	{
+		const PlanBlock *p = placed[i];
+
+		if (p->first > b->last || p->last < b->first)
+			continue;
+		if (p->off > end && p->off - end >= b->size && p->off - end < best_gap)
+		{
+			best = end;
+			best_gap = p->off - end;
+		}
+		if (p->off + p->size > end)
+			end = p->off + p->size;
+	}
+	return best != SIZE_MAX ? best : end;
+}
+
+static void
+plan_insert(PlanBlock **placed, int n, PlanBlock *b)
+{
+	int at = n;
+
+	while (at > 0 && placed[at - 1]->off > b->off)
+		at--;
+	memmove(placed + at + 1, placed + at, (size_t) (n - at) * sizeof *placed);
+	placed[at] = b;
+}
+
+/* Drop what needs no room, round the rest up; the new count, or -1 when the sum would overflow. */
+static int
+plan_sizes(const DfxGraph *g, PlanBlock *block, size_t (*size)(void *, const DfxGraph *, DfxVal), void *arg)
+{
+	size_t total = 0;
+	int n = 0;
+
+	for (int v = 0; v < g->nval; v++)
+	{
+		size_t s = block[v].last >= 0 ? size(arg, g, v) : 0;
+
+		if (s == 0)
+			continue;
+		if (s > SIZE_MAX / 2 - PLAN_ALIGN || total > SIZE_MAX / 2 - s - PLAN_ALIGN)
+			return -1;
+		block[n] = block[v];
+		block[n].size = (s + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
+		total += block[n++].size;
+	}
+	return n;
+}
+
+DfxStatus
+dfx_plan_memory(const DfxGraph *g, size_t (*size)(void *arg, const DfxGraph *g, DfxVal v), void *arg,
+                DfxMemPlan *plan, DfxErr *err)
+{
+	size_t nval = (size_t) g->nval + 1;
+	PlanBlock *block = malloc(nval * sizeof *block);
+	PlanBlock **placed = malloc(nval * sizeof *placed);
+	int n = 0;
+
+	*plan = (DfxMemPlan){.off = calloc(nval, sizeof *plan->off)};
+	if (block != NULL && placed != NULL && plan->off != NULL)
+	{
+		plan_lifetimes(g, block);
+		n = plan_sizes(g, block, size, arg);
+		if (n > 0)
+			qsort(block, (size_t) n, sizeof *block, plan_cmp);
+		for (int i = 0; i < n; i++)
+		{
+			PlanBlock *b = &block[i];
+
+			b->off = plan_best_fit(placed, i, b);
+			plan_insert(placed, i, b);
+			plan->off[b->v] = b->off;
+			if (b->off + b->size > plan->bytes)
+				plan->bytes = b->off + b->size;
+		}
+	}
+	else
+		n = -2;
+	free(block);
+	free(placed);
+	if (n < 0)
+	{
+		dfx_plan_memory_free(plan);
+		return n == -1 ? dfx_fail(err, DFX_ELIMIT, "the network's values exceed the address space")
+		               : dfx_fail(err, DFX_ENOMEM, "out of memory for the memory plan");
+	}
+	return DFX_OK;
+}
+
+void
+dfx_plan_memory_free(DfxMemPlan *plan)
+{
+	free(plan->off);
+	*plan = (DfxMemPlan){0};
+}

@@ -1,0 +1,217 @@
+/*
+ * ref_backend.c
+ *	  The oracle's backend table: a plan is a deep copy of the graph and one
+ *	  buffer a value; forward walks the ops image by image.
+ */
+#include "tests/ref/ref.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct DfxDev
+{
+	DfxDevOpts opts;
+};
+
+struct DfxPlan
+{
+	DfxDev *dev;
+	DfxGraph g;   /* a copy without builder state; in lists point into list */
+	DfxVal *list; /* all in lists */
+	float **data; /* per value */
+	int max_batch;
+	size_t bytes;
+};
+
+static DfxStatus
+ref_open(const DfxDevOpts *opts, DfxDev **dev, DfxErr *err)
+{
+	if (opts->ordinal != 0)
+		return dfx_fail(err, DFX_EDEVICE, "the reference backend has no device %d", opts->ordinal);
+	*dev = malloc(sizeof **dev);
+	if (*dev == NULL)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory");
+	(*dev)->opts = *opts;
+	return DFX_OK;
+}
+
+static void
+ref_close(DfxDev *dev)
+{
+	free(dev);
+}
+
+static void
+ref_info(const DfxDev *dev, DfxDevInfo *info)
+{
+	(void) dev;
+	*info = (DfxDevInfo){.name = "reference: plain loops", .threads = 1};
+	info->precision[DFX_PRECISION_AUTO] = info->precision[DFX_PRECISION_FP32] = true;
+}
+
+static bool
+ref_supports(void *dev, const DfxGraph *g, const DfxOp *op)
+{
+	(void) dev;
+	(void) g;
+	(void) op;
+	return true;
+}
+
+static void
+ref_release(DfxPlan *p)
+{
+	if (p == NULL)
+		return;
+	for (int i = 0; i < p->g.nparam && p->g.param != NULL; i++)
+		free(p->g.param[i].data);
+	for (int v = 0; v < p->g.nval && p->data != NULL; v++)
+		free(p->data[v]);
+	free(p->g.op);
+	free(p->g.val);
+	free(p->g.param);
+	free(p->list);
+	free(p->data);
+	free(p);
+}
+
+/* n elements of size bytes, counted; NULL when memory is out. */
+static void *
+ref_copy(DfxPlan *p, const void *from, size_t n, size_t size)
+{
+	void *to = malloc(n * size + 1);
+
+	if (to != NULL && from != NULL)
+		memcpy(to, from, n * size);
+	p->bytes += n * size;
+	return to;
+}
+
+static size_t
+ref_elements(const DfxParam *p)
+{
+	size_t n = 1;
+
+	for (int i = 0; i < p->rank; i++)
+		n *= (size_t) p->dim[i];
+	return n;
+}
+
+static bool
+ref_copy_graph(DfxPlan *p, const DfxGraph *g)
+{
+	size_t nin = 0;
+
+	for (int i = 0; i < g->nop; i++)
+		nin += (size_t) g->op[i].nin;
+	p->g = *g;
+	p->g.priv = NULL;
+	p->g.op = ref_copy(p, g->op, (size_t) g->nop, sizeof *g->op);
+	p->g.val = ref_copy(p, g->val, (size_t) g->nval, sizeof *g->val);
+	p->g.param = ref_copy(p, g->param, (size_t) g->nparam, sizeof *g->param);
+	p->list = ref_copy(p, NULL, nin, sizeof *p->list);
+	p->data = calloc((size_t) g->nval + 1, sizeof *p->data);
+	for (int i = 0; i < g->nparam && p->g.param != NULL; i++)
+		p->g.param[i].data = NULL;
+	if (!p->g.op || !p->g.val || !p->g.param || !p->list || !p->data)
+		return false;
+
+	nin = 0;
+	for (int i = 0; i < g->nop; i++)
+	{
+		DfxOp *op = &p->g.op[i];
+		const DfxValue *v = &g->val[op->out];
+
+		if (op->nin > 0)
+			memcpy(p->list + nin, op->in, (size_t) op->nin * sizeof *op->in);
+		op->in = p->list + nin;
+		nin += (size_t) op->nin;
+		p->data[op->out] = ref_copy(p, NULL, (size_t) v->c * (size_t) v->h * (size_t) v->w, sizeof(float));
+		if (p->data[op->out] == NULL)
+			return false;
+	}
+	for (int i = 0; i < g->nparam; i++)
+	{
+		p->g.param[i].data = ref_copy(p, g->param[i].data, ref_elements(&g->param[i]), sizeof(float));
+		if (p->g.param[i].data == NULL)
+			return false;
+	}
+	return true;
+}
+
+static DfxStatus
+ref_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **plan, DfxErr *err)
+{
+	DfxPlan *p;
+
+	if (opts->train || (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32))
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the reference backend runs %s inference only, not %s%s",
+		                dfx_precision_name[DFX_PRECISION_FP32], dfx_precision_name[opts->precision],
+		                opts->train ? " training" : "");
+	if (opts->max_batch < 1)
+		return dfx_fail(err, DFX_EINVAL, "a batch of %d", opts->max_batch);
+	for (int i = 0; i < g->nparam; i++)
+		if (g->param[i].data == NULL)
+			return dfx_fail(err, DFX_EWEIGHTS, "parameter \"%s\" is not set", g->param[i].name);
+	p = calloc(1, sizeof *p);
+	if (p == NULL || !ref_copy_graph(p, g))
+	{
+		ref_release(p);
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for the plan");
+	}
+	p->dev = dev;
+	p->max_batch = opts->max_batch;
+	*plan = p;
+	return DFX_OK;
+}
+
+static size_t
+ref_bytes(const DfxPlan *plan)
+{
+	return plan->bytes;
+}
+
+static DfxStatus
+ref_forward(DfxPlan *p, const void *in, int n, float *const *out, DfxErr *err)
+{
+	const DfxGraph *g = &p->g;
+	const DfxValue *vi = &g->val[g->input];
+	bool rgb8 = g->op[vi->def].u.input.rgb8;
+	size_t in_size = (size_t) vi->c * (size_t) vi->h * (size_t) vi->w * (rgb8 ? 1 : sizeof(float));
+
+	if (n < 1 || n > p->max_batch)
+		return dfx_fail(err, DFX_EINVAL, "%d images for a plan of 1 to %d", n, p->max_batch);
+	for (int k = 0; k < n; k++)
+	{
+		for (int i = 0; i < g->nop; i++)
+		{
+			ref_run(g, &g->op[i], p->data, (const char *) in + (size_t) k * in_size);
+			ref_epilogue(g, &g->op[i], p->data);
+			if (p->dev->opts.progress != NULL)
+				(*p->dev->opts.progress)++;
+		}
+		for (int i = 0; i < g->nout; i++)
+		{
+			const DfxValue *v = &g->val[g->out[i]];
+			size_t count = (size_t) v->c * (size_t) v->h * (size_t) v->w;
+
+			if (out[i] != NULL)
+				memcpy(out[i] + (size_t) k * count, p->data[g->out[i]], count * sizeof(float));
+		}
+	}
+	return DFX_OK;
+}
+
+const DfxBackend dfx_ref_backend = {
+    .api = DFX_BACKEND_API,
+    .name = "reference",
+    .open = ref_open,
+    .close = ref_close,
+    .info = ref_info,
+    .supports = ref_supports,
+    .compile = ref_compile,
+    .release = ref_release,
+    .bytes = ref_bytes,
+    .forward = ref_forward,
+};

@@ -1,0 +1,27 @@
+/*
+ * tiny_nets.h
+ *	  Reduced networks for tests: the published families through the same
+ *	  builders, only shallower and narrower, over 64 x 64 pixels.  The oracle
+ *	  runs one in milliseconds.
+ *
+ * Channel counts are multiples of 16, as in the published networks, except in
+ * "tiny_densenet_odd", whose pieces start off any vector boundary.
+ */
+#ifndef DFX_TESTS_TINY_NETS_H
+#define DFX_TESTS_TINY_NETS_H
+
+#include "nn/families.h"
+
+static const DfxBackbone tiny_nets[] = {
+    {"tiny_densenet", "densenet", 68, 64, dfx_densenet, &(const DfxDensenet){16, 32, {2, 3, 2, 2}}},
+    {"tiny_densenet_odd", "densenet", 33, 64, dfx_densenet, &(const DfxDensenet){7, 10, {1, 2, 2, 3}}},
+    {"tiny_resnet", "resnet", 128, 64, dfx_resnet, &(const DfxResnet){{2, 1, 1, 1}, false, 16, 1, 64}},
+    {"tiny_resnet_deep", "resnet", 512, 64, dfx_resnet, &(const DfxResnet){{1, 2, 1, 1}, true, 16, 1, 64}},
+    {"tiny_resnext", "resnext", 512, 64, dfx_resnet, &(const DfxResnet){{1, 1, 1, 1}, true, 16, 8, 8}},
+};
+enum
+{
+	TINY_NETS = sizeof tiny_nets / sizeof tiny_nets[0]
+};
+
+#endif /* DFX_TESTS_TINY_NETS_H */

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# run.sh - `make bench`: every measurement of docs/PERFORMANCE.md that this machine can make, one after the other.
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit 2
+
+section() { printf '\n== %s\n' "$*"; }
+
+section "machine"
+grep -m1 'model name' /proc/cpuinfo
+nproc
+uptime
+
+section "decode and resize, one core"
+build/t/bench/bench_decode || true
+
+section "networks, against PyTorch in alternation"
+if /usr/bin/python3 -c 'import torch, torchvision' 2>/dev/null; then
+	/usr/bin/python3 tests/bench/compare_torch.py
+else
+	echo "skipped: needs Debian's python3-torch and python3-torchvision"
+fi
+
+section "SQL, one client"
+tests/bench/sql.sh

@@ -1,0 +1,34 @@
+/*
+ * codec.h
+ *	  What image.c asks of a codec; private to src/image.
+ *
+ * A codec may rely on: bytes is not NULL, len is within limits->max_bytes and
+ * the magic bytes were seen.  It calls dfx_codec_check_size() as soon as it
+ * knows the size and before it allocates anything proportional to it.
+ */
+#ifndef DFX_IMAGE_CODEC_H
+#define DFX_IMAGE_CODEC_H
+
+#include "image/image.h"
+
+/* Neither side may exceed this, whatever max_pixels says; row buffers and filter tables stay small. */
+#define DFX_MAX_SIDE 1000000u
+
+extern DfxStatus dfx_jpeg_info(const uint8_t *bytes, size_t len, const DfxImageLimits *limits,
+                               DfxImageInfo *info, DfxErr *err);
+extern DfxStatus
+dfx_jpeg_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxImage *out, DfxErr *err);
+
+extern DfxStatus
+dfx_png_info(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxImageInfo *info, DfxErr *err);
+extern DfxStatus
+dfx_png_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxImage *out, DfxErr *err);
+
+/* DFX_EIMAGE for an empty image, DFX_ELIMIT for one that is too large. */
+extern DfxStatus
+dfx_codec_check_size(uint32_t width, uint32_t height, const DfxImageLimits *limits, DfxErr *err);
+
+/* Pixels for a size already checked; sets *out.  DFX_ENOMEM. */
+extern DfxStatus dfx_codec_alloc(uint32_t width, uint32_t height, DfxImage *out, DfxErr *err);
+
+#endif /* DFX_IMAGE_CODEC_H */

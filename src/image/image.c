@@ -1,0 +1,184 @@
+/*
+ * image.c
+ *	  The public face of the room: which codec, the limits, the whole
+ *	  preprocessing.
+ */
+#include "image/image.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image/codec.h"
+
+const char *
+dfx_format_name(DfxFormat format)
+{
+	switch (format)
+	{
+		case DFX_FORMAT_JPEG:
+			return "jpeg";
+		case DFX_FORMAT_PNG:
+			return "png";
+		case DFX_FORMAT_UNKNOWN:
+			break;
+	}
+	return "unknown";
+}
+
+DfxFormat
+dfx_image_sniff(const void *bytes, size_t len)
+{
+	if (len >= 3 && memcmp(bytes, "\xff\xd8\xff", 3) == 0)
+		return DFX_FORMAT_JPEG;
+	if (len >= 8 && memcmp(bytes, "\x89PNG\r\n\x1a\n", 8) == 0)
+		return DFX_FORMAT_PNG;
+	return DFX_FORMAT_UNKNOWN;
+}
+
+/* --- limits -------------------------------------------------------------- */
+
+DfxStatus
+dfx_codec_check_size(uint32_t width, uint32_t height, const DfxImageLimits *limits, DfxErr *err)
+{
+	if (width == 0 || height == 0)
+		return dfx_fail(err, DFX_EIMAGE, "image is empty (%" PRIu32 " x %" PRIu32 ")", width, height);
+	if ((uint64_t) width * height > limits->max_pixels)
+	{
+		DfxStatus status =
+		    dfx_fail(err, DFX_ELIMIT,
+		             "image of %" PRIu32 " x %" PRIu32 " pixels is over the limit of %" PRIu64 " pixels",
+		             width, height, limits->max_pixels);
+
+		dfx_hint(err, "The limit is dfx.max_image_pixels.");
+		return status;
+	}
+	if (width > DFX_MAX_SIDE || height > DFX_MAX_SIDE)
+		return dfx_fail(err, DFX_ELIMIT, "image of %" PRIu32 " x %" PRIu32 " has a side over %u pixels",
+		                width, height, DFX_MAX_SIDE);
+	return DFX_OK;
+}
+
+DfxStatus
+dfx_codec_alloc(uint32_t width, uint32_t height, DfxImage *out, DfxErr *err)
+{
+	uint64_t size = (uint64_t) width * height * 3; /* sides up to DFX_MAX_SIDE cannot overflow it */
+
+	out->width = width;
+	out->height = height;
+	out->pixels = size <= SIZE_MAX ? malloc((size_t) size) : NULL;
+	if (!out->pixels)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for an image of %" PRIu32 " x %" PRIu32 " pixels",
+		                width, height);
+	return DFX_OK;
+}
+
+/* What every entry point asks first; sets *format. */
+static DfxStatus
+image_admit(const void *bytes, size_t len, const DfxImageLimits *limits, DfxFormat *format, DfxErr *err)
+{
+	*format = DFX_FORMAT_UNKNOWN;
+	if (!bytes || len == 0)
+		return dfx_fail(err, DFX_EIMAGE, "image is empty (0 bytes)");
+	if (len > limits->max_bytes)
+	{
+		DfxStatus status =
+		    dfx_fail(err, DFX_ELIMIT, "image of %zu bytes is over the limit of %" PRIu64 " bytes", len,
+		             limits->max_bytes);
+
+		dfx_hint(err, "The limit is dfx.max_image_bytes.");
+		return status;
+	}
+	*format = dfx_image_sniff(bytes, len);
+	if (*format == DFX_FORMAT_UNKNOWN)
+	{
+		DfxStatus status = dfx_fail(err, DFX_EIMAGE, "not a JPEG or PNG image");
+
+		dfx_hint(err, "The format is told by the first bytes; other formats must be converted first.");
+		return status;
+	}
+	return DFX_OK;
+}
+
+/* --- public -------------------------------------------------------------- */
+
+DfxStatus
+dfx_image_info(const void *bytes, size_t len, const DfxImageLimits *limits, DfxImageInfo *info, DfxErr *err)
+{
+	DfxFormat format;
+	DfxStatus status = image_admit(bytes, len, limits, &format, err);
+
+	memset(info, 0, sizeof *info);
+	if (status != DFX_OK)
+		return status;
+	if (format == DFX_FORMAT_JPEG)
+		return dfx_jpeg_info(bytes, len, limits, info, err);
+	return dfx_png_info(bytes, len, limits, info, err);
+}
+
+DfxStatus
+dfx_image_decode(const void *bytes, size_t len, const DfxImageLimits *limits, DfxImage *out, DfxErr *err)
+{
+	DfxFormat format;
+	DfxStatus status = image_admit(bytes, len, limits, &format, err);
+
+	memset(out, 0, sizeof *out);
+	if (status != DFX_OK)
+		return status;
+	if (format == DFX_FORMAT_JPEG)
+		status = dfx_jpeg_decode(bytes, len, limits, out, err);
+	else
+		status = dfx_png_decode(bytes, len, limits, out, err);
+	if (status != DFX_OK)
+		dfx_image_free(out);
+	return status;
+}
+
+void
+dfx_image_free(DfxImage *image)
+{
+	free(image->pixels);
+	memset(image, 0, sizeof *image);
+}
+
+DfxStatus
+dfx_image_prepare(const void *bytes, size_t len, const DfxImageLimits *limits, uint32_t input_size,
+                  uint8_t *dst, DfxErr *err)
+{
+	DfxImage image;
+	uint8_t *resized;
+	uint32_t offset;
+	DfxStatus status;
+
+	if (input_size == 0 || input_size > DFX_RESIZE_SIDE)
+		return dfx_fail(err, DFX_EINVAL, "input size %" PRIu32 " is not within 1 .. %d", input_size,
+		                DFX_RESIZE_SIDE);
+	status = dfx_image_decode(bytes, len, limits, &image, err);
+	if (status != DFX_OK)
+		return status;
+	if (input_size == DFX_RESIZE_SIDE)
+	{
+		status = dfx_image_resize(&image, DFX_RESIZE_SIDE, DFX_RESIZE_SIDE, dst, err);
+		dfx_image_free(&image);
+		return status;
+	}
+
+	resized = malloc((size_t) DFX_RESIZE_SIDE * DFX_RESIZE_SIDE * 3);
+	if (!resized)
+		status = dfx_fail(err, DFX_ENOMEM, "out of memory for a resized image");
+	else
+		status = dfx_image_resize(&image, DFX_RESIZE_SIDE, DFX_RESIZE_SIDE, resized, err);
+	dfx_image_free(&image);
+	if (status == DFX_OK)
+	{
+		/* torchvision's CenterCrop: round((256 - size) / 2), halves to the even number (Python's round). */
+		offset = (DFX_RESIZE_SIDE - input_size) / 2;
+		if ((DFX_RESIZE_SIDE - input_size) % 2 == 1 && offset % 2 == 1)
+			offset++;
+		for (uint32_t y = 0; y < input_size; y++)
+			memcpy(dst + (size_t) y * input_size * 3,
+			       resized + ((size_t) (y + offset) * DFX_RESIZE_SIDE + offset) * 3, (size_t) input_size * 3);
+	}
+	free(resized);
+	return status;
+}

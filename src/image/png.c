@@ -1,0 +1,374 @@
+/*
+ * png.c
+ *	  PNG by libpng, with the tolerance of Pillow's PngImagePlugin.
+ *
+ * libpng sees little of a hostile file.  This file walks the chunks up to the
+ * first IDAT itself, verifies their checksums (Pillow does, for all of them)
+ * and the limits, and then lets libpng read a signature, an IHDR and a PLTE
+ * composed here from the values found, followed by the file's own bytes from
+ * the first IDAT on.  So no ancillary chunk is ever stored or interpreted:
+ * their size and number cost one pass of CRC, and gamma, profiles and
+ * transparency cannot change pixels (Pillow's convert("RGB") ignores them).
+ *
+ * As in Pillow: checksums from the first IDAT on are not verified (zlib has
+ * its own), what follows the last row is not read, and a palette index beyond
+ * PLTE is grey of that level.  Two streams that Pillow takes are refused:
+ * image data that ends cleanly before the last row, and IHDR methods that
+ * the PNG specification does not define.
+ *
+ * A libpng error longjmps to png_guarded(), the only setjmp; what must survive
+ * it lives in the PngReader of the caller's frame.
+ */
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <png.h>
+#include <zlib.h>
+
+#include "image/codec.h"
+
+/* What the walk found. */
+typedef struct PngHead
+{
+	uint32_t width, height;
+	uint8_t bits, colour, interlace;
+	uint8_t palette[256 * 3];
+	size_t idat; /* offset of the first IDAT's length field */
+} PngHead;
+
+/* Signature, IHDR and PLTE as libpng gets them. */
+#define PNG_SYNTHETIC_MAX (8 + 25 + 12 + 256 * 3)
+
+typedef struct PngReader
+{
+	png_structp png;
+	png_infop info;
+	const uint8_t *bytes;
+	size_t len, pos; /* of the file; pos begins at the first IDAT */
+	uint8_t front[PNG_SYNTHETIC_MAX];
+	size_t front_len, front_pos;
+	char message[128]; /* of the libpng error that jumped */
+	bool truncated, no_memory;
+	uint32_t row; /* being read, for messages */
+	DfxImage *out;
+	DfxErr *err;
+} PngReader;
+
+static uint32_t
+png_u32(const uint8_t *p)
+{
+	return (uint32_t) p[0] << 24 | (uint32_t) p[1] << 16 | (uint32_t) p[2] << 8 | p[3];
+}
+
+static void
+png_put_u32(uint8_t *p, uint32_t v)
+{
+	p[0] = (uint8_t) (v >> 24);
+	p[1] = (uint8_t) (v >> 16);
+	p[2] = (uint8_t) (v >> 8);
+	p[3] = (uint8_t) v;
+}
+
+/* --- the walk to the first IDAT ------------------------------------------------ */
+
+static uint32_t
+png_channels(uint8_t colour)
+{
+	switch (colour)
+	{
+		case PNG_COLOR_TYPE_RGB:
+			return 3;
+		case PNG_COLOR_TYPE_GRAY_ALPHA:
+			return 2;
+		case PNG_COLOR_TYPE_RGB_ALPHA:
+			return 4;
+		default:
+			return 1;
+	}
+}
+
+/* The combinations of table 11.1 of the PNG specification. */
+static bool
+png_depth_allowed(uint8_t colour, uint8_t bits)
+{
+	switch (colour)
+	{
+		case PNG_COLOR_TYPE_GRAY:
+			return bits == 1 || bits == 2 || bits == 4 || bits == 8 || bits == 16;
+		case PNG_COLOR_TYPE_PALETTE:
+			return bits == 1 || bits == 2 || bits == 4 || bits == 8;
+		case PNG_COLOR_TYPE_RGB:
+		case PNG_COLOR_TYPE_GRAY_ALPHA:
+		case PNG_COLOR_TYPE_RGB_ALPHA:
+			return bits == 8 || bits == 16;
+		default:
+			return false;
+	}
+}
+
+static DfxStatus
+png_take_ihdr(const uint8_t *data, uint32_t len, const DfxImageLimits *limits, PngHead *head, DfxErr *err)
+{
+	if (len != 13)
+		return dfx_fail(err, DFX_EIMAGE, "PNG is broken: IHDR has %" PRIu32 " bytes instead of 13", len);
+	head->width = png_u32(data);
+	head->height = png_u32(data + 4);
+	head->bits = data[8];
+	head->colour = data[9];
+	head->interlace = data[12];
+	if (!png_depth_allowed(head->colour, head->bits))
+		return dfx_fail(err, DFX_EIMAGE, "PNG is broken: no colour type %u with %u bits exists", head->colour,
+		                head->bits);
+	if (data[10] != 0 || data[11] != 0 || head->interlace > 1)
+		return dfx_fail(err, DFX_EIMAGE, "PNG is broken: unknown compression, filter or interlace method");
+	return dfx_codec_check_size(head->width, head->height, limits, err);
+}
+
+static void
+png_take_plte(const uint8_t *data, uint32_t len, PngHead *head)
+{
+	size_t entries = len / 3 < 256 ? len / 3 : 256;
+
+	memcpy(head->palette, data, entries * 3);
+}
+
+static DfxStatus
+png_walk(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, PngHead *head, DfxErr *err)
+{
+	size_t pos = 8; /* the signature was sniffed */
+	bool have_ihdr = false;
+
+	for (int i = 0; i < 256; i++)
+		memset(head->palette + 3 * i, i, 3);
+	for (;;)
+	{
+		const uint8_t *chunk = bytes + pos;
+		size_t left = len - pos;
+		uint32_t size;
+		DfxStatus status = DFX_OK;
+
+		if (left < 8)
+			return dfx_fail(err, DFX_EIMAGE, "PNG is truncated: it ends before its image data");
+		size = png_u32(chunk);
+		if (memcmp(chunk + 4, "IDAT", 4) == 0)
+		{
+			head->idat = pos;
+			return have_ihdr ? DFX_OK : dfx_fail(err, DFX_EIMAGE, "PNG is broken: IDAT before IHDR");
+		}
+		if (left - 8 < 4 || size > left - 12)
+			return dfx_fail(err, DFX_EIMAGE, "PNG is truncated: the chunk at byte %zu does not end", pos);
+		if (crc32(crc32(0, NULL, 0), chunk + 4, size + 4) != png_u32(chunk + 8 + size))
+			return dfx_fail(err, DFX_EIMAGE, "PNG is broken: the chunk at byte %zu fails its checksum", pos);
+		if (memcmp(chunk + 4, "IHDR", 4) == 0 && !have_ihdr)
+		{
+			status = png_take_ihdr(chunk + 8, size, limits, head, err);
+			have_ihdr = true;
+		}
+		else if (!have_ihdr)
+			status = dfx_fail(err, DFX_EIMAGE, "PNG is broken: it does not begin with IHDR");
+		else if (memcmp(chunk + 4, "PLTE", 4) == 0)
+			png_take_plte(chunk + 8, size, head);
+		else if (memcmp(chunk + 4, "IEND", 4) == 0)
+			status = dfx_fail(err, DFX_EIMAGE, "PNG is broken: it has no image data");
+		if (status != DFX_OK)
+			return status;
+		pos += 12 + (size_t) size;
+	}
+}
+
+/* --- what libpng calls ------------------------------------------------------------ */
+
+static void
+png_on_error(png_structp png, png_const_charp message)
+{
+	PngReader *r = png_get_error_ptr(png);
+
+	strncpy(r->message, message, sizeof r->message - 1);
+	png_longjmp(png, 1);
+}
+
+static void
+png_on_warning(png_structp png, png_const_charp message)
+{
+	(void) png;
+	(void) message;
+}
+
+static png_voidp
+png_on_malloc(png_structp png, png_alloc_size_t size)
+{
+	PngReader *r = png_get_mem_ptr(png);
+	void *p = malloc(size);
+
+	if (!p)
+		r->no_memory = true;
+	return p;
+}
+
+static void
+png_on_free(png_structp png, png_voidp p)
+{
+	(void) png;
+	free(p);
+}
+
+static void
+png_on_read(png_structp png, png_bytep to, size_t n)
+{
+	PngReader *r = png_get_io_ptr(png);
+
+	if (r->front_pos < r->front_len)
+	{
+		/* libpng asks for whole fields, so a request never spans the seam; if it did, it would fail here. */
+		if (n > r->front_len - r->front_pos)
+			png_error(png, "request across the composed header");
+		memcpy(to, r->front + r->front_pos, n);
+		r->front_pos += n;
+		return;
+	}
+	if (n > r->len - r->pos)
+	{
+		r->truncated = true;
+		png_error(png, "truncated");
+	}
+	memcpy(to, r->bytes + r->pos, n);
+	r->pos += n;
+}
+
+/* --- decoding ------------------------------------------------------------------------ */
+
+static uint8_t *
+png_put_chunk(uint8_t *p, const char *name, const uint8_t *data, uint32_t len)
+{
+	png_put_u32(p, len);
+	memcpy(p + 4, name, 4);
+	memcpy(p + 8, data, len);
+	png_put_u32(p + 8 + len, (uint32_t) crc32(crc32(0, NULL, 0), p + 4, len + 4));
+	return p + 12 + len;
+}
+
+static void
+png_compose_front(PngReader *r, const PngHead *head)
+{
+	uint8_t ihdr[13] = {0};
+	uint8_t *p = r->front + 8;
+
+	memcpy(r->front, r->bytes, 8);
+	png_put_u32(ihdr, head->width);
+	png_put_u32(ihdr + 4, head->height);
+	ihdr[8] = head->bits;
+	ihdr[9] = head->colour;
+	ihdr[12] = head->interlace;
+	p = png_put_chunk(p, "IHDR", ihdr, sizeof ihdr);
+	if (head->colour == PNG_COLOR_TYPE_PALETTE)
+		p = png_put_chunk(p, "PLTE", head->palette, 3u << head->bits);
+	r->front_len = (size_t) (p - r->front);
+}
+
+static void
+png_configure(PngReader *r)
+{
+	/* The size was checked, and no chunk but IDAT can need memory: libpng's own limits are not ours. */
+	png_set_user_limits(r->png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);
+	png_set_chunk_malloc_max(r->png, 0);
+	png_set_crc_action(r->png, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE);
+	/* Encoders exist that announce too small a window; zlib's inflateInit() accepts them. */
+	png_set_option(r->png, PNG_MAXIMUM_INFLATE_WINDOW, PNG_OPTION_ON);
+}
+
+static DfxStatus
+png_read_pixels(PngReader *r, const PngHead *head)
+{
+	size_t stride = (size_t) head->width * 3;
+	int passes;
+
+	png_configure(r);
+	png_set_read_fn(r->png, r, png_on_read);
+	png_read_info(r->png, r->info);
+	if (head->bits == 16)
+		png_set_strip_16(r->png); /* the high byte */
+	if (head->colour == PNG_COLOR_TYPE_PALETTE)
+		png_set_palette_to_rgb(r->png);
+	if (head->colour == PNG_COLOR_TYPE_GRAY && head->bits < 8)
+		png_set_expand_gray_1_2_4_to_8(r->png);
+	if (!(head->colour & PNG_COLOR_MASK_COLOR))
+		png_set_gray_to_rgb(r->png);
+	if (head->colour & PNG_COLOR_MASK_ALPHA)
+		png_set_strip_alpha(r->png);
+	passes = png_set_interlace_handling(r->png);
+	png_read_update_info(r->png, r->info);
+	if (png_get_rowbytes(r->png, r->info) != stride)
+		return dfx_fail(r->err, DFX_EINTERNAL, "PNG rows of %zu bytes where %zu were expected",
+		                png_get_rowbytes(r->png, r->info), stride);
+
+	for (int pass = 0; pass < passes; pass++)
+		for (r->row = 0; r->row < head->height; r->row++)
+			png_read_row(r->png, r->out->pixels + r->row * stride, NULL);
+	return DFX_OK;
+}
+
+static DfxStatus
+png_failure(PngReader *r)
+{
+	if (r->no_memory)
+		return dfx_fail(r->err, DFX_ENOMEM,
+		                "out of memory decoding a PNG of %" PRIu32 " x %" PRIu32 " pixels", r->out->width,
+		                r->out->height);
+	if (r->truncated)
+		return dfx_fail(r->err, DFX_EIMAGE, "PNG is truncated: it ends in row %" PRIu32 " of %" PRIu32,
+		                r->row, r->out->height);
+	return dfx_fail(r->err, DFX_EIMAGE, "PNG is broken: %s", r->message);
+}
+
+static DfxStatus
+png_guarded(PngReader *r, const PngHead *head)
+{
+	if (setjmp(png_jmpbuf(r->png)))
+		return png_failure(r);
+	return png_read_pixels(r, head);
+}
+
+DfxStatus
+dfx_png_info(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxImageInfo *info, DfxErr *err)
+{
+	PngHead head = {0};
+	DfxStatus status = png_walk(bytes, len, limits, &head, err);
+
+	if (status == DFX_OK)
+		*info = (DfxImageInfo){
+		    .format = DFX_FORMAT_PNG,
+		    .width = head.width,
+		    .height = head.height,
+		    .channels = png_channels(head.colour),
+		    .bits = head.bits,
+		};
+	return status;
+}
+
+DfxStatus
+dfx_png_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxImage *out, DfxErr *err)
+{
+	PngHead head = {0};
+	PngReader r = {.bytes = bytes, .len = len, .out = out, .err = err};
+	DfxStatus status = png_walk(bytes, len, limits, &head, err);
+
+	if (status == DFX_OK)
+		status = dfx_codec_alloc(head.width, head.height, out, err);
+	if (status != DFX_OK)
+		return status;
+	r.pos = head.idat;
+	png_compose_front(&r, &head);
+
+	r.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &r, png_on_error, png_on_warning, &r,
+	                                 png_on_malloc, png_on_free);
+	if (r.png)
+		r.info = png_create_info_struct(r.png);
+	if (r.info)
+		status = png_guarded(&r, &head);
+	else
+		status = dfx_fail(err, DFX_ENOMEM, "out of memory starting to decode a PNG");
+	png_destroy_read_struct(&r.png, &r.info, NULL);
+	return status; /* on failure the caller frees *out */
+}

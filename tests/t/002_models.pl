@@ -1,0 +1,78 @@
+
+# What does a query get when its model is unknown, dropped under it, or damaged?
+
+use strict;
+use warnings FATAL => 'all';
+
+use Dfx;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = dfx_node('models');
+dfx_images($node, 2);
+
+my $classify = 'SELECT dfx_classify(image) FROM images WHERE id = 1';
+my $verdict =
+  "SELECT dfx_classify(image, 'resnet18') FROM images WHERE id = 1";
+
+state_is($node, $classify, '42704', 'no model at all');
+dfx_model($node, 'resnet18');
+dfx_model($node, 'resnet18b');
+state_is($node, "SELECT dfx_classify(image, 'nobody') FROM images",
+	'42704', 'unknown model', qr/nobody/);
+state_is($node, "SET dfx.default_model = 'nobody'; $classify",
+	'42704', 'unknown default model', qr/nobody/);
+
+# Dropped meanwhile: a snapshot that still sees the model keeps its answer, also
+# when the engine has forgotten the model and it must be read again.
+my $expected = $node->safe_psql('postgres', $verdict);
+my $reader   = $node->background_psql('postgres', on_error_stop => 0);
+my $cursor   = $node->background_psql('postgres', on_error_stop => 0);
+$reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
+$cursor->query_safe(
+	"BEGIN; DECLARE c CURSOR FOR SELECT dfx_classify(i.image, 'resnet18')
+		FROM images AS i, generate_series(1, 3) WHERE id = 1");
+is($cursor->query_safe('FETCH c'), $expected, 'an open cursor');
+$node->safe_psql('postgres', "SELECT dfx_drop_model('resnet18')");
+state_is($node, $verdict, '42704', 'a dropped model is gone for new queries');
+is($reader->query_safe($verdict),
+	$expected, 'a snapshot from before the drop has its answer');
+kill_engine($node);
+is($reader->query_safe($verdict),
+	$expected, '... also from an engine that must load it again');
+is($cursor->query_safe('FETCH c'), $expected,
+	'... and so has an open cursor');
+$reader->quit;
+$cursor->quit;
+
+# Damaged rows.  What the engine holds is still good, so each case begins with
+# an engine that holds nothing.
+my $first =
+  "(SELECT ctid FROM dfx_model_chunk ORDER BY length(data) DESC LIMIT 1)";
+my $other =
+  "SELECT dfx_classify(image, 'resnet18b') FROM images WHERE id = 1";
+my @damage = (
+	'a flipped bit' =>
+	  'UPDATE dfx_model_chunk SET data = set_byte(data, 99, get_byte(data, 99) # 1)',
+	'a missing chunk' => 'DELETE FROM dfx_model_chunk',
+	'a short chunk'   => 'UPDATE dfx_model_chunk SET data = substr(data, 5)',
+	'a long chunk'    =>
+	  "UPDATE dfx_model_chunk SET data = data || '\\x00000000'");
+$expected = $node->safe_psql('postgres', $other);
+$node->safe_psql('postgres', 'CREATE TABLE saved AS TABLE dfx_model_chunk');
+while (my ($what, $sql) = splice @damage, 0, 2)
+{
+	$node->safe_psql('postgres', "$sql WHERE ctid = $first");
+	my $engine = kill_engine($node);
+	state_is($node, $other, 'XX001', $what, qr/resnet18b/);
+	is(engine_pid($node), $engine, '... leaves the engine alone');
+	$node->safe_psql('postgres',
+		'TRUNCATE dfx_model_chunk; INSERT INTO dfx_model_chunk TABLE saved');
+	is($node->safe_psql('postgres', $other),
+		$expected, '... and the repaired model works without a restart');
+}
+
+ok(queue_is_free($node), 'every slot is free');
+
+done_testing();

@@ -1,0 +1,169 @@
+
+# When the engine crashes, hangs or is killed, does every session get the right answer?
+
+use strict;
+use warnings FATAL => 'all';
+
+use Dfx;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $node = dfx_node(
+	'crash',
+	models => ['resnet18'],
+	conf   =>
+	  "dfx.engine_timeout = 1500ms\ndfx.max_batch = 4\ndfx.queue_slots = 16\n"
+);
+dfx_images($node, 8);
+dfx_expect($node, 'resnet18');
+my $postmaster_log = -s $node->logfile;
+
+# Load: 8 sessions compare every answer with the stored one; pgbench stops a
+# client that gets an error, and then fails.
+sub under_load
+{
+	my ($seconds, $test, $fault) = @_;
+	my $dir = PostgreSQL::Test::Utils::tempdir;
+	append_to_file("$dir/check.sql",
+		"\\set n random(1, 8)\nSELECT check_verdict(:n);\n");
+
+	my ($out, $err) = ('', '');
+	my $load = IPC::Run::start(
+		[
+			'pgbench',  '-n',
+			'-c',       8,
+			'-j',       2,
+			'-T',       $seconds,
+			'-f',       "$dir/check.sql",
+			'-l',       '--log-prefix',
+			"$dir/log", '-d',
+			$node->connstr('postgres')
+		],
+		'>',
+		\$out,
+		'2>',
+		\$err);
+	$fault->();
+	$load->finish;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok( $load->result(0) == 0 && $err !~ /aborted|ERROR/,
+		"$test: no session lost, no wrong verdict") or diag($err);
+
+	# The slowest answer bounds how long there was no service.
+	my $slowest = 0;
+	my $count   = 0;
+	foreach my $file (glob "$dir/log.*")
+	{
+		foreach (split /\n/, slurp_file($file))
+		{
+			my $us = (split)[2];
+			$slowest = $us if $us > $slowest;
+			$count++;
+		}
+	}
+	note(sprintf '%s: %d answers, the slowest after %.3f s',
+		$test, $count, $slowest / 1e6);
+	cmp_ok($slowest, '<', 10e6, "$test: service is back within seconds");
+	return;
+}
+
+under_load(
+	6,
+	'kill -9',
+	sub {
+		foreach (1 .. 3)
+		{
+			sleep 1;
+			kill_engine($node);
+		}
+	});
+under_load(
+	6,
+	'SIGSEGV',
+	sub {
+		foreach (1 .. 3)
+		{
+			sleep 1;
+			kill_engine($node, 'SEGV');
+		}
+	});
+ok(queue_is_free($node), 'every slot is free after the load');
+
+# Every slot queued.  A stopped engine starts nothing, so all 16 wait when it is killed.
+my $engine = engine_pid($node);
+kill 'STOP', $engine;
+my @all = map {
+	start_sql($node, "SELECT check_verdict(1 + $_ % 8)", name => "queued $_")
+} 1 .. 16;
+session_pid($node, "queued $_") foreach 1 .. 16;
+kill 'KILL', $engine;
+is( join(' ', map { finish_sql($_)->{state} } @all),
+	join(' ', ('00000') x 16),
+	'kill -9 with every slot queued: all are answered');
+
+# Poison: an image that kills the engine each time
+put_image($node, 'segv',  'DFXTEST:SEGV');
+put_image($node, 'abort', 'DFXTEST:ABORT');
+put_image($node, 'exit',  'DFXTEST:EXIT3');
+put_image($node, 'hang',  'DFXTEST:HANG');
+foreach my $poison ('segv', 'abort', 'exit')
+{
+	my @neighbours =
+	  map { start_sql($node, "SELECT check_verdict($_)") } 1 .. 5;
+	my $job = start_sql($node,
+		"SELECT dfx_classify(image) FROM images WHERE name = '$poison'");
+	push @neighbours,
+	  map { start_sql($node, "SELECT check_verdict($_)") } 6 .. 8;
+	is(finish_sql($job)->{state},
+		'58000', "an image that kills the engine ($poison)");
+	like($job->{err}, qr/engine/, '... the message says so');
+	note(sprintf '%s: refused after %.3f s: %s',
+		$poison, $job->{seconds}, $job->{err});
+	is( join(' ', map { finish_sql($_)->{state} } @neighbours),
+		join(' ', ('00000') x 8),
+		'... its neighbours get their verdicts');
+}
+is( $node->safe_psql(
+		'postgres',
+		"SELECT restarts > 0 AND last_error <> '' FROM dfx_engine_status()"),
+	't',
+	'dfx_engine_status tells of it');
+
+# One user's poison must not slow the others: the back-off stays where it was.
+my $poisoner = start_sql($node,
+		"\\set ON_ERROR_STOP 0\n"
+	  . "SELECT dfx_classify(image) FROM images WHERE name = 'segv';\n" x 5);
+my $worst = 0;
+while ($poisoner->{run}->pump_nb && $poisoner->{run}->pumpable)
+{
+	my $job = sql($node, 'SELECT check_verdict(1)');
+	fail("an innocent session got $job->{state}: $job->{err}")
+	  if $job->{state} ne '00000';
+	$worst = $job->{seconds} if $job->{seconds} > $worst;
+}
+finish_sql($poisoner);
+note(sprintf 'beside five poisoned requests, the slowest answer took %.3f s',
+	$worst);
+cmp_ok($worst, '<', 5, 'a neighbour of repeated poison is served');
+is(() = $poisoner->{err} =~ /58000/g,
+	5, '... and the poison is refused each time');
+
+# A hang: the watchdog replaces the engine, twice, then the image is named
+my $job =
+  state_is($node,
+	"SELECT dfx_classify(image) FROM images WHERE name = 'hang'",
+	'58000', 'an image that hangs the engine');
+note(sprintf 'hang: refused after %.3f s: %s', $job->{seconds}, $job->{err});
+cmp_ok($job->{seconds}, '<', 15, '... ends by the watchdog');
+is(sql($node, 'SELECT check_verdict(1)')->{state},
+	'00000', '... and service goes on');
+
+ok(queue_is_free($node), 'every slot is free');
+unlike(
+	slurp_file($node->logfile, $postmaster_log),
+	qr/terminating any other active server processes|was terminated by signal/,
+	'the postmaster noticed nothing');
+
+done_testing();

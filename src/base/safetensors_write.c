@@ -39,7 +39,10 @@ st_print(StText *t, const char *fmt, ...)
 static void
 st_string(StText *t, const char *s)
 {
-	t->used += dfx_json_quote(s, t->out ? t->out + t->used : NULL, t->cap - t->used);
+	if (t->out)
+		t->used += dfx_json_quote(s, t->out + t->used, t->cap - t->used);
+	else
+		t->used += dfx_json_quote(s, NULL, 0);
 }
 
 static void

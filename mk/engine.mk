@@ -20,7 +20,7 @@ ENGINE_CFLAGS = -std=c11 -D_GNU_SOURCE -fPIC -pthread $(ENGINE_OPT) $(ENGINE_SAN
 	-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings \
 	-Wvla -Wno-missing-field-initializers
 ENGINE_LDFLAGS = $(ENGINE_SAN) -pthread -Wl,-z,relro,-z,now
-ENGINE_LIBS = -ldnnl -ljpeg -lpng -lz -ldl -lm
+ENGINE_LIBS = -ldnnl -lgomp -ljpeg -lpng -lz -ldl -lm
 
 room = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)/*.c))
 BASE_O := $(call room,src/base)

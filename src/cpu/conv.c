@@ -1,0 +1,495 @@
+/*
+ * conv.c
+ *	  Steps that oneDNN runs: convolutions (a linear layer is a 1x1
+ *	  convolution) with their whole epilogue, and element-wise activations.
+ *
+ * The weights go once into the format that the library asks for when it may
+ * choose (format_tag_any); all buckets and workers share them.  Activations
+ * keep the layouts that layout.c gave them, so there is no other reorder.
+ *
+ * The library falls back to reference loops, hundreds of times slower, without
+ * a word.  Implementation names that begin with "ref" are therefore refused.
+ *
+ * Every bucket of a convolution must use the same implementation and weights:
+ * then an image's result does not depend on the batch it came in.  Where the
+ * library would choose differently, the plan is made again with images going
+ * one by one (CpuBuild.uneven).
+ */
+#include <string.h>
+
+#include "cpu/internal.h"
+
+typedef struct ConvShape
+{
+	dnnl_dim_t groups, ci, co, kh, kw;
+	dnnl_dim_t stride[2], pad[2];
+	const float *weights, *bias;
+	const float *scale, *shift; /* of the epilogue */
+	const char *name;
+} ConvShape;
+
+/* Descriptors of one bucket; all freed together. */
+typedef struct ConvMds
+{
+	DnnlMd src, dst, weights, bias, channel;
+} ConvMds;
+
+static const float *
+conv_data(const DfxGraph *g, int param)
+{
+	return param >= 0 ? g->param[param].data : NULL;
+}
+
+static ConvShape
+conv_shape(const CpuBuild *b, const DfxOp *op)
+{
+	const DfxGraph *g = &b->g;
+	ConvShape c = {.groups = 1, .kh = 1, .kw = 1, .stride = {1, 1}};
+
+	c.ci = g->val[op->in[0]].c;
+	c.co = g->val[op->out].c;
+	c.weights = conv_data(g, op->param[DFX_W]);
+	c.bias = conv_data(g, op->param[DFX_B]);
+	c.scale = conv_data(g, op->epi_scale);
+	c.shift = conv_data(g, op->epi_shift);
+	c.name = g->param[op->param[DFX_W]].name;
+	if (op->kind == DFX_OP_CONV)
+	{
+		const DfxConv *a = &op->u.conv;
+
+		c.groups = a->groups > 0 ? a->groups : 1;
+		c.kh = a->kh;
+		c.kw = a->kw;
+		c.stride[0] = a->sh > 0 ? a->sh : 1;
+		c.stride[1] = a->sw > 0 ? a->sw : 1;
+		c.pad[0] = a->ph;
+		c.pad[1] = a->pw;
+	}
+	return c;
+}
+
+/*
+ * Winograd does 3x3 convolutions with 2.25 to 4 times fewer multiplications,
+ * at an error of about 1e-5 of the output's magnitude.
+ */
+static bool
+conv_wants_winograd(const ConvShape *c, const CpuView *out)
+{
+	return c->kh == 3 && c->kw == 3 && c->stride[0] == 1 && c->stride[1] == 1 && c->pad[0] == 1 &&
+	       c->pad[1] == 1 && c->groups == 1 && c->ci % 16 == 0 && c->co % 16 == 0 && out->h >= 4 &&
+	       out->w >= 4;
+}
+
+static DfxStatus
+conv_view_md(DnnlMd *md, const CpuView *v, int n, DfxErr *err)
+{
+	const dnnl_dims_t dim = {n, v->c, v->h, v->w};
+
+	return cpu_fail_dnnl(dfx_md_new(md, 4, dim, v->tag), "a memory descriptor", err);
+}
+
+static DfxStatus
+conv_weights_md(DnnlMd *md, const ConvShape *c, dnnl_format_tag_t tag, dnnl_format_tag_t grouped, DfxErr *err)
+{
+	const dnnl_dims_t dim = {c->co, c->ci, c->kh, c->kw};
+	const dnnl_dims_t gdim = {c->groups, c->co / c->groups, c->ci / c->groups, c->kh, c->kw};
+
+	return cpu_fail_dnnl(c->groups > 1 ? dfx_md_new(md, 5, gdim, grouped) : dfx_md_new(md, 4, dim, tag),
+	                     "a weights descriptor", err);
+}
+
+static void
+conv_free_mds(ConvMds *m)
+{
+	dfx_md_free(m->src);
+	dfx_md_free(m->dst);
+	dfx_md_free(m->weights);
+	dfx_md_free(m->bias);
+	dfx_md_free(m->channel);
+}
+
+static DfxStatus
+conv_mds(ConvMds *m, const ConvShape *c, const CpuStep *s, int n, DfxErr *err)
+{
+	const dnnl_dims_t bias = {c->co}, channel = {1, c->co, 1, 1};
+	DfxStatus st;
+
+	*m = (ConvMds){0};
+	st = conv_view_md(&m->src, &s->in[0], n, err);
+	if (st == DFX_OK)
+		st = conv_view_md(&m->dst, &s->out, n, err);
+	if (st == DFX_OK)
+		st = conv_weights_md(&m->weights, c, dnnl_format_tag_any, dnnl_format_tag_any, err);
+	if (st == DFX_OK && c->bias)
+		st = cpu_fail_dnnl(dfx_md_new(&m->bias, 1, bias, dnnl_a), "a bias descriptor", err);
+	if (st == DFX_OK && (c->scale || c->shift))
+		st = cpu_fail_dnnl(dfx_md_new(&m->channel, 4, channel, dnnl_nchw), "a channel descriptor", err);
+	return st;
+}
+
+static const struct
+{
+	dnnl_alg_kind_t alg;
+	float alpha;
+} conv_act[DFX_ACT_COUNT] = {
+    [DFX_ACT_RELU] = {dnnl_eltwise_relu, 0},
+    [DFX_ACT_SILU] = {dnnl_eltwise_swish, 1},
+    [DFX_ACT_GELU] = {dnnl_eltwise_gelu_erf, 0},
+    [DFX_ACT_SIGMOID] = {dnnl_eltwise_logistic, 0},
+};
+
+/* The epilogue of nn.h as post-ops, in its order: + add, act, * scale, + shift; and our own scratchpad. */
+static dnnl_status_t
+conv_attr(dnnl_primitive_attr_t *attr, const DfxOp *op, const ConvShape *c, DnnlConstMd channel)
+{
+	dnnl_post_ops_t ops = NULL;
+	dnnl_status_t st = dnnl_primitive_attr_create(attr);
+
+	if (st != dnnl_success)
+		return st;
+	st = dnnl_primitive_attr_set_scratchpad_mode(*attr, dnnl_scratchpad_mode_user);
+	if (st == dnnl_success)
+		st = dnnl_post_ops_create(&ops);
+	if (st == dnnl_success && op->epi_add >= 0)
+		st = dfx_post_sum(ops);
+	if (st == dnnl_success && op->epi_act != DFX_ACT_NONE)
+		st = dfx_post_eltwise(ops, conv_act[op->epi_act].alg, conv_act[op->epi_act].alpha);
+	if (st == dnnl_success && c->scale)
+		st = dnnl_post_ops_append_binary(ops, dnnl_binary_mul, channel);
+	if (st == dnnl_success && c->shift)
+		st = dnnl_post_ops_append_binary(ops, dnnl_binary_add, channel);
+	if (st == dnnl_success)
+		st = dnnl_primitive_attr_set_post_ops(*attr, ops);
+	if (ops)
+		dnnl_post_ops_destroy(ops);
+	if (st != dnnl_success)
+	{
+		dnnl_primitive_attr_destroy(*attr);
+		*attr = NULL;
+	}
+	return st;
+}
+
+static const char *
+conv_impl_name(const_dnnl_primitive_desc_t pd)
+{
+	const char *name = NULL;
+
+	if (dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, (void *) &name) != dnnl_success || !name)
+		return "ref: unnamed";
+	return name;
+}
+
+/* The bucket's primitive; dnnl_unimplemented when the library has none but its reference. */
+static dnnl_status_t
+conv_create_one(CpuBuild *b, const DfxOp *op, const ConvShape *c, const ConvMds *m, DnnlConstMd weights,
+                dnnl_alg_kind_t alg, CpuPrim *prim, char impl[48])
+{
+	const DnnlConv conv = {alg, c->stride, c->pad, c->pad};
+	dnnl_primitive_attr_t attr;
+	dnnl_primitive_desc_t pd = NULL;
+	dnnl_status_t st = conv_attr(&attr, op, c, m->channel);
+
+	if (st != dnnl_success)
+		return st;
+	st = dfx_conv_pd(&pd, b->dev->engine, &conv, m->src, weights, m->bias, m->dst, attr);
+	dnnl_primitive_attr_destroy(attr);
+	if (st != dnnl_success)
+		return st;
+	if (strncmp(conv_impl_name(pd), "ref", 3) == 0)
+		st = dnnl_unimplemented;
+	else
+	{
+		strncpy(impl, conv_impl_name(pd), 47);
+		impl[47] = '\0';
+		st = dnnl_primitive_create(&prim->prim, pd);
+	}
+	dnnl_primitive_desc_destroy(pd);
+	return st;
+}
+
+static const_dnnl_primitive_desc_t
+conv_pd_of(const CpuPrim *prim)
+{
+	const_dnnl_primitive_desc_t pd = NULL;
+
+	dnnl_primitive_get_primitive_desc(prim->prim, &pd);
+	return pd;
+}
+
+static void
+conv_destroy_prims(CpuStep *s)
+{
+	for (int k = 0; k < CPU_MAX_BUCKET; k++)
+	{
+		if (s->prim[k].prim)
+			dnnl_primitive_destroy(s->prim[k].prim);
+		s->prim[k].prim = NULL;
+	}
+}
+
+/*
+ * Primitives for every bucket.  *done says whether there are any: false, with
+ * DFX_OK, when the library has no usable implementation or the buckets differ
+ * (*even false then).
+ */
+static DfxStatus
+conv_create(CpuBuild *b, const DfxOp *op, const ConvShape *c, dnnl_alg_kind_t alg, CpuStep *s, bool *done,
+            bool *even, DfxErr *err)
+{
+	*done = *even = true;
+	for (int k = 0; k < b->plan->nbucket && *done; k++)
+	{
+		char impl[48] = "";
+		ConvMds m;
+		DnnlConstMd weights;
+		dnnl_status_t dst;
+		DfxStatus st = conv_mds(&m, c, s, b->plan->bucket[k], err);
+
+		if (st != DFX_OK)
+		{
+			conv_free_mds(&m);
+			return st;
+		}
+		weights = k == 0 ? m.weights
+		                 : dnnl_primitive_desc_query_md(conv_pd_of(&s->prim[0]), dnnl_query_weights_md, 0);
+		dst = conv_create_one(b, op, c, &m, weights, alg, &s->prim[k], impl);
+		conv_free_mds(&m);
+		if (dst == dnnl_unimplemented || (dst == dnnl_success && k > 0 && strcmp(impl, s->impl) != 0))
+		{
+			*done = false;
+			*even = k == 0;
+			conv_destroy_prims(s);
+		}
+		else if (dst != dnnl_success)
+			return cpu_fail_dnnl(dst, c->name, err);
+		else
+			memcpy(s->impl, impl, sizeof impl);
+	}
+	return DFX_OK;
+}
+
+/* Copy data (plain) into a block of the plan in the format of md, as an argument all workers share. */
+static DfxStatus
+conv_share(CpuBuild *b, CpuStep *s, int arg, const float *data, DnnlConstMd plain, DnnlConstMd md,
+           DfxErr *err)
+{
+	dnnl_engine_t engine = b->dev->engine;
+	dnnl_memory_t from = NULL, to;
+	dnnl_primitive_desc_t pd = NULL;
+	dnnl_primitive_t reorder = NULL;
+	dnnl_status_t dst;
+	DfxStatus st;
+	void *block = cpu_plan_alloc(b->plan, dnnl_memory_desc_get_size(md), err);
+
+	if (block == NULL)
+		return DFX_ENOMEM;
+	st = cpu_plan_memory(b->plan, md, block, &to, err);
+	if (st != DFX_OK)
+		return st;
+	dst = dnnl_memory_create(&from, plain, engine, (void *) (uintptr_t) data);
+	if (dst == dnnl_success)
+		dst = dnnl_reorder_primitive_desc_create(&pd, plain, engine, md, engine, NULL);
+	if (dst == dnnl_success)
+		dst = dnnl_primitive_create(&reorder, pd);
+	if (dst == dnnl_success)
+	{
+		const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
+
+		dst = dnnl_primitive_execute(reorder, b->dev->stream[0], 2, args);
+	}
+	if (dst == dnnl_success)
+		dst = dnnl_stream_wait(b->dev->stream[0]);
+	if (reorder)
+		dnnl_primitive_destroy(reorder);
+	if (pd)
+		dnnl_primitive_desc_destroy(pd);
+	if (from)
+		dnnl_memory_destroy(from);
+	s->shared[s->nshared++] = (dnnl_exec_arg_t){arg, to};
+	return cpu_fail_dnnl(dst, "reordering weights", err);
+}
+
+/* Weights, bias, and the epilogue's scale and shift. */
+static DfxStatus
+conv_share_params(CpuBuild *b, const DfxOp *op, const ConvShape *c, CpuStep *s, DfxErr *err)
+{
+	int at = (op->epi_add >= 0) + (op->epi_act != DFX_ACT_NONE); /* place of scale among the post-ops */
+	DnnlConstMd chosen = dnnl_primitive_desc_query_md(conv_pd_of(&s->prim[0]), dnnl_query_weights_md, 0);
+	DnnlMd plain = NULL;
+	ConvMds m;
+	DfxStatus st = conv_mds(&m, c, s, 1, err);
+
+	if (st == DFX_OK)
+		st = conv_weights_md(&plain, c, dnnl_oihw, dnnl_goihw, err);
+	if (st == DFX_OK)
+		st = conv_share(b, s, DNNL_ARG_WEIGHTS, c->weights, plain, chosen, err);
+	if (st == DFX_OK && c->bias)
+		st = conv_share(b, s, DNNL_ARG_BIAS, c->bias, m.bias, m.bias, err);
+	if (st == DFX_OK && c->scale)
+		st = conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->scale, m.channel,
+		                m.channel, err);
+	at += c->scale != NULL;
+	if (st == DFX_OK && c->shift)
+		st = conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->shift, m.channel,
+		                m.channel, err);
+	dfx_md_free(plain);
+	conv_free_mds(&m);
+	return st;
+}
+
+static DfxStatus
+conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err)
+{
+	const CpuPrim *p = &s->prim[run->bucket];
+	dnnl_status_t dst;
+
+	if (s->copy_add)
+		for (int n = 0; n < run->n; n++)
+			cpu_copy_channels(
+			    (float *) (void *) (run->arena + s->out.off) + (size_t) n * s->out.stride, &s->out, 0,
+			    (float *) (void *) (run->arena + s->add_from.off) + (size_t) n * s->add_from.stride,
+			    &s->add_from);
+	dst = dnnl_primitive_execute(p->prim, run->plan->dev->stream[run->worker], p->narg,
+	                             p->arg + (size_t) run->worker * (size_t) p->narg);
+	return dst == dnnl_success ? DFX_OK : cpu_fail_dnnl(dst, dfx_op_info[s->kind].name, err);
+}
+
+static void
+conv_note_scratch(CpuBuild *b, const CpuStep *s)
+{
+	for (int k = 0; k < b->plan->nbucket; k++)
+	{
+		size_t size = dnnl_memory_desc_get_size(
+		    dnnl_primitive_desc_query_md(conv_pd_of(&s->prim[k]), dnnl_query_scratchpad_md, 0));
+
+		if (size > b->scratch)
+			b->scratch = size;
+	}
+}
+
+DfxStatus
+cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
+{
+	ConvShape c = conv_shape(b, op);
+	bool done = false, even = true;
+	DfxStatus st = DFX_OK;
+
+	s->run = conv_run;
+	if (op->epi_add >= 0 && b->g.val[op->epi_add].root != b->g.val[op->out].root)
+	{
+		s->copy_add = true;
+		s->add_from = b->view[op->epi_add];
+	}
+	if (conv_wants_winograd(&c, &s->out))
+		st = conv_create(b, op, &c, dnnl_convolution_winograd, s, &done, &even, err);
+	if (st == DFX_OK && !done)
+		st = conv_create(b, op, &c, dnnl_convolution_direct, s, &done, &even, err);
+	if (st != DFX_OK)
+		return st;
+	if (!done && !even)
+		b->uneven = true;
+	if (!done)
+		return dfx_fail(err, DFX_EUNSUPPORTED,
+		                "%s %s (%d to %d channels, %dx%d) has no optimised implementation in this oneDNN",
+		                dfx_op_info[op->kind].name, c.name, (int) c.ci, (int) c.co, (int) c.kh, (int) c.kw);
+	conv_note_scratch(b, s);
+	return conv_share_params(b, op, &c, s, err);
+}
+
+/*
+ * An activation on its own: element-wise over the whole buffer, layout and
+ * padding ignored.  (A sigmoid makes the padding 0.5; weights are zero there.)
+ */
+DfxStatus
+cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
+{
+	s->run = conv_run;
+	for (int k = 0; k < b->plan->nbucket; k++)
+	{
+		const dnnl_dims_t dim = {(dnnl_dim_t) (cpu_floats(&s->out) * (size_t) b->plan->bucket[k])};
+		dnnl_primitive_attr_t attr = NULL;
+		dnnl_primitive_desc_t pd = NULL;
+		DnnlMd md = NULL;
+		dnnl_status_t st = dfx_md_new(&md, 1, dim, dnnl_a);
+
+		if (st == dnnl_success)
+			st = dnnl_primitive_attr_create(&attr);
+		if (st == dnnl_success)
+			st = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+		if (st == dnnl_success)
+			st = dfx_eltwise_pd(&pd, b->dev->engine, conv_act[op->u.act].alg, md, conv_act[op->u.act].alpha,
+			                    attr);
+		if (st == dnnl_success)
+		{
+			strncpy(s->impl, conv_impl_name(pd), sizeof s->impl - 1);
+			st = dnnl_primitive_create(&s->prim[k].prim, pd);
+		}
+		if (pd)
+			dnnl_primitive_desc_destroy(pd);
+		if (attr)
+			dnnl_primitive_attr_destroy(attr);
+		dfx_md_free(md);
+		if (st != dnnl_success)
+			return cpu_fail_dnnl(st, "an activation", err);
+	}
+	conv_note_scratch(b, s);
+	return DFX_OK;
+}
+
+/* One worker's arguments for one bucket. */
+static DfxStatus
+conv_bind_worker(DfxPlan *p, CpuStep *s, const CpuPrim *prim, char *arena, dnnl_exec_arg_t *arg, DfxErr *err)
+{
+	const_dnnl_primitive_desc_t pd = conv_pd_of(prim);
+	const struct
+	{
+		int arg;
+		dnnl_query_t what;
+		size_t off;
+	} own[] = {
+	    {DNNL_ARG_SRC, dnnl_query_src_md, s->in[0].off},
+	    {DNNL_ARG_DST, dnnl_query_dst_md, s->out.off},
+	    {DNNL_ARG_SCRATCHPAD, dnnl_query_scratchpad_md, p->scratch_off},
+	};
+	int n = 0;
+
+	for (; n < 3; n++)
+	{
+		DfxStatus st = cpu_plan_memory(p, dnnl_primitive_desc_query_md(pd, own[n].what, 0),
+		                               arena + own[n].off, &arg[n].memory, err);
+
+		if (st != DFX_OK)
+			return st;
+		arg[n].arg = own[n].arg;
+	}
+	for (int j = 0; j < s->nshared; j++)
+		arg[n++] = s->shared[j];
+	return DFX_OK;
+}
+
+DfxStatus
+cpu_prim_bind(DfxPlan *p, CpuStep *s, DfxErr *err)
+{
+	for (int k = 0; k < p->nbucket; k++)
+	{
+		CpuPrim *prim = &s->prim[k];
+		size_t threads = (size_t) p->dev->threads;
+
+		if (prim->prim == NULL)
+			continue;
+		prim->narg = 3 + s->nshared;
+		prim->arg = cpu_plan_alloc(p, threads * (size_t) prim->narg * sizeof *prim->arg, err);
+		if (prim->arg == NULL)
+			return DFX_ENOMEM;
+		for (size_t w = 0; w < threads; w++)
+		{
+			DfxStatus st =
+			    conv_bind_worker(p, s, prim, p->arena[w], prim->arg + w * (size_t) prim->narg, err);
+
+			if (st != DFX_OK)
+				return st;
+		}
+	}
+	return DFX_OK;
+}

@@ -1,0 +1,147 @@
+/*
+ * dnnl_compat.h
+ *	  One spelling for oneDNN 2.6 and 3.x, and the only place with version
+ *	  tests.  What changed upstream, shim by shim:
+ *
+ *	memory descriptors	2.x: a struct passed by address; 3.x: an opaque handle.
+ *						Here DnnlMd is what the calls of either version take,
+ *						made by dfx_md_new and freed by dfx_md_free.
+ *	primitive creation	2.x: an op descriptor, then dnnl_primitive_desc_create;
+ *						3.x: one dnnl_*_primitive_desc_create call.
+ *	post-ops			3.x dropped the scale of eltwise and gave sum a zero
+ *						point and a data type.
+ */
+#ifndef DFX_CPU_DNNL_COMPAT_H
+#define DFX_CPU_DNNL_COMPAT_H
+
+#include <stdlib.h>
+#include <dnnl.h>
+
+#if DNNL_VERSION_MAJOR < 2 || (DNNL_VERSION_MAJOR == 2 && DNNL_VERSION_MINOR < 6)
+#error "oneDNN 2.6 or later is needed"
+#endif
+
+/* What a convolution is made of; bias NULL: none. */
+typedef struct DnnlConv
+{
+	dnnl_alg_kind_t alg;
+	const dnnl_dim_t *stride, *pad_l, *pad_r;
+} DnnlConv;
+
+#if DNNL_VERSION_MAJOR >= 3
+
+typedef dnnl_memory_desc_t DnnlMd;
+typedef const_dnnl_memory_desc_t DnnlConstMd;
+
+static inline dnnl_status_t
+dfx_md_new(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_format_tag_t tag)
+{
+	return dnnl_memory_desc_create_with_tag(md, rank, dim, dnnl_f32, tag);
+}
+
+static inline void
+dfx_md_free(DnnlMd md)
+{
+	if (md)
+		dnnl_memory_desc_destroy(md);
+}
+
+static inline dnnl_status_t
+dfx_conv_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, const DnnlConv *c, DnnlConstMd src,
+            DnnlConstMd weights, DnnlConstMd bias, DnnlConstMd dst, const_dnnl_primitive_attr_t attr)
+{
+	return dnnl_convolution_forward_primitive_desc_create(pd, engine, dnnl_forward_inference, c->alg, src,
+	                                                      weights, bias, dst, c->stride, NULL, c->pad_l,
+	                                                      c->pad_r, attr);
+}
+
+static inline dnnl_status_t
+dfx_eltwise_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, dnnl_alg_kind_t alg, DnnlConstMd md,
+               float alpha, const_dnnl_primitive_attr_t attr)
+{
+	return dnnl_eltwise_forward_primitive_desc_create(pd, engine, dnnl_forward_inference, alg, md, md, alpha,
+	                                                  0, attr);
+}
+
+static inline dnnl_status_t
+dfx_post_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t alg, float alpha)
+{
+	return dnnl_post_ops_append_eltwise(ops, alg, alpha, 0);
+}
+
+static inline dnnl_status_t
+dfx_post_sum(dnnl_post_ops_t ops)
+{
+	return dnnl_post_ops_append_sum(ops, 1, 0, dnnl_data_type_undef);
+}
+
+#else /* 2.x */
+
+typedef dnnl_memory_desc_t *DnnlMd;
+typedef const dnnl_memory_desc_t *DnnlConstMd;
+
+static inline dnnl_status_t
+dfx_md_new(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_format_tag_t tag)
+{
+	dnnl_status_t st;
+
+	*md = malloc(sizeof **md);
+	if (*md == NULL)
+		return dnnl_out_of_memory;
+	st = dnnl_memory_desc_init_by_tag(*md, rank, dim, dnnl_f32, tag);
+	if (st != dnnl_success)
+	{
+		free(*md);
+		*md = NULL;
+	}
+	return st;
+}
+
+static inline void
+dfx_md_free(DnnlMd md)
+{
+	free(md);
+}
+
+static inline dnnl_status_t
+dfx_conv_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, const DnnlConv *c, DnnlConstMd src,
+            DnnlConstMd weights, DnnlConstMd bias, DnnlConstMd dst, const_dnnl_primitive_attr_t attr)
+{
+	dnnl_convolution_desc_t desc;
+	dnnl_status_t st;
+
+	st = dnnl_convolution_forward_desc_init(&desc, dnnl_forward_inference, c->alg, src, weights, bias, dst,
+	                                        c->stride, c->pad_l, c->pad_r);
+	if (st != dnnl_success)
+		return st;
+	return dnnl_primitive_desc_create(pd, &desc, attr, engine, NULL);
+}
+
+static inline dnnl_status_t
+dfx_eltwise_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, dnnl_alg_kind_t alg, DnnlConstMd md,
+               float alpha, const_dnnl_primitive_attr_t attr)
+{
+	dnnl_eltwise_desc_t desc;
+	dnnl_status_t st;
+
+	st = dnnl_eltwise_forward_desc_init(&desc, dnnl_forward_inference, alg, md, alpha, 0);
+	if (st != dnnl_success)
+		return st;
+	return dnnl_primitive_desc_create(pd, &desc, attr, engine, NULL);
+}
+
+static inline dnnl_status_t
+dfx_post_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t alg, float alpha)
+{
+	return dnnl_post_ops_append_eltwise(ops, 1, alg, alpha, 0);
+}
+
+static inline dnnl_status_t
+dfx_post_sum(dnnl_post_ops_t ops)
+{
+	return dnnl_post_ops_append_sum(ops, 1);
+}
+
+#endif
+
+#endif /* DFX_CPU_DNNL_COMPAT_H */

@@ -1,0 +1,186 @@
+/*
+ * internal.h
+ *	  What the files of src/cpu share.
+ *
+ *	device.c	the device and the backend table
+ *	workers.c	threads
+ *	layout.c	which layout and which place each value gets
+ *	plan.c		from a graph to steps: compile, release
+ *	conv.c		steps that the library runs
+ *	ops.c		steps that we run (kernels.c has their loops)
+ *	run.c		forward: images over workers
+ *
+ * One number describes a layout: vec, how many neighbouring channels of one
+ * pixel lie together.  vec 1 is nchw, vec 16 nChw16c, vec 8 nChw8c, vec C nhwc.
+ * Channel c, pixel i of an image of P pixels lies at
+ *		(c / vec * P + i) * vec + c % vec
+ * and channels are padded with zeros to a multiple of vec, which is also what
+ * oneDNN expects of its blocked formats.
+ */
+#ifndef DFX_CPU_INTERNAL_H
+#define DFX_CPU_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "cpu/cpu.h"
+#include "cpu/dnnl_compat.h"
+#include "cpu/kernels.h"
+#include "cpu/workers.h"
+
+#define CPU_MAX_BUCKET 3
+#define CPU_ALIGN      64
+
+struct DfxDev
+{
+	CpuWorkers *workers;
+	int threads;
+	dnnl_engine_t engine;
+	dnnl_stream_t *stream; /* one per worker */
+	const CpuKernels *kernels;
+	int block; /* channels in a block: 16 with AVX-512, else 8 */
+	_Atomic uint64_t *progress;
+	char name[96];
+};
+
+/* A value: its shape, its layout, its offset in every worker's arena. */
+typedef struct CpuView
+{
+	int c, h, w;
+	int vec;
+	dnnl_format_tag_t tag;
+	size_t off;    /* bytes */
+	size_t stride; /* floats from one image of a micro-batch to the next */
+} CpuView;
+
+static inline size_t
+cpu_pixels(const CpuView *v)
+{
+	return (size_t) v->h * (size_t) v->w;
+}
+
+static inline int
+cpu_planes(const CpuView *v)
+{
+	return (v->c + v->vec - 1) / v->vec;
+}
+
+/* Floats of one image, padding included. */
+static inline size_t
+cpu_floats(const CpuView *v)
+{
+	return (size_t) cpu_planes(v) * (size_t) v->vec * cpu_pixels(v);
+}
+
+/* A primitive for one bucket, with each worker's arguments (memory objects that point into its arena). */
+typedef struct CpuPrim
+{
+	dnnl_primitive_t prim;
+	int narg;
+	dnnl_exec_arg_t *arg; /* threads x narg */
+} CpuPrim;
+
+/* What a worker is doing: one micro-batch. */
+typedef struct CpuRun
+{
+	const DfxPlan *plan;
+	int worker, bucket; /* bucket: index of the micro-batch size n */
+	int n;
+	char *arena;
+	const void *in; /* the caller's, at this micro-batch's first image */
+} CpuRun;
+
+typedef struct CpuStep CpuStep;
+typedef DfxStatus (*CpuStepFn)(const CpuStep *s, const CpuRun *run, DfxErr *err);
+
+/* One op of the graph, ready to run. */
+struct CpuStep
+{
+	CpuStepFn run;
+	DfxOpKind kind;
+	int nin;
+	CpuView *in;
+	CpuView out;
+	bool relu;
+	DfxPool pool;
+	int index;     /* TAKE */
+	float *param;  /* affine: scale, then shift, each padded; input: 3 x 256 pixel values */
+	bool copy_add; /* conv: the residual add_from must be copied into out first */
+	CpuView add_from;
+
+	/* Steps that the library runs. */
+	CpuPrim prim[CPU_MAX_BUCKET];
+	dnnl_exec_arg_t shared[4]; /* weights, bias, epilogue scale and shift: the same for all workers */
+	int nshared;
+	char impl[48]; /* the library's name for its implementation, "" for our own loops */
+};
+
+struct DfxPlan
+{
+	DfxDev *dev;
+	int max_batch;
+	int nbucket, bucket[CPU_MAX_BUCKET]; /* micro-batch sizes, descending, the last 1 */
+	size_t image_bytes;                  /* of one input image */
+
+	CpuStep *step;
+	int nstep;
+	CpuView out[DFX_MAX_OUT];
+	int nout;
+
+	char **arena; /* one per worker; scratch follows at scratch_off */
+	size_t arena_bytes, scratch_off;
+
+	/* What release gives back: weights and other blocks, memory objects. */
+	void **block;
+	int nblock, block_cap;
+	size_t block_bytes;
+	dnnl_memory_t *mem;
+	int nmem, mem_cap;
+};
+
+/*
+ * A compilation under way.  The graph is a shallow copy whose placements and
+ * aliases layout.c has made its own; parameters and inputs are the caller's.
+ */
+typedef struct CpuBuild
+{
+	DfxDev *dev;
+	DfxPlan *plan;
+	DfxGraph g;
+	CpuView *view; /* of each value */
+	int *last_use; /* of each value, as the copy has it */
+	bool nhwc;
+	bool placed; /* some value is a range of a larger one: images go one by one */
+	bool uneven; /* set by conv.c: the buckets would not compute alike */
+	size_t scratch;
+	DfxMemPlan mem;
+} CpuBuild;
+
+/* layout.c */
+extern DfxStatus cpu_layout(CpuBuild *b, const DfxGraph *g, DfxErr *err); /* copy, layouts, placements */
+extern DfxStatus cpu_layout_memory(CpuBuild *b, DfxErr *err);             /* views, for the largest bucket */
+extern void cpu_layout_free(CpuBuild *b);
+
+/* plan.c */
+extern DfxStatus
+cpu_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **plan, DfxErr *err);
+extern void cpu_release(DfxPlan *plan);
+extern size_t cpu_bytes(const DfxPlan *plan);
+extern void *cpu_plan_alloc(DfxPlan *p, size_t bytes, DfxErr *err); /* zeroed, lives as long as the plan */
+extern DfxStatus cpu_plan_memory(DfxPlan *p, DnnlConstMd md, void *handle, dnnl_memory_t *mem, DfxErr *err);
+extern DfxStatus cpu_fail_dnnl(dnnl_status_t st, const char *what, DfxErr *err);
+
+/* conv.c: steps for CONV, LINEAR and ACT; bind makes the workers' arguments once their arenas exist */
+extern DfxStatus cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
+extern DfxStatus cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
+extern DfxStatus cpu_prim_bind(DfxPlan *p, CpuStep *s, DfxErr *err);
+
+/* ops.c */
+extern DfxStatus cpu_own_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
+extern bool cpu_own_supports(const DfxGraph *g, const DfxOp *op);
+/* Copy one image's channels into channels c0 .. of dst, whatever the two layouts. */
+extern void cpu_copy_channels(float *dst, const CpuView *dv, int c0, const float *src, const CpuView *sv);
+
+/* run.c */
+extern DfxStatus cpu_forward(DfxPlan *plan, const void *in, int n, float *const *out, DfxErr *err);
+
+#endif /* DFX_CPU_INTERNAL_H */

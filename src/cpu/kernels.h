@@ -1,0 +1,47 @@
+/*
+ * kernels.h
+ *	  The loops that are ours, not the library's, in variants chosen once per
+ *	  device by what the CPU can do.
+ *
+ * Every kernel works on "runs": npix pixels, each with nl neighbouring
+ * channels (lanes), at a distance of ps floats from pixel to pixel.  A run
+ * is one block of a blocked layout, a whole NHWC image, or (nl 1) one plane
+ * of a plain one, so that one loop serves all layouts.
+ */
+#ifndef DFX_CPU_KERNELS_H
+#define DFX_CPU_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Geometry of one pooling window walk; p is padding before and after. */
+typedef struct CpuPoolGeom
+{
+	int ih, iw, oh, ow;
+	int kh, kw, s, p;
+} CpuPoolGeom;
+
+typedef struct CpuKernels
+{
+	const char *name;
+
+	/* dst = src * scale[l] + shift[l], then max(0, .) if relu */
+	void (*affine)(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl,
+	               const float *scale, const float *shift, bool relu);
+
+	/* dst = a + b or a * b, then max(0, .) if relu; bps 0 repeats one pixel of b */
+	void (*binary)(float *dst, size_t dps, const float *a, size_t aps, const float *b, size_t bps,
+	               size_t npix, int nl, bool mul, bool relu);
+
+	/* Mean (no padding then) or maximum over windows. */
+	void (*pool)(float *dst, size_t dps, const float *src, size_t sps, int nl, const CpuPoolGeom *g,
+	             bool avg);
+} CpuKernels;
+
+/* The best variant this CPU runs. */
+extern const CpuKernels *cpu_kernels(void);
+
+/* All variants this CPU runs, best first, so that tests can compare them; NULL past the end. */
+extern const CpuKernels *cpu_kernels_variant(int i);
+
+#endif /* DFX_CPU_KERNELS_H */

@@ -1,0 +1,131 @@
+/*
+ * run.c
+ *	  forward: a batch over the workers.
+ *
+ * Workers take the next images from a shared counter, as many as a bucket
+ * holds and no more than a fair share of what is left, so that a slow worker
+ * (a busy neighbour on its core) delays nobody.  The calling thread waits.
+ */
+#include <pthread.h>
+#include <string.h>
+
+#include "cpu/internal.h"
+
+#define RUN_PROGRESS 16 /* steps between two signs of life */
+
+typedef struct RunJob
+{
+	DfxPlan *plan;
+	const char *in;
+	float *const *out;
+	int n;
+
+	pthread_mutex_t lock; /* for all below */
+	int next;
+	DfxStatus st; /* the first failure */
+	DfxErr err;
+} RunJob;
+
+static void
+run_progress(const DfxPlan *p)
+{
+	if (p->dev->progress)
+		atomic_fetch_add_explicit(p->dev->progress, 1, memory_order_relaxed);
+}
+
+/* The next images for a worker: the first one's number, and in *bucket which size; -1 when there is nothing
+ * left.
+ */
+static int
+run_take(RunJob *job, int *bucket)
+{
+	const DfxPlan *p = job->plan;
+	int first = -1;
+
+	pthread_mutex_lock(&job->lock);
+	if (job->st == DFX_OK && job->next < job->n)
+	{
+		int left = job->n - job->next;
+		int share = (left + p->dev->threads - 1) / p->dev->threads;
+		int k = 0;
+
+		while (p->bucket[k] > share)
+			k++;
+		*bucket = k;
+		first = job->next;
+		job->next += p->bucket[k];
+	}
+	pthread_mutex_unlock(&job->lock);
+	return first;
+}
+
+static void
+run_outputs(const RunJob *job, const CpuRun *run, int first)
+{
+	for (int i = 0; i < job->plan->nout; i++)
+	{
+		const CpuView *v = &job->plan->out[i];
+		CpuView plain = {.c = v->c, .h = v->h, .w = v->w, .vec = 1};
+		size_t floats = (size_t) v->c * cpu_pixels(v);
+
+		if (job->out[i] == NULL)
+			continue;
+		for (int n = 0; n < run->n; n++)
+			cpu_copy_channels(job->out[i] + (size_t) (first + n) * floats, &plain, 0,
+			                  (const float *) (const void *) (run->arena + v->off) + (size_t) n * v->stride,
+			                  v);
+	}
+}
+
+static void
+run_worker(void *arg, int worker)
+{
+	RunJob *job = arg;
+	DfxPlan *p = job->plan;
+	int bucket = 0, first;
+
+	while ((first = run_take(job, &bucket)) >= 0)
+	{
+		CpuRun run = {.plan = p,
+		              .worker = worker,
+		              .bucket = bucket,
+		              .n = p->bucket[bucket],
+		              .arena = p->arena[worker],
+		              .in = job->in + (size_t) first * p->image_bytes};
+		DfxErr err = {0};
+		DfxStatus st = DFX_OK;
+
+		for (int i = 0; i < p->nstep && st == DFX_OK; i++)
+		{
+			st = p->step[i].run(&p->step[i], &run, &err);
+			if (i % RUN_PROGRESS == 0)
+				run_progress(p);
+		}
+		if (st == DFX_OK)
+			run_outputs(job, &run, first);
+		else
+		{
+			pthread_mutex_lock(&job->lock);
+			if (job->st == DFX_OK)
+			{
+				job->st = st;
+				job->err = err;
+			}
+			pthread_mutex_unlock(&job->lock);
+		}
+		run_progress(p);
+	}
+}
+
+DfxStatus
+cpu_forward(DfxPlan *plan, const void *in, int n, float *const *out, DfxErr *err)
+{
+	RunJob job = {.plan = plan, .in = in, .out = out, .n = n, .lock = PTHREAD_MUTEX_INITIALIZER};
+
+	if (n < 1 || n > plan->max_batch)
+		return dfx_fail(err, DFX_EINVAL, "a batch of %d images for a plan of at most %d", n, plan->max_batch);
+	cpu_workers_run(plan->dev->workers, n < plan->dev->threads ? n : plan->dev->threads, run_worker, &job);
+	if (job.st != DFX_OK && err)
+		*err = job.err;
+	return job.st;
+}

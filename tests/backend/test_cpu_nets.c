@@ -1,0 +1,59 @@
+/*
+ * test_cpu_nets.c
+ *	  Do reduced networks of every family give the oracle's results on the CPU
+ *	  backend, as built and as optimised, alone and with the tri-branch head,
+ *	  for any batch and number of workers?
+ */
+#include "tests/backend/against_ref.h"
+#include "tests/unit/tiny_nets.h"
+
+static void
+check_net(DfxDev *dev, const DfxBackbone *bb, int branches, bool optimised, int n)
+{
+	DfxGraph *g = dfx_graph_new();
+	DfxErr err = {0};
+	char what[128];
+	DfxStatus st;
+
+	snprintf(what, sizeof what, "%s, %d branch(es), %s", bb->name, branches, optimised ? "optimised" : "raw");
+	st = branches == 1 ? dfx_build_backbone(g, bb, 10, &err)
+	                   : dfx_build_trinet(g, bb, branches == 3 ? 1 : 2, &err);
+	if (st == DFX_OK)
+		st = dfx_weights_random(g, 5, &err);
+	if (st == DFX_OK && optimised)
+		st = dfx_graph_optimize(g, dfx_cpu_backend.supports, dev, &err);
+	if (st == DFX_OK)
+		same_as_ref(dev, g, n, 2e-5, what);
+	else if (!ok(false, "%s", what))
+		diag("%s", err.msg);
+	dfx_graph_free(g);
+}
+
+int
+main(void)
+{
+	static const int batches[] = {1, 2, 3, 4, 5, 7, 9};
+
+	for (int threads = 1; threads <= 3; threads++)
+	{
+		DfxDevOpts opts = {.threads = threads};
+		DfxErr err = {0};
+		DfxDev *dev = NULL;
+
+		if (!ok(dfx_cpu_backend.open(&opts, &dev, &err) == DFX_OK, "%d worker(s) start", threads))
+		{
+			diag("%s", err.msg);
+			return done_testing();
+		}
+		for (int i = 0; i < TINY_NETS; i++)
+		{
+			check_net(dev, &tiny_nets[i], 1, false, threads);
+			check_net(dev, &tiny_nets[i], 3, true, threads);
+			if (threads == 2)
+				for (size_t b = 0; b < sizeof batches / sizeof batches[0]; b++)
+					check_net(dev, &tiny_nets[i], 1, true, batches[b]);
+		}
+		dfx_cpu_backend.close(dev);
+	}
+	return done_testing();
+}

@@ -1,0 +1,113 @@
+/*
+ * bench_net.c
+ *	  How fast the CPU backend runs a network: images per second of forward
+ *	  alone, no decoding.
+ *
+ *	bench_net BACKBONE [branches 1|3] [batch] [threads] [seconds]
+ *
+ * Prints one line of JSON: the median over the runs, compile time, the plan's
+ * bytes and the process's peak memory.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "cpu/cpu.h"
+
+static double
+now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double) t.tv_sec + 1e-9 * (double) t.tv_nsec;
+}
+
+static int
+by_value(const void *a, const void *b)
+{
+	double x = *(const double *) a, y = *(const double *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+static int
+fail(const DfxErr *err)
+{
+	fprintf(stderr, "bench_net: %s\n", err->msg);
+	return 1;
+}
+
+static DfxPlan *
+build(DfxDev *dev, const DfxBackbone *bb, int branches, int batch, double *seconds, DfxErr *err)
+{
+	DfxGraph *g = dfx_graph_new();
+	DfxPlanOpts opts = {.max_batch = batch, .precision = DFX_PRECISION_FP32};
+	DfxPlan *plan = NULL;
+	double t;
+
+	if (g == NULL)
+		return NULL;
+	if ((branches == 3 ? dfx_build_trinet(g, bb, 1, err) : dfx_build_backbone(g, bb, 1000, err)) == DFX_OK &&
+	    dfx_weights_random(g, 1, err) == DFX_OK &&
+	    dfx_graph_optimize(g, dfx_cpu_backend.supports, dev, err) == DFX_OK)
+	{
+		t = now();
+		dfx_cpu_backend.compile(dev, g, &opts, &plan, err);
+		*seconds = now() - t;
+	}
+	dfx_graph_free(g);
+	return plan;
+}
+
+int
+main(int argc, char **argv)
+{
+	const DfxBackbone *bb = argc > 1 ? dfx_backbone_find(argv[1]) : NULL;
+	int branches = argc > 2 ? atoi(argv[2]) : 1, batch = argc > 3 ? atoi(argv[3]) : 8;
+	DfxDevOpts opts = {.threads = argc > 4 ? atoi(argv[4]) : 0};
+	double limit = argc > 5 ? atof(argv[5]) : 3, compile = 0, start, took[1000];
+	int n = 0;
+	DfxErr err = {.msg = "unknown backbone"};
+	DfxDevInfo info;
+	DfxDev *dev;
+	DfxPlan *plan;
+	size_t bytes;
+	uint8_t *in;
+	struct rusage ru;
+
+	if (bb == NULL || batch < 1 || dfx_cpu_backend.open(&opts, &dev, &err) != DFX_OK)
+		return fail(&err);
+	dfx_cpu_backend.info(dev, &info);
+	plan = build(dev, bb, branches, batch, &compile, &err);
+	bytes = (size_t) batch * (size_t) bb->input_size * (size_t) bb->input_size * 3;
+	in = malloc(bytes);
+	if (plan == NULL || in == NULL)
+		return fail(&err);
+	for (size_t i = 0; i < bytes; i++)
+		in[i] = (uint8_t) (i * 2654435761u >> 13);
+
+	start = now();
+	while (n < 1000 && (n < 4 || now() - start < limit))
+	{
+		float *const out[DFX_MAX_OUT] = {NULL};
+		double t = now();
+
+		if (dfx_cpu_backend.forward(plan, in, batch, out, &err) != DFX_OK)
+			return fail(&err);
+		took[n++] = now() - t;
+	}
+	qsort(took, (size_t) n, sizeof took[0], by_value);
+	getrusage(RUSAGE_SELF, &ru);
+	printf("{\"backbone\": \"%s\", \"branches\": %d, \"batch\": %d, \"device\": \"%s\", \"threads\": %d, "
+	       "\"images_per_second\": %.2f, \"median_ms\": %.2f, \"best_ms\": %.2f, \"compile_ms\": %.0f, "
+	       "\"plan_mb\": %.1f, \"peak_rss_mb\": %.1f}\n",
+	       bb->name, branches, batch, info.name, info.threads, batch / took[n / 2], took[n / 2] * 1e3,
+	       took[0] * 1e3, compile * 1e3, (double) dfx_cpu_backend.bytes(plan) / 1e6,
+	       (double) ru.ru_maxrss / 1024);
+	free(in);
+	dfx_cpu_backend.release(plan);
+	dfx_cpu_backend.close(dev);
+	return 0;
+}

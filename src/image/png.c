@@ -51,7 +51,6 @@ typedef struct PngReader
 	size_t front_len, front_pos;
 	char message[128]; /* of the libpng error that jumped */
 	bool truncated, no_memory;
-	uint32_t row; /* being read, for messages */
 	DfxImage *out;
 	DfxErr *err;
 } PngReader;
@@ -304,8 +303,8 @@ png_read_pixels(PngReader *r, const PngHead *head)
 		                png_get_rowbytes(r->png, r->info), stride);
 
 	for (int pass = 0; pass < passes; pass++)
-		for (r->row = 0; r->row < head->height; r->row++)
-			png_read_row(r->png, r->out->pixels + r->row * stride, NULL);
+		for (uint32_t y = 0; y < head->height; y++)
+			png_read_row(r->png, r->out->pixels + y * stride, NULL);
 	return DFX_OK;
 }
 
@@ -317,8 +316,8 @@ png_failure(PngReader *r)
 		                "out of memory decoding a PNG of %" PRIu32 " x %" PRIu32 " pixels", r->out->width,
 		                r->out->height);
 	if (r->truncated)
-		return dfx_fail(r->err, DFX_EIMAGE, "PNG is truncated: it ends in row %" PRIu32 " of %" PRIu32,
-		                r->row, r->out->height);
+		return dfx_fail(r->err, DFX_EIMAGE,
+		                "PNG is truncated: the file ends at byte %zu, inside its image data", r->len);
 	return dfx_fail(r->err, DFX_EIMAGE, "PNG is broken: %s", r->message);
 }
 

@@ -1,0 +1,267 @@
+/*
+ * cmd_infer.c
+ *	  classify, logits, trinet: a model from a file or a formula, run over image files.
+ *
+ * The three differ in where the network comes from and in what a line shows;
+ * the loop over the images is one.  An image that cannot be read gets its
+ * line, the others still run.
+ */
+#include "engine/command.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/safetensors.h"
+#include "engine/output.h"
+#include "image/image.h"
+
+#define INFER_CLASSES 1000 /* ImageNet's, of a lone backbone with random weights */
+
+static const char *const infer_label[DFX_NCLASS] = {"dm", "gan", "real"};
+
+typedef struct Infer
+{
+	const DfxOptions *options;
+	DfxDevice device;
+	DfxModel *model;
+	uint8_t *pixels;
+	float *features, *logits;
+} Infer;
+
+/* --- the loop ------------------------------------------------------------ */
+
+static DfxStatus
+infer_image(Infer *in, const char *path, DfxErr *err)
+{
+	DfxImageLimits limits = DFX_DEFAULT_LIMITS;
+	uint8_t *bytes;
+	size_t len;
+	DfxStatus st = dfx_read_file(path, limits.max_bytes, &bytes, &len, err);
+
+	if (st != DFX_OK)
+		return st;
+	st = dfx_image_prepare(bytes, len, &limits, in->model->input_size, in->pixels, err);
+	free(bytes);
+	if (st == DFX_OK)
+		st = dfx_model_run(in->model, in->pixels, 1, in->features, in->logits, err);
+	return st;
+}
+
+/* Run over every file; show() prints the line of one that succeeded. */
+static int
+infer_all(Infer *in, DfxStatus (*show)(const Infer *in, const char *path, DfxErr *err))
+{
+	const DfxModel *m = in->model;
+	int rc = 0;
+
+	in->pixels = malloc(dfx_model_input_bytes(m));
+	in->features = malloc(((size_t) m->features + 1) * sizeof(float));
+	in->logits = malloc(((size_t) m->logits + 1) * sizeof(float));
+	if (!in->pixels || !in->features || !in->logits)
+	{
+		fprintf(stderr, "dfx-engine: out of memory\n");
+		rc = 1;
+	}
+	for (int i = 0; i < in->options->nfile && in->pixels && in->features && in->logits; i++)
+	{
+		DfxErr err;
+		const char *path = in->options->file[i];
+
+		if (infer_image(in, path, &err) != DFX_OK || show(in, path, &err) != DFX_OK)
+		{
+			dfx_out_error(in->options->json, path, &err);
+			rc = 1;
+		}
+	}
+	free(in->pixels);
+	free(in->features);
+	free(in->logits);
+	return rc;
+}
+
+/* Compile g (freed in any case) for the options' device, then run over the files. */
+static int
+infer_run(const DfxOptions *o, const DfxModelMeta *meta, DfxGraph *g, const uint8_t *version,
+          DfxStatus (*show)(const Infer *in, const char *path, DfxErr *err))
+{
+	DfxDeviceOpts dev = {.spec = o->device, .threads = (int) o->threads};
+	Infer in = {.options = o};
+	DfxErr err;
+	int rc;
+
+	if (dfx_device_open(&dev, &in.device, &err) != DFX_OK)
+	{
+		dfx_graph_free(g);
+		return dfx_complain(&err);
+	}
+	if (dfx_model_compile(&in.device, meta, g, o->precision, 1, &in.model, &err) != DFX_OK)
+		rc = dfx_complain(&err);
+	else
+	{
+		if (version)
+			memcpy(in.model->version, version, DFX_VERSION_LEN);
+		rc = infer_all(&in, show);
+		dfx_model_free(in.model);
+	}
+	dfx_device_close(&in.device);
+	return rc;
+}
+
+/* --- classify ------------------------------------------------------------ */
+
+static DfxStatus
+infer_show_verdict(const Infer *in, const char *path, DfxErr *err)
+{
+	char hex[DFX_VERSION_HEX_LEN];
+	DfxVerdictReply v;
+	DfxOutput o;
+
+	if (dfx_verdict(in->logits, &v, err) != DFX_OK)
+		return err->code;
+	dfx_version_hex(in->model->version, hex);
+	dfx_out_begin(&o, in->options->json);
+	dfx_out_text(&o, "image", path);
+	dfx_out_text(&o, "label", infer_label[v.label]);
+	dfx_out_float(&o, "confidence", v.confidence);
+	dfx_out_float(&o, "p_synthetic", v.p_synthetic);
+	dfx_out_float(&o, "p_dm", v.p_dm);
+	dfx_out_float(&o, "p_gan", v.p_gan);
+	dfx_out_float(&o, "p_real", v.p_real);
+	dfx_out_text(&o, "model", in->options->model);
+	dfx_out_text(&o, "version", hex);
+	dfx_out_end(&o);
+	return DFX_OK;
+}
+
+/* One of our own files says in its metadata what it is. */
+static DfxStatus
+infer_file_meta(const DfxSafetensors *st, const char *path, DfxModelMeta *meta, DfxErr *err)
+{
+	static const char *const keys[] = {"backbone", "classes", "head_stride", "input_size", "kind"};
+	char text[DFX_META_TEXT_MAX];
+	size_t used = 0;
+
+	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+	{
+		const char *value = dfx_st_meta(st, keys[i]);
+		int n = value ? snprintf(text + used, sizeof text - used, "%s=%s\n", keys[i], value) : -1;
+
+		if (n < 0 || (size_t) n >= sizeof text - used)
+			return dfx_fail(err, DFX_EWEIGHTS,
+			                "\"%s\" is not a model of this program: its metadata lack \"%s\"", path, keys[i]);
+		used += (size_t) n;
+	}
+	return dfx_meta_parse(text, used, meta, err);
+}
+
+static void
+infer_file_version(const DfxSafetensors *st, const DfxModelMeta *meta, uint8_t version[DFX_VERSION_LEN])
+{
+	DfxVersioner v;
+
+	dfx_version_begin(&v, meta);
+	for (size_t i = 0; i < st->ntensor; i++)
+	{
+		dfx_version_tensor(&v, &st->tensor[i]);
+		dfx_version_bytes(&v, st->tensor[i].data, st->tensor[i].nbytes);
+	}
+	dfx_version_end(&v, version);
+}
+
+int
+dfx_cmd_classify(const DfxOptions *o)
+{
+	uint8_t version[DFX_VERSION_LEN];
+	DfxSafetensors st;
+	DfxModelMeta meta;
+	DfxGraph *g = NULL;
+	DfxErr err;
+	DfxStatus rc;
+
+	if (dfx_st_open(o->model, &st, &err) != DFX_OK)
+		return dfx_complain(&err);
+	rc = infer_file_meta(&st, o->model, &meta, &err);
+	if (rc == DFX_OK && strcmp(meta.kind, "trinet") != 0)
+		rc = dfx_fail(&err, DFX_EINVAL, "\"%s\" is a model of kind \"%s\": it gives features, not verdicts",
+		              o->model, meta.kind);
+	if (rc == DFX_OK)
+		rc = dfx_model_graph(&meta, st.tensor, st.ntensor, &g, &err);
+	if (rc == DFX_OK)
+		infer_file_version(&st, &meta, version);
+	dfx_st_free(&st);
+	if (rc != DFX_OK)
+		return dfx_complain(&err);
+	return infer_run(o, &meta, g, version, infer_show_verdict);
+}
+
+/* --- logits, trinet ------------------------------------------------------ */
+
+static DfxStatus
+infer_show_raw(const Infer *in, const char *path, DfxErr *err)
+{
+	DfxOutput o;
+
+	(void) err;
+	dfx_out_begin(&o, in->options->json);
+	dfx_out_text(&o, "image", path);
+	dfx_out_text(&o, "backbone", in->model->meta.backbone);
+	dfx_out_floats(&o, "features", in->features, (size_t) in->model->features);
+	dfx_out_floats(&o, "logits", in->logits, (size_t) in->model->logits);
+	dfx_out_end(&o);
+	return DFX_OK;
+}
+
+int
+dfx_cmd_logits(const DfxOptions *o)
+{
+	const DfxBackbone *b;
+	DfxSafetensors st;
+	DfxModelMeta meta;
+	DfxGraph *g;
+	DfxErr err;
+	DfxStatus rc;
+
+	if ((o->weights != NULL) == o->has_seed)
+	{
+		fprintf(stderr, "dfx-engine logits: give one of --weights and --random-weights\n");
+		return 2;
+	}
+	if (dfx_option_backbone(o, &b, &err) != DFX_OK)
+		return dfx_complain(&err);
+	meta = dfx_model_meta_backbone(b);
+	if (o->has_seed)
+		rc = dfx_random_graph(&meta, INFER_CLASSES, o->seed, &g, &err);
+	else
+	{
+		rc = dfx_st_open(o->weights, &st, &err);
+		if (rc != DFX_OK)
+			return dfx_complain(&err);
+		rc = dfx_model_graph(&meta, st.tensor, st.ntensor, &g, &err);
+		dfx_st_free(&st);
+	}
+	if (rc != DFX_OK)
+		return dfx_complain(&err);
+	return infer_run(o, &meta, g, NULL, infer_show_raw);
+}
+
+int
+dfx_cmd_trinet(const DfxOptions *o)
+{
+	const DfxBackbone *b;
+	DfxModelMeta meta;
+	DfxGraph *g;
+	DfxErr err;
+
+	if (!o->has_seed)
+	{
+		fprintf(stderr, "dfx-engine trinet: --random-weights is missing\n");
+		return 2;
+	}
+	if (dfx_option_backbone(o, &b, &err) != DFX_OK)
+		return dfx_complain(&err);
+	meta = dfx_model_meta_trinet(b, (int) o->head_stride);
+	if (dfx_random_graph(&meta, 0, o->seed, &g, &err) != DFX_OK)
+		return dfx_complain(&err);
+	return infer_run(o, &meta, g, NULL, infer_show_raw);
+}

@@ -1,0 +1,89 @@
+/*
+ * cmd_tools.c
+ *	  decode: what the network sees of an image; devices: what there is to run on.
+ */
+#include "engine/command.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/output.h"
+#include "image/image.h"
+
+/* Write all or nothing that counts: a short write is an error. */
+static DfxStatus
+tools_write(const char *path, const uint8_t *bytes, size_t len, DfxErr *err)
+{
+	FILE *f = fopen(path, "wb");
+	bool ok;
+
+	if (!f)
+		return dfx_fail(err, DFX_EIO, "could not create \"%s\": %s", path, strerror(errno));
+	ok = fwrite(bytes, 1, len, f) == len;
+	ok = fclose(f) == 0 && ok;
+	if (!ok)
+		return dfx_fail(err, DFX_EIO, "could not write \"%s\": %s", path, strerror(errno));
+	return DFX_OK;
+}
+
+int
+dfx_cmd_decode(const DfxOptions *o)
+{
+	static uint8_t pixels[DFX_RESIZE_SIDE * DFX_RESIZE_SIDE * 3];
+	DfxImageLimits limits = DFX_DEFAULT_LIMITS;
+	DfxErr err;
+	uint8_t *bytes;
+	size_t len;
+	DfxStatus st;
+
+	if (o->nfile != 1)
+	{
+		fprintf(stderr, "dfx-engine decode: give one image\n");
+		return 2;
+	}
+	st = dfx_read_file(o->file[0], limits.max_bytes, &bytes, &len, &err);
+	if (st == DFX_OK)
+		st = dfx_image_prepare(bytes, len, &limits, DFX_RESIZE_SIDE, pixels, &err);
+	free(bytes);
+	if (st == DFX_OK)
+		st = tools_write(o->out, pixels, sizeof pixels, &err);
+	if (st != DFX_OK)
+	{
+		dfx_out_error(o->json, o->file[0], &err);
+		return 1;
+	}
+	return 0;
+}
+
+int
+dfx_cmd_devices(const DfxOptions *o)
+{
+	DfxDeviceReport r;
+
+	for (int i = 0; dfx_device_report(i, &r); i++)
+	{
+		DfxOutput out;
+		char precisions[64] = "";
+
+		for (int p = 0; p < DFX_PRECISION_COUNT && r.usable; p++)
+			if (r.info.precision[p])
+			{
+				size_t used = strlen(precisions);
+
+				snprintf(precisions + used, sizeof precisions - used, "%s%s", used ? "," : "",
+				         dfx_precision_name[p]);
+			}
+		dfx_out_begin(&out, o->json);
+		dfx_out_text(&out, "backend", r.backend);
+		dfx_out_bool(&out, "usable", r.usable);
+		dfx_out_text(&out, "name", r.usable ? r.info.name : "");
+		dfx_out_int(&out, "threads", r.info.threads);
+		dfx_out_int(&out, "memory", (int64_t) r.info.memory);
+		dfx_out_text(&out, "precisions", precisions);
+		dfx_out_text(&out, "reason", r.usable ? "" : r.reason.msg);
+		dfx_out_end(&out);
+	}
+	return 0;
+}

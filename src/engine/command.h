@@ -1,0 +1,35 @@
+/*
+ * command.h
+ *	  The subcommands of dfx-engine.  Each returns the exit status: 0 on
+ *	  success, 1 on failure, 2 for a wrong command line.
+ */
+#ifndef DFX_ENGINE_COMMAND_H
+#define DFX_ENGINE_COMMAND_H
+
+#include "engine/model.h"
+#include "engine/options.h"
+
+extern int dfx_cmd_classify(const DfxOptions *o); /* cmd_infer.c */
+extern int dfx_cmd_logits(const DfxOptions *o);
+extern int dfx_cmd_trinet(const DfxOptions *o);
+extern int dfx_cmd_decode(const DfxOptions *o); /* cmd_tools.c */
+extern int dfx_cmd_devices(const DfxOptions *o);
+extern int dfx_cmd_bench(const DfxOptions *o); /* cmd_bench.c */
+extern int dfx_cmd_init(const DfxOptions *o);  /* cmd_init.c */
+
+/* ---- what they share: command.c ---- */
+
+/* Say err on stderr; returns 1. */
+extern int dfx_complain(const DfxErr *err);
+
+/* Read a file of at most max bytes; *bytes is malloc'd.  DFX_EIO, DFX_ELIMIT, DFX_ENOMEM. */
+extern DfxStatus dfx_read_file(const char *path, uint64_t max, uint8_t **bytes, size_t *len, DfxErr *err);
+
+/* --backbone by name.  DFX_EINVAL, with the names there are in the hint. */
+extern DfxStatus dfx_option_backbone(const DfxOptions *o, const DfxBackbone **b, DfxErr *err);
+
+/* The network of meta, filled by the formula of DESIGN 8. */
+extern DfxStatus
+dfx_random_graph(const DfxModelMeta *meta, int nclass, uint64_t seed, DfxGraph **g, DfxErr *err);
+
+#endif /* DFX_ENGINE_COMMAND_H */

@@ -1,0 +1,103 @@
+/*
+ * decode.c
+ *	  The decode stage: encoded bytes in the ring to pixels in the task's buffer.
+ *
+ * The only place in the project where a request's image bytes are decoded.
+ * A crash here is blamed on the requests that have started, so start_gen is
+ * set no earlier than when a thread takes the task up.
+ */
+#include "engine/sched.h"
+
+#include <string.h>
+
+#include "engine/control.h"
+#include "engine/trigger.h"
+
+/* Wait until the image fits what may be decoded at one time; it always does when nothing else is. */
+static void
+decode_claim(DfxSched *s, uint64_t pixels)
+{
+	pthread_mutex_lock(&s->lock);
+	while (s->decode_pixels > 0 && s->decode_pixels + pixels > DFX_DECODE_PIXELS)
+		pthread_cond_wait(&s->pixels_cv, &s->lock);
+	s->decode_pixels += pixels;
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void
+decode_unclaim(DfxSched *s, uint64_t pixels)
+{
+	pthread_mutex_lock(&s->lock);
+	s->decode_pixels -= pixels;
+	pthread_cond_broadcast(&s->pixels_cv);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static DfxStatus
+decode_image(DfxSched *s, DfxTask *task, DfxErr *err)
+{
+	const DfxRequest *req = &task->req;
+	const uint8_t *bytes = req->in;
+	uint64_t len = req->in_len, pixels;
+	DfxImageInfo info;
+	DfxStatus st;
+
+	dfx_trigger(&bytes, &len);
+	st = dfx_image_info(bytes, len, &req->limits, &info, err);
+	if (st != DFX_OK)
+		return st;
+	pixels = (uint64_t) info.width * info.height;
+	decode_claim(s, pixels);
+	st = dfx_image_prepare(bytes, len, &req->limits, task->model->input_size, task->pixels, err);
+	decode_unclaim(s, pixels);
+	return st;
+}
+
+void
+dfx_decode_task(DfxSched *s, DfxTask *task)
+{
+	uint64_t t0 = dfx_now_ns();
+	DfxErr err = {.code = DFX_OK};
+	DfxStatus st;
+
+	if (dfx_ring_canceled(s->map, &task->req))
+		st = dfx_fail(&err, DFX_ECANCELED, "canceled");
+	else
+	{
+		dfx_ring_start(s->map, &task->req);
+		st = decode_image(s, task, &err);
+		atomic_fetch_add(&s->stats->decode_ns, dfx_now_ns() - t0);
+	}
+	atomic_fetch_add(&s->stats->progress, 1);
+	if (st != DFX_OK)
+	{
+		if (st == DFX_EIMAGE || st == DFX_ELIMIT)
+			atomic_fetch_add(&s->stats->image_errors, 1);
+		dfx_task_finish(s, task, st, &err, 0, 0);
+		dfx_control_done();
+		return;
+	}
+	pthread_mutex_lock(&s->lock);
+	task->ready_ns = dfx_now_ns();
+	dfx_task_insert(&s->ready, task);
+	pthread_cond_signal(&s->ready_cv);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void *
+dfx_decode_thread(void *sched)
+{
+	DfxSched *s = sched;
+
+	for (;;)
+	{
+		DfxTask *task;
+
+		pthread_mutex_lock(&s->lock);
+		while ((task = dfx_task_pop(&s->decode)) == NULL)
+			pthread_cond_wait(&s->decode_cv, &s->lock);
+		pthread_mutex_unlock(&s->lock);
+		dfx_decode_task(s, task);
+	}
+	return NULL;
+}

@@ -1,0 +1,231 @@
+/*
+ * model.c
+ *	  Weights to a compiled plan, and logits to a verdict.
+ */
+#include "engine/model.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- building ------------------------------------------------------------ */
+
+static const DfxTensor *
+model_find(const DfxTensor *tensor, size_t n, const char *name)
+{
+	size_t lo = 0, hi = n;
+
+	while (lo < hi)
+	{
+		size_t mid = (lo + hi) / 2;
+		int c = strcmp(tensor[mid].name, name);
+
+		if (c == 0)
+			return &tensor[mid];
+		if (c < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return NULL;
+}
+
+/*
+ * How many classes a lone backbone's classifier has, 0 without one.  What the
+ * classifier is called is the family's knowledge, so a graph built with one
+ * class is asked: its last weight is the classifier's.
+ */
+static DfxStatus
+model_classes(const DfxModelMeta *meta, const DfxTensor *tensor, size_t n, int *nclass, DfxErr *err)
+{
+	DfxGraph *g = dfx_graph_new();
+	const DfxTensor *t = NULL;
+	DfxStatus st;
+
+	*nclass = 0;
+	if (!g)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a network");
+	st = dfx_build_model(g, meta, 1, err);
+	if (st == DFX_OK)
+		for (int i = g->nparam - 1; i >= 0 && !t; i--)
+			if (g->param[i].role == DFX_ROLE_WEIGHT)
+			{
+				t = model_find(tensor, n, g->param[i].name);
+				break;
+			}
+	if (t && t->rank == 2 && t->dim[0] > 0 && t->dim[0] <= 100000)
+		*nclass = (int) t->dim[0];
+	dfx_graph_free(g);
+	return st;
+}
+
+DfxStatus
+dfx_model_graph(const DfxModelMeta *meta, const DfxTensor *tensor, size_t n, DfxGraph **out, DfxErr *err)
+{
+	int nclass = 0;
+	DfxStatus st = DFX_OK;
+	DfxGraph *g;
+
+	*out = NULL;
+	if (strcmp(meta->kind, "backbone") == 0)
+		st = model_classes(meta, tensor, n, &nclass, err);
+	if (st != DFX_OK)
+		return st;
+	g = dfx_graph_new();
+	if (!g)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a network");
+	st = dfx_build_model(g, meta, nclass, err);
+	if (st == DFX_OK)
+		st = dfx_weights_set(g, tensor, n, err);
+	if (st != DFX_OK)
+	{
+		dfx_graph_free(g);
+		return st;
+	}
+	*out = g;
+	return DFX_OK;
+}
+
+/* Where the outputs "features" and "logits" are, and how long. */
+static void
+model_outputs(DfxModel *m, const DfxGraph *g)
+{
+	m->nout = g->nout;
+	m->out_features = m->out_logits = -1;
+	for (int i = 0; i < g->nout; i++)
+	{
+		const DfxValue *v = &g->val[g->out[i]];
+		int count = v->c * v->h * v->w;
+
+		if (strcmp(g->out_name[i], "features") == 0)
+		{
+			m->out_features = i;
+			m->features = count;
+		}
+		else if (strcmp(g->out_name[i], "logits") == 0)
+		{
+			m->out_logits = i;
+			m->logits = count;
+		}
+	}
+}
+
+DfxStatus
+dfx_model_compile(const DfxDevice *device, const DfxModelMeta *meta, DfxGraph *g, DfxPrecision precision,
+                  int max_batch, DfxModel **model, DfxErr *err)
+{
+	DfxModel *m = calloc(1, sizeof *m);
+	DfxPlanOpts opts = {.max_batch = max_batch};
+	DfxStatus st;
+
+	*model = NULL;
+	if (!m)
+	{
+		dfx_graph_free(g);
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a model");
+	}
+	m->meta = *meta;
+	m->backend = device->backend;
+	m->input_size = meta->input_size;
+	st = dfx_device_precision(device, precision, &m->precision, err);
+	if (st == DFX_OK)
+		st = dfx_graph_optimize(g, device->backend->supports, device->dev, err);
+	if (st == DFX_OK)
+	{
+		opts.precision = m->precision;
+		model_outputs(m, g);
+		st = device->backend->compile(device->dev, g, &opts, &m->plan, err);
+	}
+	dfx_graph_free(g);
+	if (st != DFX_OK)
+	{
+		free(m);
+		return st;
+	}
+	m->bytes = m->backend->bytes(m->plan);
+	*model = m;
+	return DFX_OK;
+}
+
+void
+dfx_model_free(DfxModel *model)
+{
+	if (!model)
+		return;
+	model->backend->release(model->plan);
+	free(model);
+}
+
+size_t
+dfx_model_input_bytes(const DfxModel *model)
+{
+	return (size_t) model->input_size * model->input_size * 3;
+}
+
+DfxStatus
+dfx_model_run(const DfxModel *model, const uint8_t *in, int n, float *features, float *logits, DfxErr *err)
+{
+	float *out[DFX_MAX_OUT] = {NULL};
+
+	if (model->out_features >= 0)
+		out[model->out_features] = features;
+	if (model->out_logits >= 0)
+		out[model->out_logits] = logits;
+	return model->backend->forward(model->plan, in, n, out, err);
+}
+
+/* --- metadata ------------------------------------------------------------ */
+
+DfxModelMeta
+dfx_model_meta_trinet(const DfxBackbone *b, int head_stride)
+{
+	DfxModelMeta meta = {.kind = "trinet", .classes = "dm,gan,real", .head_stride = (uint32_t) head_stride};
+
+	snprintf(meta.backbone, sizeof meta.backbone, "%s", b->name);
+	meta.input_size = (uint32_t) b->input_size;
+	return meta;
+}
+
+DfxModelMeta
+dfx_model_meta_backbone(const DfxBackbone *b)
+{
+	DfxModelMeta meta = {.kind = "backbone"};
+
+	snprintf(meta.backbone, sizeof meta.backbone, "%s", b->name);
+	meta.input_size = (uint32_t) b->input_size;
+	return meta;
+}
+
+/* --- verdict ------------------------------------------------------------- */
+
+DfxStatus
+dfx_verdict(const float logits[DFX_NCLASS], DfxVerdictReply *verdict, DfxErr *err)
+{
+	double p[DFX_NCLASS], top = -INFINITY, sum = 0;
+	int label = 0;
+
+	memset(verdict, 0, sizeof *verdict);
+	for (int i = 0; i < DFX_NCLASS; i++)
+	{
+		if (!isfinite(logits[i]))
+			return dfx_fail(err, DFX_EDEVICE, "the network's output is not a finite number");
+		if (logits[i] > top)
+		{
+			top = logits[i];
+			label = i;
+		}
+	}
+	for (int i = 0; i < DFX_NCLASS; i++)
+		sum += p[i] = exp(logits[i] - top);
+	for (int i = 0; i < DFX_NCLASS; i++)
+		p[i] /= sum;
+	verdict->label = (uint32_t) label;
+	verdict->confidence = (float) p[label];
+	verdict->p_dm = (float) p[DFX_CLASS_DM];
+	verdict->p_gan = (float) p[DFX_CLASS_GAN];
+	verdict->p_real = (float) p[DFX_CLASS_REAL];
+	verdict->p_synthetic = (float) (p[DFX_CLASS_DM] + p[DFX_CLASS_GAN]);
+	return DFX_OK;
+}

@@ -1,0 +1,494 @@
+/*
+ * sched.c
+ *	  The scan: which waiting request is taken next, and what is answered at once.
+ *
+ * A pass collects the slots that wait, sorts them by (priority, order), and
+ * admits them in that order until the first that must wait: order is service
+ * order, so nothing small overtakes something large for ever.  The only ones
+ * passed over are requests for a model that is being closed (cache.h).
+ *
+ * When a single small image arrives at an idle engine the scan decodes it
+ * itself: a hop to another thread would cost more than it could win.
+ */
+#include "engine/sched.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/control.h"
+
+/* Decoded by the scan itself: about as long as a few thread switches, at most some milliseconds. */
+#define SCHED_INLINE_BYTES  (64u << 10)
+#define SCHED_INLINE_PIXELS 300000u
+
+/* --- task lists ---------------------------------------------------------- */
+
+static bool
+task_before(const DfxRequest *a, const DfxRequest *b)
+{
+	if (a->priority != b->priority)
+		return a->priority < b->priority;
+	return a->order < b->order;
+}
+
+void
+dfx_task_insert(DfxTaskList *list, DfxTask *task)
+{
+	DfxTask **p = &list->head;
+
+	while (*p && !task_before(&task->req, &(*p)->req))
+		p = &(*p)->next;
+	task->next = *p;
+	*p = task;
+	list->n++;
+}
+
+DfxTask *
+dfx_task_pop(DfxTaskList *list)
+{
+	DfxTask *task = list->head;
+
+	if (task)
+	{
+		list->head = task->next;
+		list->n--;
+	}
+	return task;
+}
+
+void
+dfx_task_finish(DfxSched *s, DfxTask *task, DfxStatus status, const DfxErr *err, uint32_t batch,
+                uint64_t reply_len)
+{
+	bool kick;
+
+	if (status == DFX_ECANCELED)
+		atomic_fetch_add(&s->stats->canceled, 1);
+	atomic_fetch_add(&s->stats->requests, 1);
+
+	/*
+	 * The model is let go first: whoever sees the answer may count on the
+	 * model being idle.  The task stays busy until the answer is out: were it
+	 * freed before, the scan could take the same request a second time.
+	 */
+	if (task->resident)
+		dfx_cache_release(s->cache, task->resident);
+	task->resident = NULL;
+	dfx_ring_answer(s->map, &task->req, status, err, batch, reply_len);
+
+	pthread_mutex_lock(&s->lock);
+	task->busy = false;
+	if (task->counted)
+	{
+		s->busy--;
+		s->solo = false;
+	}
+	if (task->pixels)
+		s->pool_free[s->pool_nfree++] = task->pixels;
+	task->counted = false;
+	task->pixels = NULL;
+	kick = s->blocked;
+	pthread_mutex_unlock(&s->lock);
+	if (kick)
+		dfx_ring_kick(s->map);
+}
+
+/* --- requests answered by the scan --------------------------------------- */
+
+static void
+sched_info(DfxSched *s, DfxTask *task)
+{
+	const DfxRequest *req = &task->req;
+	DfxImageInfo info;
+	DfxInfoReply reply = {{0}};
+	DfxErr err = {.code = DFX_OK};
+	DfxStatus st;
+
+	dfx_ring_start(s->map, req);
+	st = dfx_image_info(req->in, req->in_len, &req->limits, &info, &err);
+	if (st == DFX_OK && req->reply_cap < sizeof reply)
+		st = dfx_fail(&err, DFX_TOO_SMALL, "the reply takes %zu bytes", sizeof reply);
+	if (st == DFX_OK)
+	{
+		snprintf(reply.format, sizeof reply.format, "%s", dfx_format_name(info.format));
+		reply.width = info.width;
+		reply.height = info.height;
+		reply.channels = info.channels;
+		reply.bits = info.bits;
+		memcpy(req->reply, &reply, sizeof reply);
+	}
+	else if (st != DFX_TOO_SMALL)
+		atomic_fetch_add(&s->stats->image_errors, 1);
+	dfx_task_finish(s, task, st, st == DFX_OK ? NULL : &err, 0,
+	                st == DFX_OK || st == DFX_TOO_SMALL ? sizeof reply : 0);
+	s->answered = true;
+}
+
+/*
+ * What can be said about a CLASSIFY or FEATURES before its image is touched:
+ * DFX_OK and the model held, DFX_BUSY when the request has to wait, or the
+ * answer.
+ */
+static DfxStatus
+sched_model(DfxSched *s, DfxTask *task, uint64_t *need, DfxErr *err)
+{
+	const DfxRequest *req = &task->req;
+	DfxPrecision precision;
+	const DfxModel *m;
+	DfxStatus st = dfx_device_precision(s->device, req->precision, &precision, err);
+
+	if (st != DFX_OK)
+		return st;
+	st = dfx_cache_acquire(s->cache, req->version, precision, req->order, &task->resident);
+	if (st != DFX_OK)
+		return st;
+	task->model = m = dfx_cache_model(task->resident);
+	if (req->op == DFX_RING_CLASSIFY)
+	{
+		*need = sizeof(DfxVerdictReply);
+		if (strcmp(m->meta.kind, "trinet") != 0 || m->logits != DFX_NCLASS)
+			st = dfx_fail(err, DFX_EINVAL, "a model of kind \"%s\" gives features, not verdicts",
+			              m->meta.kind);
+	}
+	else
+		*need = (uint64_t) m->features * sizeof(float);
+	if (st == DFX_OK &&
+	    (m->input_size > DFX_MAX_INPUT_SIDE || m->features <= 0 || m->features > DFX_MAX_FEATURES))
+		st = dfx_fail(err, DFX_EUNSUPPORTED, "the model's input or output is larger than this engine takes");
+	if (st == DFX_OK && req->reply_cap < *need)
+		st = dfx_fail(err, DFX_TOO_SMALL, "the reply takes %" PRIu64 " bytes", *need);
+	return st;
+}
+
+/* --- admission ----------------------------------------------------------- */
+
+typedef enum SchedVerdict
+{
+	SCHED_GO,    /* admitted: dispatch it */
+	SCHED_REPLY, /* answer it now */
+	SCHED_SKIP,  /* must wait; others may go first */
+	SCHED_STOP   /* must wait, and everything behind it */
+} SchedVerdict;
+
+static bool
+sched_wants_model(const DfxTask *task)
+{
+	return task->req.op == DFX_RING_CLASSIFY || task->req.op == DFX_RING_FEATURES;
+}
+
+/*
+ * Decide about a task whose request was read with status st; it is busy
+ * afterwards unless it must wait.  The cheap answers come first, for they
+ * need no room.
+ */
+static SchedVerdict
+sched_admit(DfxSched *s, DfxTask *task, DfxStatus *st, uint64_t *need, DfxErr *err)
+{
+	bool idle = s->busy == 0 && !s->task[s->map->nslots].busy;
+	bool room = s->busy < s->limit && !s->solo && (idle || !task->req.solo);
+
+	if (*st == DFX_OK && dfx_ring_canceled(s->map, &task->req))
+		*st = dfx_fail(err, DFX_ECANCELED, "canceled");
+	if (*st == DFX_OK && sched_wants_model(task))
+		*st = sched_model(s, task, need, err);
+	if (*st != DFX_OK && *st != DFX_BUSY)
+	{
+		task->busy = true;
+		return SCHED_REPLY;
+	}
+	if (*st == DFX_OK && task->req.op == DFX_RING_PING)
+	{
+		task->busy = true;
+		return SCHED_REPLY;
+	}
+	if (*st == DFX_BUSY || !room)
+	{
+		if (task->resident)
+			dfx_cache_release(s->cache, task->resident);
+		task->resident = NULL;
+		s->blocked = true;
+		return *st == DFX_BUSY ? SCHED_SKIP : SCHED_STOP;
+	}
+	task->busy = task->counted = true;
+	s->busy++;
+	s->solo = task->req.solo;
+	if (sched_wants_model(task))
+		task->pixels = s->pool_free[--s->pool_nfree];
+	return SCHED_GO;
+}
+
+/* Whether the image is so small that this thread should decode it. */
+static bool
+sched_is_small(DfxSched *s, const DfxTask *task)
+{
+	DfxImageInfo info;
+
+	if (task->req.in_len > SCHED_INLINE_BYTES)
+		return false;
+	dfx_ring_start(s->map, &task->req); /* its bytes are read from here on */
+	return dfx_image_info(task->req.in, task->req.in_len, &task->req.limits, &info, NULL) == DFX_OK &&
+	       (uint64_t) info.width * info.height <= SCHED_INLINE_PIXELS;
+}
+
+/* Send an admitted image on its way.  alone: nothing else waits or runs. */
+static void
+sched_dispatch(DfxSched *s, DfxTask *task, bool alone)
+{
+	if (task->req.op == DFX_RING_IMAGE_INFO)
+		sched_info(s, task);
+	else if (alone && sched_is_small(s, task))
+		dfx_decode_task(s, task);
+	else
+	{
+		pthread_mutex_lock(&s->lock);
+		dfx_task_insert(&s->decode, task);
+		pthread_cond_signal(&s->decode_cv);
+		pthread_mutex_unlock(&s->lock);
+	}
+}
+
+/* --- the scan ------------------------------------------------------------ */
+
+typedef struct SchedSlot
+{
+	uint32_t slot, priority;
+	uint64_t order;
+} SchedSlot;
+
+static int
+sched_compare(const void *a, const void *b)
+{
+	const SchedSlot *x = a, *y = b;
+
+	if (x->priority != y->priority)
+		return x->priority < y->priority ? -1 : 1;
+	return (x->order > y->order) - (x->order < y->order);
+}
+
+/* The slots that wait, in order of service. */
+static uint32_t
+sched_collect(const DfxSched *s, SchedSlot *found)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < s->map->nslots; i++)
+		if (dfx_ring_pending(s->map, i) != 0)
+		{
+			found[n].slot = i;
+			dfx_ring_position(s->map, i, &found[n].priority, &found[n].order);
+			n++;
+		}
+	if (n > 1)
+		qsort(found, n, sizeof *found, sched_compare);
+	return n;
+}
+
+/* Take up slot i if it still waits.  *took: something was answered or started. */
+static SchedVerdict
+sched_slot(DfxSched *s, uint32_t i, bool alone, bool *took)
+{
+	DfxTask *task = &s->task[i];
+	DfxErr err = {.code = DFX_OK};
+	SchedVerdict verdict = SCHED_SKIP;
+	DfxStatus st = DFX_OK;
+	uint64_t gen, need = 0;
+
+	pthread_mutex_lock(&s->lock);
+	gen = dfx_ring_pending(s->map, i);
+	if (gen != 0 && task->busy)
+		/* The next request in a slot whose task is just being put away: come back when it is. */
+		s->blocked |= gen != task->req.gen;
+	else if (gen != 0)
+	{
+		st = dfx_ring_read(s->map, i, gen, &task->req, &err);
+		alone = alone && s->busy == 0;
+		verdict = sched_admit(s, task, &st, &need, &err);
+	}
+	pthread_mutex_unlock(&s->lock);
+
+	if (verdict == SCHED_REPLY)
+	{
+		dfx_task_finish(s, task, st, st == DFX_OK || st == DFX_NEED_MODEL ? NULL : &err, 0,
+		                st == DFX_TOO_SMALL ? need : 0);
+		s->answered = true;
+	}
+	else if (verdict == SCHED_GO)
+		sched_dispatch(s, task, alone);
+	*took |= verdict == SCHED_REPLY || verdict == SCHED_GO;
+	return verdict;
+}
+
+/* Hand the loader's slot to its thread.  It counts as in flight for solo requests, and waits for them. */
+static bool
+sched_loader(DfxSched *s, bool stopped)
+{
+	DfxTask *task = &s->task[s->map->nslots];
+	DfxErr err = {.code = DFX_OK};
+	DfxStatus st = DFX_OK;
+	uint64_t gen;
+	bool took = false;
+
+	if (dfx_ring_pending(s->map, s->map->nslots) == 0)
+		return false;
+	pthread_mutex_lock(&s->lock);
+	gen = dfx_ring_pending(s->map, s->map->nslots);
+	if (gen != 0 && !task->busy && !s->solo && !stopped)
+	{
+		st = dfx_ring_read(s->map, s->map->nslots, gen, &task->req, &err);
+		task->busy = took = true;
+		s->loader_work = st == DFX_OK;
+		pthread_cond_signal(&s->loader_cv);
+	}
+	else if (gen != 0 && (!task->busy || gen != task->req.gen))
+		s->blocked = true;
+	pthread_mutex_unlock(&s->lock);
+	if (st != DFX_OK)
+	{
+		dfx_task_finish(s, task, st, &err, 0, 0);
+		s->answered = true;
+	}
+	return took;
+}
+
+/* One pass; whether it found anything to do. */
+static bool
+sched_pass(DfxSched *s)
+{
+	SchedSlot found[DFX_MAX_SLOTS];
+	bool took = false, solo_waits = false;
+	uint32_t n = sched_collect(s, found);
+
+	pthread_mutex_lock(&s->lock);
+	s->blocked = false;
+	pthread_mutex_unlock(&s->lock);
+	s->answered = false;
+	for (uint32_t i = 0; i < n; i++)
+		if (sched_slot(s, found[i].slot, n == 1, &took) == SCHED_STOP)
+		{
+			solo_waits = s->task[found[i].slot].req.solo;
+			break;
+		}
+	took |= sched_loader(s, solo_waits);
+	if (s->answered)
+		dfx_control_done();
+	return took;
+}
+
+void
+dfx_sched_run(DfxSched *s)
+{
+	for (;;)
+	{
+		uint32_t seen = dfx_ring_wake_word(s->map);
+
+		if (sched_pass(s))
+			continue;
+		dfx_ring_set_sleeping(s->map, true);
+		if (!sched_pass(s))
+			dfx_ring_sleep(s->map, seen);
+		dfx_ring_set_sleeping(s->map, false);
+	}
+}
+
+/* --- the loader's thread ------------------------------------------------- */
+
+static void *
+sched_loader_thread(void *arg)
+{
+	DfxSched *s = arg;
+	DfxTask *task = &s->task[s->map->nslots];
+
+	for (;;)
+	{
+		DfxErr err = {.code = DFX_OK};
+		uint64_t reply_len;
+		DfxStatus st;
+
+		pthread_mutex_lock(&s->lock);
+		while (!s->loader_work)
+			pthread_cond_wait(&s->loader_cv, &s->lock);
+		s->loader_work = false;
+		pthread_mutex_unlock(&s->lock);
+
+		dfx_ring_start(s->map, &task->req);
+		st = dfx_loader_run(s->loader, &task->req, &reply_len, &err);
+		dfx_task_finish(s, task, st, st == DFX_OK ? NULL : &err, 0, reply_len);
+		dfx_control_done();
+		dfx_ring_kick(s->map); /* models came or went: requests that waited for that may go on */
+	}
+	return NULL;
+}
+
+/* --- start --------------------------------------------------------------- */
+
+static DfxStatus
+sched_alloc(DfxSched *s, DfxErr *err)
+{
+	size_t batch = (size_t) s->max_batch;
+
+	s->room = (DfxBatchRoom){.task = malloc(batch * sizeof *s->room.task),
+	                         .in = malloc(batch * DFX_PIXELS_BYTES),
+	                         .features = malloc(batch * DFX_MAX_FEATURES * sizeof(float)),
+	                         .logits = malloc(batch * DFX_NCLASS * sizeof(float))};
+	s->task = calloc((size_t) s->map->nslots + 1, sizeof *s->task);
+	s->loader = calloc(1, sizeof *s->loader);
+	s->pool = malloc((size_t) s->limit * DFX_PIXELS_BYTES);
+	s->pool_free = malloc((size_t) s->limit * sizeof *s->pool_free);
+	if (!s->room.task || !s->room.in || !s->room.features || !s->room.logits || !s->task || !s->loader ||
+	    !s->pool || !s->pool_free)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for the scheduler");
+	for (int i = 0; i < s->limit; i++)
+		s->pool_free[s->pool_nfree++] = s->pool + (size_t) i * DFX_PIXELS_BYTES;
+	for (uint32_t i = 0; i <= s->map->nslots; i++)
+		s->task[i].req.slot = i;
+	*s->loader =
+	    (DfxLoader){.map = s->map, .device = s->device, .cache = s->cache, .max_batch = s->max_batch};
+	return DFX_OK;
+}
+
+static DfxStatus
+sched_thread(DfxSched *s, void *(*run)(void *), DfxErr *err)
+{
+	pthread_t thread;
+	int rc = pthread_create(&thread, NULL, run, s);
+
+	if (rc != 0)
+		return dfx_fail(err, DFX_EINTERNAL, "could not start a thread: %s", strerror(rc));
+	pthread_detach(thread);
+	return DFX_OK;
+}
+
+DfxStatus
+dfx_sched_start(DfxSched *s, const DfxSchedOpts *opts, DfxErr *err)
+{
+	pthread_condattr_t monotonic;
+	DfxStatus st;
+
+	*s = (DfxSched){.map = opts->map,
+	                .stats = &opts->map->ring->stats,
+	                .cache = opts->cache,
+	                .device = opts->device,
+	                .max_batch = opts->max_batch,
+	                .limit = 2 * opts->max_batch,
+	                .threads = opts->threads,
+	                .batch_wait_ns = opts->batch_wait_ns};
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->decode_cv, NULL);
+	pthread_cond_init(&s->pixels_cv, NULL);
+	pthread_cond_init(&s->loader_cv, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->ready_cv, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+
+	st = sched_alloc(s, err);
+	for (int i = 0; i < s->threads && st == DFX_OK; i++)
+		st = sched_thread(s, dfx_decode_thread, err);
+	if (st == DFX_OK)
+		st = sched_thread(s, dfx_batch_thread, err);
+	if (st == DFX_OK)
+		st = sched_thread(s, sched_loader_thread, err);
+	return st;
+}

@@ -1,0 +1,162 @@
+/*
+ * serve.c
+ *	  The life of the engine as a child of the supervisor: begin, and end with it.
+ *
+ * PostgreSQL resets the whole cluster when a child that it does not know dies
+ * by a signal or with a status other than 0 and 1; as PID 1 of a container the
+ * postmaster inherits orphans.  Hence the engine asks the kernel for SIGTERM
+ * when its parent dies, answers it with _exit(0), and exits with 0 when the
+ * control socket closes.  Threads other than the main one block every signal,
+ * or SIGTERM could interrupt a library that is not made for it.
+ *
+ * One engine per ring: a lock on a private open file description of the
+ * memfd.  A successor waits here until its predecessor has really gone, since
+ * two engines on one ring would answer into each other's slots.
+ */
+#include "engine/serve.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine/control.h"
+#include "engine/sched.h"
+
+#define SERVE_OOM_SCORE "500" /* rather this process than a backend */
+
+static void
+serve_terminate(int signo)
+{
+	(void) signo;
+	_exit(0);
+}
+
+/* Tie this process's life to its parent's. */
+static void
+serve_bind(long parent)
+{
+	struct sigaction sa = {.sa_handler = serve_terminate};
+	FILE *f;
+
+	sigaction(SIGTERM, &sa, NULL);
+	sa.sa_handler = SIG_IGN;
+	sigaction(SIGPIPE, &sa, NULL);
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (parent != 0 && getppid() != (pid_t) parent)
+		_exit(0); /* it died before we asked */
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	f = fopen("/proc/self/oom_score_adj", "w");
+	if (f)
+	{
+		fputs(SERVE_OOM_SCORE, f);
+		fclose(f);
+	}
+}
+
+/* Become the ring's only engine.  The lock is never given back: the kernel does that when the process ends.
+ */
+static DfxStatus
+serve_lease(DfxErr *err)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/self/fd/%d", DFX_ENGINE_RING_FD);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return dfx_fail(err, DFX_EIO, "could not open the ring anew: %s", strerror(errno));
+	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+		return DFX_OK;
+	dfx_log('I', "waiting for the previous engine to end");
+	while (fcntl(fd, F_OFD_SETLKW, &lock) != 0)
+		if (errno != EINTR)
+			return dfx_fail(err, DFX_EIO, "could not lock the ring: %s", strerror(errno));
+	return DFX_OK;
+}
+
+/* Statistics count from this engine's start. */
+static void
+serve_reset_stats(DfxRing *ring)
+{
+	struct timespec now;
+
+	memset(&ring->stats, 0, sizeof ring->stats);
+	clock_gettime(CLOCK_REALTIME, &now);
+	atomic_store(&ring->stats.started, (uint64_t) now.tv_sec * 1000000000u + (uint64_t) now.tv_nsec);
+}
+
+/* The bytes that models may take on this device. */
+static uint64_t
+serve_model_limit(const DfxServeOpts *opts, const DfxDevice *device)
+{
+	if (device->info.memory == 0)
+		return opts->model_memory;
+	return opts->gpu_memory > 0 ? opts->gpu_memory : device->info.memory / 2;
+}
+
+/* Ring, lease, device, scheduler; signals are blocked wherever threads may be made. */
+static DfxStatus
+serve_begin(const DfxServeOpts *opts, DfxRingMap *map, DfxDevice *device, DfxSched *sched, DfxErr *err)
+{
+	DfxDeviceOpts dev = {.spec = opts->device, .threads = opts->threads};
+	DfxSchedOpts so = {.map = map, .device = device, .max_batch = opts->max_batch};
+	sigset_t all, before;
+	DfxStatus st = dfx_ring_map(DFX_ENGINE_RING_FD, map, err);
+
+	if (st == DFX_OK)
+		st = serve_lease(err);
+	if (st != DFX_OK)
+		return st;
+	serve_reset_stats(map->ring);
+	dev.progress = &map->ring->stats.progress;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	st = dfx_device_open(&dev, device, err);
+	snprintf(map->ring->refused, sizeof map->ring->refused, "%s", device->refused);
+	if (st == DFX_OK)
+	{
+		snprintf(map->ring->device, sizeof map->ring->device, "%s", device->info.name);
+		so.threads = opts->threads > 0 ? opts->threads : (int) sysconf(_SC_NPROCESSORS_ONLN);
+		so.batch_wait_ns = (uint64_t) opts->batch_wait_ms * 1000000u;
+		so.cache = dfx_cache_new(serve_model_limit(opts, device), dfx_ring_needs, map, &map->ring->stats);
+		st = so.cache ? dfx_sched_start(sched, &so, err)
+		              : dfx_fail(err, DFX_ENOMEM, "out of memory for the model cache");
+	}
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return st;
+}
+
+int
+dfx_serve(const DfxServeOpts *opts)
+{
+	static DfxRingMap map;
+	static DfxDevice device;
+	static DfxSched sched;
+	sigset_t all, before;
+	DfxErr err;
+	DfxStatus st;
+
+	serve_bind(opts->parent);
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	st = dfx_control_start(DFX_ENGINE_CONTROL_FD, &err);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (st == DFX_OK)
+		st = serve_begin(opts, &map, &device, &sched, &err);
+	if (st != DFX_OK)
+	{
+		dfx_control_fatal(err.msg);
+		fprintf(stderr, "dfx-engine: %s\n", err.msg);
+		return 1;
+	}
+	dfx_log('I', "engine ready on %s", device.info.name);
+	dfx_control_ready();
+	dfx_sched_run(&sched);
+}

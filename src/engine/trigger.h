@@ -1,0 +1,25 @@
+/*
+ * trigger.h
+ *	  Faults on demand, for the tests of crash handling.
+ *
+ * Only build/test/dfx-engine, compiled with DFX_TEST_TRIGGERS, has them: an
+ * "image" that begins with one of
+ *		DFXTEST:SEGV  DFXTEST:ABORT  DFXTEST:HANG  DFXTEST:EXIT3
+ *		DFXTEST:SLEEP <ms> <the rest is decoded as usual>
+ * does what it says in the decode stage.  The installed program contains
+ * nothing of this.
+ */
+#ifndef DFX_ENGINE_TRIGGER_H
+#define DFX_ENGINE_TRIGGER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef DFX_TEST_TRIGGERS
+/* Obey a trigger; moves *bytes and *len past one that lets the image go on. */
+extern void dfx_trigger(const uint8_t **bytes, uint64_t *len);
+#else
+#define dfx_trigger(bytes, len) ((void) (bytes), (void) (len))
+#endif
+
+#endif /* DFX_ENGINE_TRIGGER_H */

@@ -1,0 +1,218 @@
+/* deepfeaturex--0.1.0.sql: types, tables and functions of the extension. */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION deepfeaturex" to load this file. \quit
+
+-- Types ----------------------------------------------------------------------
+
+CREATE TYPE dfx_class AS ENUM ('dm', 'gan', 'real', 'synthetic');
+COMMENT ON TYPE dfx_class IS
+	'origin of an image: diffusion model, GAN, camera; synthetic stands for the first two where a model does not tell them apart';
+
+CREATE TYPE dfx_verdict AS (
+	label dfx_class,
+	confidence real,
+	p_synthetic real,
+	p_dm real,
+	p_gan real,
+	p_real real,
+	generator text,
+	model text,
+	version text
+);
+COMMENT ON TYPE dfx_verdict IS
+	'what a model says about one image; confidence is the probability of the label, version the SHA-256 of the weights';
+
+-- Models -----------------------------------------------------------------------
+--
+-- A version is immutable and addressed by its content; a name points at one.
+-- Names and roles are text in collation "C": C code searches these indexes by
+-- bytes, and pg_upgrade refuses role OIDs.  Nobody but the owner of the
+-- extension reads these tables directly: the functions check dfx_model.owner
+-- and dfx_model_grant first.
+
+CREATE TABLE dfx_model_version (
+	version bytea PRIMARY KEY CHECK (octet_length(version) = 32),
+	kind text COLLATE "C" NOT NULL,
+	backbone text COLLATE "C" NOT NULL,
+	options jsonb NOT NULL,
+	created timestamptz NOT NULL DEFAULT now(),
+	metrics jsonb
+);
+COMMENT ON TABLE dfx_model_version IS
+	'immutable model versions: metadata; the key is the SHA-256 of metadata and weights';
+
+CREATE TABLE dfx_model_tensor (
+	version bytea NOT NULL REFERENCES dfx_model_version ON DELETE CASCADE,
+	number int NOT NULL CHECK (number >= 0),
+	name text COLLATE "C" NOT NULL,
+	dtype text COLLATE "C" NOT NULL,
+	shape bigint[] NOT NULL,
+	bytes bigint NOT NULL CHECK (bytes >= 0),
+	sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
+	PRIMARY KEY (version, number)
+);
+COMMENT ON TABLE dfx_model_tensor IS
+	'tensors of each model version, numbered in byte order of their names';
+
+CREATE TABLE dfx_model_chunk (
+	version bytea NOT NULL,
+	tensor int NOT NULL,
+	chunk int NOT NULL CHECK (chunk >= 0),
+	data bytea STORAGE EXTERNAL NOT NULL CHECK (octet_length(data) BETWEEN 1 AND 4194304),
+	PRIMARY KEY (version, tensor, chunk),
+	FOREIGN KEY (version, tensor) REFERENCES dfx_model_tensor ON DELETE CASCADE
+);
+COMMENT ON TABLE dfx_model_chunk IS
+	'bytes of each tensor, in pieces small enough for any dump';
+
+CREATE TABLE dfx_model (
+	name text COLLATE "C" PRIMARY KEY CHECK (octet_length(name) BETWEEN 1 AND 63),
+	version bytea NOT NULL REFERENCES dfx_model_version,
+	owner text COLLATE "C" NOT NULL
+);
+COMMENT ON TABLE dfx_model IS
+	'model names: the version each one stands for, and the role that owns it';
+
+CREATE TABLE dfx_model_history (
+	name text COLLATE "C" NOT NULL REFERENCES dfx_model ON UPDATE CASCADE ON DELETE CASCADE,
+	since timestamptz NOT NULL,
+	version bytea NOT NULL REFERENCES dfx_model_version,
+	PRIMARY KEY (name, since)
+);
+CREATE INDEX dfx_model_history_version ON dfx_model_history (version);
+COMMENT ON TABLE dfx_model_history IS
+	'versions that each model name has stood for, and since when';
+
+CREATE TABLE dfx_model_grant (
+	name text COLLATE "C" NOT NULL REFERENCES dfx_model ON UPDATE CASCADE ON DELETE CASCADE,
+	grantee text COLLATE "C" NOT NULL,
+	PRIMARY KEY (name, grantee)
+);
+COMMENT ON TABLE dfx_model_grant IS
+	'roles that may use a model besides its owner; an empty name stands for PUBLIC';
+
+REVOKE ALL ON dfx_model_version, dfx_model_tensor, dfx_model_chunk, dfx_model, dfx_model_history,
+	dfx_model_grant FROM PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('dfx_model_version', '');
+SELECT pg_catalog.pg_extension_config_dump('dfx_model_tensor', '');
+SELECT pg_catalog.pg_extension_config_dump('dfx_model_chunk', '');
+SELECT pg_catalog.pg_extension_config_dump('dfx_model', '');
+SELECT pg_catalog.pg_extension_config_dump('dfx_model_history', '');
+SELECT pg_catalog.pg_extension_config_dump('dfx_model_grant', '');
+
+-- Screening ----------------------------------------------------------------------
+--
+-- No function with an optional model is STRICT: a NULL image gives NULL, a NULL
+-- model means dfx.default_model.
+
+CREATE FUNCTION dfx_classify(image bytea, model text DEFAULT NULL) RETURNS dfx_verdict
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION dfx_classify(bytea, text) IS
+	'whether an image is real or generated, by the model named or dfx.default_model';
+
+CREATE FUNCTION dfx_try_classify(image bytea, model text DEFAULT NULL) RETURNS dfx_verdict
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION dfx_try_classify(bytea, text) IS
+	'dfx_classify, but NULL for an image that cannot be read or is over a limit';
+
+CREATE FUNCTION dfx_synthetic(image bytea, model text DEFAULT NULL) RETURNS real
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION dfx_synthetic(bytea, text) IS
+	'probability that an image is generated, for WHERE clauses';
+
+CREATE FUNCTION dfx_features(image bytea, model text DEFAULT NULL) RETURNS real[]
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION dfx_features(bytea, text) IS
+	'feature vectors of the three branches, one after the other: dm, gan, real';
+
+CREATE FUNCTION dfx_image_info(image bytea,
+		OUT format text, OUT width int, OUT height int, OUT channels int, OUT bits int) RETURNS record
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION dfx_image_info(bytea) IS
+	'format, size, channels and bits per channel of an image, without classifying it';
+
+-- Automation ----------------------------------------------------------------------
+
+CREATE FUNCTION dfx_flag() RETURNS trigger
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_flag() IS
+	'BEFORE ROW trigger (image_column, verdict_column [, model]): fills the verdict column';
+
+CREATE FUNCTION dfx_reject() RETURNS trigger
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_reject() IS
+	'BEFORE ROW trigger (image_column, threshold [, model]): refuses images whose p_synthetic reaches the threshold';
+
+-- Managing models ----------------------------------------------------------------
+
+CREATE FUNCTION dfx_import_model(name text, file text) RETURNS text
+	AS 'MODULE_PATHNAME', 'dfx_import_model_file' LANGUAGE C;
+COMMENT ON FUNCTION dfx_import_model(text, text) IS
+	'import a model from a safetensors file of the server; returns its version';
+
+CREATE FUNCTION dfx_import_model(name text, large_object oid) RETURNS text
+	AS 'MODULE_PATHNAME', 'dfx_import_model_lo' LANGUAGE C;
+COMMENT ON FUNCTION dfx_import_model(text, oid) IS
+	'import a model from a safetensors file in a large object; returns its version';
+
+CREATE FUNCTION dfx_export_model(name text, file text) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'dfx_export_model_file' LANGUAGE C;
+COMMENT ON FUNCTION dfx_export_model(text, text) IS
+	'write a model to a safetensors file of the server; returns its size in bytes';
+
+CREATE FUNCTION dfx_export_model(name text) RETURNS oid
+	AS 'MODULE_PATHNAME', 'dfx_export_model_lo' LANGUAGE C;
+COMMENT ON FUNCTION dfx_export_model(text) IS
+	'write a model as a safetensors file to a new large object; returns its OID';
+
+CREATE FUNCTION dfx_preload(model text DEFAULT NULL) RETURNS text
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE COST 10000;
+COMMENT ON FUNCTION dfx_preload(text) IS
+	'have the engine load a model now rather than at its first use; returns its version';
+
+CREATE FUNCTION dfx_set_default_model(name text) RETURNS void
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_set_default_model(text) IS
+	'make a model the default of this database and this session; NULL for none';
+
+CREATE FUNCTION dfx_drop_model(name text) RETURNS void
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_drop_model(text) IS
+	'remove a model, its history and the versions that nothing else uses';
+
+CREATE FUNCTION dfx_grant_model(name text, role text) RETURNS void
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_grant_model(text, text) IS
+	'let a role, or public, use a model';
+
+CREATE FUNCTION dfx_revoke_model(name text, role text) RETURNS void
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_revoke_model(text, text) IS
+	'take back what dfx_grant_model() gave';
+
+CREATE FUNCTION dfx_model_usable(name text) RETURNS boolean
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100;
+COMMENT ON FUNCTION dfx_model_usable(text) IS
+	'whether the current user may use a model';
+
+-- The owner of the view reads the tables, dfx_model_usable() asks about the user.
+CREATE VIEW dfx_models WITH (security_barrier) AS
+SELECT m.name,
+	pg_catalog.encode(m.version, 'hex') AS version,
+	v.kind,
+	v.backbone,
+	m.owner,
+	v.created,
+	(SELECT pg_catalog.sum(t.bytes)::bigint FROM dfx_model_tensor t WHERE t.version = m.version) AS bytes,
+	m.name = pg_catalog.current_setting('dfx.default_model', true) COLLATE "C" AS is_default,
+	v.options,
+	v.metrics
+FROM dfx_model m
+	JOIN dfx_model_version v ON v.version = m.version
+WHERE dfx_model_usable(m.name);
+COMMENT ON VIEW dfx_models IS
+	'models that the current user may use';
+GRANT SELECT ON dfx_models TO PUBLIC;
+

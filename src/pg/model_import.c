@@ -1,0 +1,263 @@
+/*
+ * model_import.c
+ *	  From a safetensors file to a model: dfx_import_model().
+ *
+ * The key of all rows is the hash of all bytes, so the source is read twice:
+ * first to hash it, then (unless the version is there already) to store it.
+ * Both passes go through the tensors in byte order of their names, wherever
+ * the file has them, one buffer of DFX_CHUNK_BYTES at a time.  The second pass
+ * compares each tensor's hash with the first one's, so a file that changes
+ * meanwhile is noticed.
+ *
+ * Whether the tensors are those of the network that the metadata names is the
+ * engine's knowledge: it loads the model before the import is over, and an
+ * error there takes everything back.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/safetensors.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "pg/model.h"
+#include "pg/model_io.h"
+#include "pg/queue.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+DFX_SQL_FUNCTION(dfx_import_model_file);
+DFX_SQL_FUNCTION(dfx_import_model_lo);
+
+typedef struct ImportHash
+{
+	uint8		sha256[32];
+} ImportHash;
+
+typedef struct Import
+{
+	DfxSource  *src;
+	DfxSafetensors st;
+	DfxModelMeta meta;
+	ImportHash *tensor_hash;	/* of st.tensor[i] */
+	uint8		version[DFX_VERSION_LEN];
+	bytea	   *buf;			/* room for DFX_CHUNK_BYTES */
+	MemoryContextCallback cleanup;
+} Import;
+
+/* ---- the header ---- */
+
+static void
+import_cleanup(void *arg)
+{
+	dfx_st_free(&((Import *) arg)->st);
+}
+
+static void
+import_header(Import *im)
+{
+	uint8		first8[8] = {0};
+	uint64		json_len;
+	char	   *json;
+	DfxErr		err;
+
+	im->src->read(im->src, 0, first8, Min(sizeof(first8), im->src->size));
+	if (dfx_st_header_length(first8, im->src->size, &json_len, &err) != DFX_OK)
+		dfx_err_raise(&err);
+	json = palloc(json_len);
+	im->src->read(im->src, 8, json, json_len);
+
+	/* base/ uses malloc: let the memory context free it, whatever happens. */
+	im->cleanup.func = import_cleanup;
+	im->cleanup.arg = im;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, &im->cleanup);
+	if (dfx_st_parse(json, json_len, im->src->size, &im->st, &err) != DFX_OK)
+		dfx_err_raise(&err);
+	pfree(json);
+	if (im->st.ntensor == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+				 errmsg("%s holds no tensors", im->src->what)));
+}
+
+/* The file's own metadata as a DfxModelMeta, by way of its canonical text. */
+static void
+import_meta(Import *im)
+{
+	static const char *const keys[] = {"backbone", "classes", "head_stride", "input_size", "kind"};
+	const char *format = dfx_st_meta(&im->st, "format");
+	StringInfoData lines;
+	DfxErr		err;
+
+	if (!format || strcmp(format, "dfx1") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+				 errmsg("%s is not a deepfeaturex model", im->src->what),
+				 errdetail("Its metadata has no \"format\": \"dfx1\"."),
+				 errhint("Files written by dfx_export_model() and \"dfx-engine init\" have it.")));
+	initStringInfo(&lines);
+	for (int i = 0; i < lengthof(keys); i++)
+	{
+		const char *value = dfx_st_meta(&im->st, keys[i]);
+
+		if (!value)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+					 errmsg("the metadata of %s lacks \"%s\"", im->src->what, keys[i])));
+		appendStringInfo(&lines, "%s=%s\n", keys[i], value);
+	}
+	if (dfx_meta_parse(lines.data, lines.len, &im->meta, &err) != DFX_OK)
+		dfx_err_raise(&err);
+	pfree(lines.data);
+}
+
+/* ---- the two passes ---- */
+
+/*
+ * Read tensor i by chunks, with its bytes' hash into *hash.  each gets every
+ * chunk: im->buf holds it as a bytea.
+ */
+static void
+import_tensor(Import *im, size_t i, ImportHash *hash, void (*each) (Import *im, size_t i, int32 chunk, void *arg),
+			  void *arg)
+{
+	uint64		nbytes = im->st.tensor[i].nbytes;
+	DfxSha256	sha;
+	int32		chunk = 0;
+
+	dfx_sha256_init(&sha);
+	for (uint64 done = 0; done < nbytes; chunk++)
+	{
+		Size		n = Min(nbytes - done, DFX_CHUNK_BYTES);
+
+		CHECK_FOR_INTERRUPTS();
+		im->src->read(im->src, im->st.offset[i] + done, VARDATA(im->buf), n);
+		SET_VARSIZE(im->buf, VARHDRSZ + n);
+		dfx_sha256_update(&sha, VARDATA(im->buf), n);
+		each(im, i, chunk, arg);
+		done += n;
+	}
+	dfx_sha256_final(&sha, hash->sha256);
+}
+
+static void
+import_hash_chunk(Import *im, size_t i, int32 chunk, void *arg)
+{
+	dfx_version_bytes(arg, VARDATA(im->buf), VARSIZE(im->buf) - VARHDRSZ);
+}
+
+static void
+import_hash(Import *im)
+{
+	DfxVersioner v;
+
+	dfx_version_begin(&v, &im->meta);
+	for (size_t i = 0; i < im->st.ntensor; i++)
+	{
+		dfx_version_tensor(&v, &im->st.tensor[i]);
+		import_tensor(im, i, &im->tensor_hash[i], import_hash_chunk, &v);
+	}
+	dfx_version_end(&v, im->version);
+}
+
+static void
+import_store_chunk(Import *im, size_t i, int32 chunk, void *arg)
+{
+	dfx_store_chunk(im->version, (int32) i, chunk, im->buf);
+}
+
+/* With the tables' owner's rights; the source was opened with the user's. */
+static void
+import_store(Import *im, const char *name, const char *owner)
+{
+	DfxStore	store;
+
+	dfx_store_begin(&store);
+	if (dfx_store_version(im->version, &im->meta))
+	{
+		for (size_t i = 0; i < im->st.ntensor; i++)
+		{
+			ImportHash	hash;
+
+			dfx_store_tensor(im->version, (int32) i, &im->st.tensor[i], im->tensor_hash[i].sha256);
+			import_tensor(im, i, &hash, import_store_chunk, NULL);
+			if (memcmp(&hash, &im->tensor_hash[i], sizeof(hash)) != 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("%s changed while it was read", im->src->what)));
+		}
+	}
+	dfx_store_name(name, im->version, owner);
+	dfx_store_end(&store);
+}
+
+/* Have the engine load what was just stored, which it refuses if it does not fit the network. */
+static void
+import_verify(const Import *im, const char *name)
+{
+	DfxModelRef model;
+
+	strlcpy(model.name, name, sizeof(model.name));
+	memcpy(model.version, im->version, DFX_VERSION_LEN);
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	dfx_model_load(&model);
+	PopActiveSnapshot();
+}
+
+/* ---- SQL ---- */
+
+/* Everything but opening the source, which differs; what can be refused early is. */
+static Datum
+import_model(const char *name, DfxSource *src)
+{
+	Import	   *im = palloc0(sizeof(Import));
+	char	   *owner = dfx_model_owner(name);
+	char		hex[DFX_VERSION_HEX_LEN];
+
+	if (!owner)
+		owner = GetUserNameFromId(GetUserId(), false);
+	im->src = src;
+	import_header(im);
+	import_meta(im);
+	im->tensor_hash = palloc(im->st.ntensor * sizeof(ImportHash));
+	im->buf = palloc(VARHDRSZ + DFX_CHUNK_BYTES);
+	import_hash(im);
+	import_store(im, name, owner);
+	src->close(src);
+	import_verify(im, name);
+	dfx_version_hex(im->version, hex);
+	return PointerGetDatum(cstring_to_text(hex));
+}
+
+static void
+import_check(void)
+{
+	PreventCommandIfReadOnly("dfx_import_model()");
+	PreventCommandIfParallelMode("dfx_import_model()");
+	dfx_require_ring();
+}
+
+/* dfx_import_model(name text, file text) -> text: the version, 64 hex digits. */
+Datum
+dfx_import_model_file(PG_FUNCTION_ARGS)
+{
+	char	   *name = dfx_name_arg(fcinfo, 0);
+	char	   *file = dfx_text_arg(fcinfo, 1, "file name");
+
+	import_check();
+	return import_model(name, dfx_source_file(file));
+}
+
+/* dfx_import_model(name text, large_object oid) -> text */
+Datum
+dfx_import_model_lo(PG_FUNCTION_ARGS)
+{
+	char	   *name = dfx_name_arg(fcinfo, 0);
+
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("large object must not be null")));
+	import_check();
+	return import_model(name, dfx_source_lo(PG_GETARG_OID(1)));
+}

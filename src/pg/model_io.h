@@ -1,0 +1,54 @@
+/*
+ * model_io.h
+ *	  Where weight files come from and go to: files of the server, or large
+ *	  objects, behind one small interface each.
+ */
+#ifndef DFX_PG_MODEL_IO_H
+#define DFX_PG_MODEL_IO_H
+
+#include "postgres.h"
+
+typedef struct DfxSource DfxSource;
+struct DfxSource
+{
+	/* Exactly len bytes from that offset, or an error. */
+	void		(*read) (DfxSource *src, uint64 offset, void *buf, Size len);
+	void		(*close) (DfxSource *src);
+	uint64		size;
+	char	   *what;			/* for messages: file "...", large object ... */
+	int			fd;				/* of the server, or of the large object interface */
+};
+
+typedef struct DfxSink DfxSink;
+struct DfxSink
+{
+	void		(*write) (DfxSink *sink, const void *buf, Size len);
+	void		(*finish) (DfxSink *sink);	/* all is written: keep it */
+	void		(*discard) (DfxSink *sink); /* after an error: leave nothing behind; never raises */
+	int			fd;
+	uint64		written;
+	char	   *path;			/* of a file, else NULL */
+	char	   *temp_path;		/* what is written before finish */
+	Oid			loid;			/* of a large object, else InvalidOid */
+};
+
+/*
+ * A file of the server, with COPY's rules: pg_read_server_files or 42501,
+ * relative paths are relative to the data directory.  It must be a regular file.
+ */
+extern DfxSource *dfx_source_file(const char *path);
+
+/* A large object that the user may read (42501, 42704). */
+extern DfxSource *dfx_source_lo(Oid loid);
+
+/*
+ * A file of the server, with COPY's rules: pg_write_server_files or 42501,
+ * absolute paths only, an existing file is replaced.  The file appears
+ * complete or not at all.
+ */
+extern DfxSink *dfx_sink_file(const char *path);
+
+/* A new large object, owned by the user. */
+extern DfxSink *dfx_sink_lo(void);
+
+#endif							/* DFX_PG_MODEL_IO_H */

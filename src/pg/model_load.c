@@ -1,0 +1,253 @@
+/*
+ * model_load.c
+ *	  Streaming a version's weights from the tables to the engine.
+ *
+ * What goes through the ring is the canonical stream of base/version.h, byte
+ * for byte, so the engine knows by hashing it that it has the version that was
+ * asked for.  Everything that can be wrong with the rows' places and lengths
+ * is found in a first pass that does not touch the bytes, before the engine
+ * is bothered; the second pass fills the loader's buffer directly.
+ *
+ * A load that meets pinned models gives the loader back while it waits, so
+ * that an older request's load can go first.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "pg/model.h"
+#include "pg/queue.h"
+#include "pg/settings.h"
+#include "pg/wait_event.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#define LOAD_BUSY_MS		20
+#define LOAD_MAX_RESTARTS	3
+
+DFX_SQL_FUNCTION(dfx_preload);
+
+static const char load_magic[] = "dfx1\n";
+
+/* One load: what is announced, and the piece being filled. */
+typedef struct LoadStream
+{
+	const DfxModelRef *model;
+	DfxLoadBegin begin;
+	char		meta[DFX_META_TEXT_MAX];
+	char	   *buf;
+	Size		cap,
+				used;
+	DfxReply   *reply;
+} LoadStream;
+
+/* Measure the stream, and find what is wrong with the rows while nobody waits. */
+static void
+load_measure(LoadStream *s, const DfxModelRef *model, uint64 order)
+{
+	DfxModelMeta meta;
+	DfxWeights	w;
+	uint8		head[DFX_TENSOR_HEAD_MAX];
+
+	memset(s, 0, sizeof(*s));
+	s->model = model;
+	dfx_model_meta(model, &meta);
+	s->begin.meta_len = dfx_meta_text(&meta, s->meta);
+	s->begin.stream_bytes = strlen(load_magic) + s->begin.meta_len;
+	s->begin.order = order;
+	dfx_weights_open(&w, model);
+	while (dfx_weights_next(&w))
+	{
+		CHECK_FOR_INTERRUPTS();
+		s->begin.ntensor++;
+		s->begin.stream_bytes += dfx_tensor_head(&w.tensor, head) + w.tensor.nbytes;
+		while (dfx_weights_read(&w, NULL, SIZE_MAX) > 0)
+			;
+	}
+	dfx_weights_close(&w);
+}
+
+/* Send the piece; false when the engine will not go on, and why is in the reply. */
+static bool
+load_flush(LoadStream *s)
+{
+	if (s->used > 0)
+	{
+		dfx_loader_send(DFX_RING_LOAD_DATA, s->model->version, s->used, s->reply);
+		s->used = 0;
+		s->buf = dfx_loader_buffer(&s->cap);
+	}
+	else
+		s->reply->status = DFX_OK;
+	return s->reply->status == DFX_OK;
+}
+
+static bool
+load_put(LoadStream *s, const void *p, Size n)
+{
+	const char *from = p;
+
+	while (n > 0)
+	{
+		Size		piece = Min(n, s->cap - s->used);
+
+		memcpy(s->buf + s->used, from, piece);
+		s->used += piece;
+		from += piece;
+		n -= piece;
+		if (s->used == s->cap && !load_flush(s))
+			return false;
+	}
+	return true;
+}
+
+static bool
+load_put_tensors(LoadStream *s)
+{
+	DfxWeights	w;
+	bool		ok = true;
+
+	dfx_weights_open(&w, s->model);
+	while (ok && dfx_weights_next(&w))
+	{
+		uint8		head[DFX_TENSOR_HEAD_MAX];
+		Size		n;
+
+		ok = load_put(s, head, dfx_tensor_head(&w.tensor, head));
+		while (ok && (n = dfx_weights_read(&w, s->buf + s->used, s->cap - s->used)) > 0)
+		{
+			s->used += n;
+			if (s->used == s->cap)
+				ok = load_flush(s);
+		}
+	}
+	dfx_weights_close(&w);
+	return ok;
+}
+
+/* The dialogue with the engine, as its loader; how it ended is in *reply. */
+static void
+load_stream(LoadStream *s, DfxReply *reply)
+{
+	const uint8 *version = s->model->version;
+	DfxLoadReply answer;
+
+	s->reply = reply;
+	s->used = 0;
+	s->buf = dfx_loader_buffer(&s->cap);
+	memcpy(s->buf, &s->begin, sizeof(s->begin));
+	dfx_loader_send(DFX_RING_LOAD_BEGIN, version, sizeof(s->begin), reply);
+	if (reply->status != DFX_OK)
+		return;
+	if (reply->len != sizeof(answer))
+		elog(ERROR, "the engine answered a load with %zu bytes", reply->len);
+	memcpy(&answer, reply->data, sizeof(answer));
+	if (answer.resident)
+		return;
+
+	s->buf = dfx_loader_buffer(&s->cap);
+	if (load_put(s, load_magic, strlen(load_magic)) &&
+		load_put(s, s->meta, s->begin.meta_len) &&
+		load_put_tensors(s) &&
+		load_flush(s))
+		dfx_loader_send(DFX_RING_LOAD_END, version, 0, reply);
+}
+
+static void
+load_wait(int ms)
+{
+	int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+								   ms, dfx_wait_event(DFX_WAIT_LOADER));
+
+	if (events & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* What to raise for a load that failed for good. */
+static void
+load_raise(const DfxModelRef *model, const DfxReply *reply)
+{
+	DfxErr		err = {.code = reply->status};
+
+	if (reply->status == DFX_ECORRUPT)
+		dfx_weights_blame(model);
+	if (reply->status == DFX_BUSY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("no room for model \"%s\" within dfx.queue_timeout", model->name),
+				 errdetail("All models in the engine's memory are in use."),
+				 errhint("Increase dfx.model_memory, or use fewer models at a time.")));
+	snprintf(err.msg, sizeof(err.msg), "could not load model \"%s\": %s", model->name, reply->msg);
+	strlcpy(err.hint, reply->hint, sizeof(err.hint));
+	dfx_err_raise(&err);
+}
+
+/*
+ * Try until the version is resident.  join: be content when another backend
+ * was loading the same version and has ended; the caller asks the engine again.
+ */
+static void
+load_model(const DfxModelRef *model, uint64 order, bool join)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	int			restarts = 0;
+	LoadStream	stream;
+
+	load_measure(&stream, model, order);
+	for (;;)
+	{
+		DfxReply	reply = {0};
+
+		if (!dfx_loader_begin(model->version))
+		{
+			if (join)
+				return;
+			continue;
+		}
+		load_stream(&stream, &reply);
+		dfx_loader_end();
+		if (reply.data)
+			pfree(reply.data);
+
+		if (reply.status == DFX_OK)
+			return;
+		if (reply.status == DFX_BUSY &&
+			!TimestampDifferenceExceeds(start, GetCurrentTimestamp(), dfx_queue_timeout))
+			load_wait(LOAD_BUSY_MS);
+		else if (reply.status == DFX_EUNAVAILABLE && restarts++ < LOAD_MAX_RESTARTS)
+			CHECK_FOR_INTERRUPTS();
+		else
+			load_raise(model, &reply);
+	}
+}
+
+void
+dfx_model_need(const uint8 *version, uint64 order, void *arg)
+{
+	const DfxModelRef *model = arg;
+
+	Assert(memcmp(version, model->version, DFX_VERSION_LEN) == 0);
+	load_model(model, order, true);
+}
+
+void
+dfx_model_load(const DfxModelRef *model)
+{
+	/* No request waits for it, so it is younger than all that do. */
+	load_model(model, PG_UINT64_MAX, false);
+}
+
+/* dfx_preload(model text DEFAULT NULL) -> text: load a model before its first use. */
+Datum
+dfx_preload(PG_FUNCTION_ARGS)
+{
+	DfxModelRef model;
+	char		hex[DFX_VERSION_HEX_LEN];
+
+	dfx_require_ring();
+	dfx_model_resolve(PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0), &model);
+	dfx_model_load(&model);
+	dfx_version_hex(model.version, hex);
+	PG_RETURN_TEXT_P(cstring_to_text(hex));
+}

@@ -1,0 +1,149 @@
+/*
+ * verdict.c
+ *	  One image, one request, one verdict.
+ *
+ * The engine parses hostile bytes, so what it answers is checked like any
+ * input before it becomes SQL: labels are in range, probabilities are, strings
+ * end and are text of this database.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "access/tupdesc.h"
+#include "catalog/pg_enum.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "pg/settings.h"
+#include "pg/verdict.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#include <math.h>
+
+/* Columns of dfx_verdict, in the order of the install script. */
+enum
+{
+	VERDICT_LABEL,
+	VERDICT_CONFIDENCE,
+	VERDICT_P_SYNTHETIC,
+	VERDICT_P_DM,
+	VERDICT_P_GAN,
+	VERDICT_P_REAL,
+	VERDICT_GENERATOR,
+	VERDICT_MODEL,
+	VERDICT_VERSION,
+	VERDICT_NCOLUMNS
+};
+
+static const char *const verdict_labels[] = {
+	[DFX_CLASS_DM] = "dm",
+	[DFX_CLASS_GAN] = "gan",
+	[DFX_CLASS_REAL] = "real",
+	[DFX_CLASS_SYNTHETIC] = "synthetic",
+};
+
+bool
+dfx_image_at_fault(DfxStatus status)
+{
+	return status == DFX_EIMAGE || status == DFX_ELIMIT;
+}
+
+void
+dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply *reply)
+{
+	DfxCall		call = {.op = op};
+	Size		size = toast_raw_datum_size(image) - VARHDRSZ;
+	struct varlena *data;
+
+	memset(reply, 0, sizeof(*reply));
+	if (size > (Size) dfx_max_image_bytes * 1024)
+	{
+		/* Before detoasting: the limit is there to bound memory. */
+		reply->status = DFX_ELIMIT;
+		snprintf(reply->msg, sizeof(reply->msg),
+				 "image of %zu bytes is larger than dfx.max_image_bytes allows (%d kB)",
+				 size, dfx_max_image_bytes);
+		return;
+	}
+	data = PG_DETOAST_DATUM_PACKED(image);
+	call.data = VARDATA_ANY(data);
+	call.len = VARSIZE_ANY_EXHDR(data);
+	call.reply_cap = op == DFX_RING_FEATURES ? DFX_REPLY_FEATURES : DFX_REPLY_VERDICT;
+	if (model)
+	{
+		call.version = model->version;
+		call.need_model = dfx_model_need;
+		call.need_model_arg = unconstify(DfxModelRef *, model);
+	}
+	dfx_queue_call(&call, reply);
+	if ((Pointer) data != DatumGetPointer(image))
+		pfree(data);
+}
+
+static bool
+verdict_is_probability(float p)
+{
+	return isfinite(p) && p >= 0.0f && p <= 1.0f;
+}
+
+void
+dfx_verdict_parse(const DfxReply *reply, DfxVerdictReply *verdict)
+{
+	dfx_reply_raise(reply);
+	if (reply->len != sizeof(*verdict))
+		elog(ERROR, "the engine answered with %zu bytes instead of a verdict", reply->len);
+	memcpy(verdict, reply->data, sizeof(*verdict));
+	if (verdict->label >= lengthof(verdict_labels) ||
+		!verdict_is_probability(verdict->confidence) ||
+		!verdict_is_probability(verdict->p_synthetic) ||
+		!verdict_is_probability(verdict->p_real) ||
+		(!verdict->binary && !(verdict_is_probability(verdict->p_dm) && verdict_is_probability(verdict->p_gan))))
+		elog(ERROR, "the engine answered with numbers that are no verdict");
+	if (strnlen(verdict->generator, sizeof(verdict->generator)) == sizeof(verdict->generator) ||
+		!pg_verifymbstr(verdict->generator, strlen(verdict->generator), true))
+		elog(ERROR, "the engine answered with a generator that is no text");
+}
+
+static Datum
+verdict_label(uint32 label)
+{
+	HeapTuple	tuple = SearchSysCache2(ENUMTYPOIDNAME, ObjectIdGetDatum(dfx_catalog()->class_type),
+										CStringGetDatum(verdict_labels[label]));
+	Oid			oid;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "type dfx_class has no label \"%s\"", verdict_labels[label]);
+	oid = ((Form_pg_enum) GETSTRUCT(tuple))->oid;
+	ReleaseSysCache(tuple);
+	return ObjectIdGetDatum(oid);
+}
+
+Datum
+dfx_verdict_datum(const DfxVerdictReply *verdict, const DfxModelRef *model)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc(dfx_catalog()->verdict_type, -1);
+	Datum		values[VERDICT_NCOLUMNS];
+	bool		nulls[VERDICT_NCOLUMNS] = {false};
+	char		hex[DFX_VERSION_HEX_LEN];
+	Datum		result;
+
+	if (desc->natts != VERDICT_NCOLUMNS)
+		elog(ERROR, "type dfx_verdict has %d columns instead of %d", desc->natts, VERDICT_NCOLUMNS);
+	dfx_version_hex(model->version, hex);
+	values[VERDICT_LABEL] = verdict_label(verdict->label);
+	values[VERDICT_CONFIDENCE] = Float4GetDatum(verdict->confidence);
+	values[VERDICT_P_SYNTHETIC] = Float4GetDatum(verdict->p_synthetic);
+	values[VERDICT_P_DM] = Float4GetDatum(verdict->p_dm);
+	values[VERDICT_P_GAN] = Float4GetDatum(verdict->p_gan);
+	nulls[VERDICT_P_DM] = nulls[VERDICT_P_GAN] = verdict->binary != 0;
+	values[VERDICT_P_REAL] = Float4GetDatum(verdict->p_real);
+	values[VERDICT_GENERATOR] = CStringGetTextDatum(verdict->generator);
+	nulls[VERDICT_GENERATOR] = verdict->generator[0] == '\0';
+	values[VERDICT_MODEL] = CStringGetTextDatum(model->name);
+	values[VERDICT_VERSION] = CStringGetTextDatum(hex);
+	result = HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+	ReleaseTupleDesc(desc);
+	return result;
+}

@@ -1,0 +1,30 @@
+/*
+ * verdict.h
+ *	  One image, one request: what the SQL functions and triggers share.
+ */
+#ifndef DFX_PG_VERDICT_H
+#define DFX_PG_VERDICT_H
+
+#include "postgres.h"
+
+#include "pg/model.h"
+#include "pg/queue.h"
+
+/*
+ * Run op on an image datum (perhaps toasted; not NULL) with a model, or NULL
+ * for an op that needs none.  Failures of the image itself, its size against
+ * dfx.max_image_bytes included, come back in reply->status; all others raise
+ * as in dfx_queue_call().
+ */
+extern void dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply *reply);
+
+/* Is this status the image's own fault?  Then dfx_try_classify() gives NULL. */
+extern bool dfx_image_at_fault(DfxStatus status);
+
+/* A reply as a verdict; raises what its status says, and XX000 for numbers that cannot be. */
+extern void dfx_verdict_parse(const DfxReply *reply, DfxVerdictReply *verdict);
+
+/* A verdict as a value of type dfx_verdict. */
+extern Datum dfx_verdict_datum(const DfxVerdictReply *verdict, const DfxModelRef *model);
+
+#endif							/* DFX_PG_VERDICT_H */

@@ -13,7 +13,7 @@
  * Every bucket of a convolution must use the same implementation and weights:
  * then an image's result does not depend on the batch it came in.  Where the
  * library would choose differently, the plan is made again with images going
- * one by one (CpuBuild.uneven).
+ * one by one (CpuBuild.uneven, plan.c).
  */
 #include <string.h>
 
@@ -387,8 +387,8 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 		st = conv_create(b, op, &c, dnnl_convolution_direct, s, &done, &even, err);
 	if (st != DFX_OK)
 		return st;
-	if (!done && !even)
-		b->uneven = true;
+	b->uneven = !done && !even;
+	b->no_conv = !done && even;
 	if (!done)
 		return dfx_fail(err, DFX_EUNSUPPORTED,
 		                "%s %s (%d to %d channels, %dx%d) has no optimised implementation in this oneDNN",

@@ -149,8 +149,9 @@ typedef struct CpuBuild
 	CpuView *view; /* of each value */
 	int *last_use; /* of each value, as the copy has it */
 	bool nhwc;
-	bool placed; /* some value is a range of a larger one: images go one by one */
-	bool uneven; /* set by conv.c: the buckets would not compute alike */
+	bool placed;  /* some value is a range of a larger one: images go one by one */
+	bool uneven;  /* set by conv.c: the buckets would not compute alike */
+	bool no_conv; /* set by conv.c: the library has nothing for a convolution in its layout */
 	size_t scratch;
 	DfxMemPlan mem;
 } CpuBuild;

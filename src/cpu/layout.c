@@ -6,7 +6,8 @@
  *	blocked	nChw16c or nChw8c, the library's fastest; values of at most three
  *			channels that the stem or the head's first convolution reads are plain;
  *	nhwc	for networks with grouped (not depthwise) convolutions, which are
- *			hundreds of times slower in a blocked layout.
+ *			hundreds of times slower in a blocked layout; and, at plan.c's second
+ *			attempt, for those with a convolution that has no blocked form.
  *
  * A channel range of a root buffer is a dense tensor of its own only when it
  * starts at a block and the micro-batch is one image.  Where a graph's
@@ -148,7 +149,7 @@ cpu_layout(CpuBuild *b, const DfxGraph *g, DfxErr *err)
 	memcpy(b->g.val, g->val, (size_t) g->nval * sizeof *g->val);
 	memcpy(b->g.op, g->op, (size_t) g->nop * sizeof *g->op);
 
-	b->nhwc = layout_is_grouped(&b->g);
+	b->nhwc = b->nhwc || layout_is_grouped(&b->g);
 	for (int v = 0; v < g->nval; v++)
 		layout_of_value(b, v);
 	layout_placements(b);

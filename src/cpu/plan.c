@@ -238,42 +238,55 @@ typedef struct PlanJob
 	DfxErr *err;
 } PlanJob;
 
-/* Twice at most: when the library would treat batch sizes unlike each other, images go one by one. */
+/* One attempt; on failure the plan is gone. */
+static void
+plan_try(PlanJob *job, CpuBuild *b, int largest)
+{
+	job->st = DFX_ENOMEM;
+	b->plan = job->plan = calloc(1, sizeof *job->plan);
+	if (b->plan == NULL)
+	{
+		dfx_fail(job->err, DFX_ENOMEM, "out of memory for a plan");
+		return;
+	}
+	b->plan->dev = job->dev;
+	b->plan->max_batch = job->opts->max_batch;
+	job->st = plan_build(b, job->g, largest, job->err);
+	cpu_layout_free(b);
+	if (job->st != DFX_OK)
+	{
+		cpu_release(job->plan);
+		job->plan = NULL;
+	}
+}
+
+/*
+ * Where the library would treat batch sizes unlike each other, images go one
+ * by one; where it has nothing for a convolution in a blocked layout (few
+ * channels), the whole network goes nhwc.
+ */
 static void
 plan_job(void *arg, int worker)
 {
 	PlanJob *job = arg;
 	int largest = job->opts->max_batch;
-	bool again;
+	bool nhwc = false;
 
 	(void) worker;
-	do
+	for (;;)
 	{
-		CpuBuild b = {.dev = job->dev};
+		CpuBuild b = {.dev = job->dev, .nhwc = nhwc};
 
-		again = false;
-		job->st = DFX_ENOMEM;
-		b.plan = job->plan = calloc(1, sizeof *job->plan);
-		if (b.plan == NULL)
-		{
-			dfx_fail(job->err, DFX_ENOMEM, "out of memory for a plan");
+		plan_try(job, &b, largest);
+		if (job->st != DFX_EUNSUPPORTED)
 			return;
-		}
-		b.plan->dev = job->dev;
-		b.plan->max_batch = job->opts->max_batch;
-		job->st = plan_build(&b, job->g, largest, job->err);
 		if (b.uneven && largest > 1)
-		{
 			largest = 1;
-			again = true;
-		}
-		cpu_layout_free(&b);
-		if (job->st != DFX_OK || again)
-		{
-			cpu_release(job->plan);
-			job->plan = NULL;
-		}
-	} while (again);
+		else if (b.no_conv && !b.nhwc)
+			nhwc = true;
+		else
+			return;
+	}
 }
 
 DfxStatus

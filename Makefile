@@ -16,7 +16,7 @@ OBJS = $(patsubst %.c,%.o,$(wildcard src/pg/*.c) $(wildcard src/base/*.c))
 DATA = $(wildcard sql/*--*.sql)
 REGRESS = $(sort $(patsubst sql/%.sql,%,$(filter-out $(wildcard sql/*--*.sql),$(wildcard sql/*.sql))))
 PG_CPPFLAGS = -I$(srcdir)/src
-PG_CFLAGS = -std=gnu11 -fvisibility=hidden -Wno-declaration-after-statement -Wextra -Wno-unused-parameter \
+PG_CFLAGS = -std=gnu11 -Wno-declaration-after-statement -Wextra -Wno-unused-parameter \
 	-Wno-missing-field-initializers -Wno-sign-compare
 EXTRA_CLEAN = build
 

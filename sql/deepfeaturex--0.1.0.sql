@@ -216,3 +216,84 @@ COMMENT ON VIEW dfx_models IS
 	'models that the current user may use';
 GRANT SELECT ON dfx_models TO PUBLIC;
 
+
+-- Operations ----------------------------------------------------------------
+--
+-- For everybody to read: figures about the engine and the queue, none about
+-- anybody's images.
+
+CREATE FUNCTION dfx_engine_status(
+	OUT state text,
+	OUT pid int,
+	OUT device text,
+	OUT started timestamptz,
+	OUT restarts bigint,
+	OUT last_error text,
+	OUT refused text,
+	OUT epoch bigint)
+RETURNS record
+LANGUAGE C VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'dfx_engine_status';
+COMMENT ON FUNCTION dfx_engine_status() IS
+	'state of the engine: starting, ready, down or failed; its process, its device, and why it last ended';
+
+CREATE FUNCTION dfx_ping()
+RETURNS double precision
+LANGUAGE C VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'dfx_ping';
+COMMENT ON FUNCTION dfx_ping() IS
+	'round trip to the engine, in milliseconds';
+
+CREATE FUNCTION dfx_stat_get_engine(
+	OUT requests bigint,
+	OUT images bigint,
+	OUT batches bigint,
+	OUT average_batch double precision,
+	OUT largest_batch bigint,
+	OUT image_errors bigint,
+	OUT canceled bigint,
+	OUT decode_seconds double precision,
+	OUT inference_seconds double precision,
+	OUT models bigint,
+	OUT model_bytes bigint,
+	OUT model_limit bigint,
+	OUT model_loads bigint,
+	OUT model_evictions bigint)
+RETURNS record
+LANGUAGE C VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'dfx_stat_get_engine';
+COMMENT ON FUNCTION dfx_stat_get_engine() IS
+	'see view dfx_stat_engine';
+
+CREATE FUNCTION dfx_stat_get_queue(
+	OUT slots bigint,
+	OUT free bigint,
+	OUT claimed bigint,
+	OUT queued bigint,
+	OUT running bigint,
+	OUT done bigint,
+	OUT abandoned bigint,
+	OUT waiting bigint,
+	OUT arena_bytes bigint,
+	OUT arena_used bigint,
+	OUT submitted bigint,
+	OUT retried bigint,
+	OUT crashed bigint,
+	OUT reclaimed bigint,
+	OUT request_timeouts bigint,
+	OUT queue_timeouts bigint)
+RETURNS record
+LANGUAGE C VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'dfx_stat_get_queue';
+COMMENT ON FUNCTION dfx_stat_get_queue() IS
+	'see view dfx_stat_queue';
+
+CREATE VIEW dfx_stat_engine AS SELECT * FROM dfx_stat_get_engine();
+COMMENT ON VIEW dfx_stat_engine IS
+	'work done by the present engine process: requests, batches, time, models in memory';
+
+CREATE VIEW dfx_stat_queue AS SELECT * FROM dfx_stat_get_queue();
+COMMENT ON VIEW dfx_stat_queue IS
+	'the queue: slots by state, backends waiting for one, memory in use, and what went wrong since the server started';
+
+GRANT SELECT ON dfx_stat_engine, dfx_stat_queue TO PUBLIC;

@@ -59,10 +59,10 @@ typedef struct DfxTicket
 /*
  * Run one request to its end: claim, copy, submit, wait, copy the reply out.
  * Repeats by itself after DFX_NEED_MODEL (with call->need_model) and
- * DFX_TOO_SMALL.  Raises: 53000 no slot within dfx.queue_timeout; 54000 data
- * larger than the arena; 55000 library not preloaded; 57P03 no engine; 58000
- * deadline passed; query cancel.  Failures that the engine reports about the
- * request itself come back in reply->status: see dfx_reply_raise().
+ * DFX_TOO_SMALL.  Raises: 53000 no slot within dfx.queue_timeout; 55000
+ * library not preloaded; 57P03 no engine; 58000 deadline passed; query cancel.
+ * Failures of the request itself come back in reply->status, the engine's as
+ * well as data larger than the arena (DFX_ELIMIT): see dfx_reply_raise().
  */
 extern void dfx_queue_call(const DfxCall *call, DfxReply *reply);
 
@@ -72,6 +72,7 @@ extern void dfx_reply_raise(const DfxReply *reply);
 /*
  * Submit.  A ticket with order != 0 is a resubmission and keeps its position
  * and deadline.  nowait: returns false when there is no slot or no room now.
+ * Raises as dfx_queue_call(), and 54000 for data larger than the arena.
  */
 extern bool dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait);
 extern bool dfx_queue_done(const DfxTicket *ticket);
@@ -89,8 +90,11 @@ extern int	dfx_queue_held(void);	/* slots this backend holds */
  * for another backend that was loading the same version and has ended, well
  * or badly: ask the engine again.
  * dfx_loader_send() takes len bytes that the caller has put at
- * dfx_loader_buffer() and waits for the answer.  Raises as dfx_queue_call();
- * 57P03 when the engine was replaced meanwhile (the load must begin anew).
+ * dfx_loader_buffer() and waits for the answer, without a deadline.  Raises
+ * 57P03 when the engine cannot be started, and query cancel.  When the engine
+ * was replaced since LOAD_BEGIN it does not raise but answers with
+ * DFX_EUNAVAILABLE: start again with LOAD_BEGIN, no dfx_loader_begin() needed
+ * (dfx_reply_raise() makes 57P03 of it).  The reply has at most one page.
  */
 extern bool dfx_loader_begin(const uint8 *version);
 extern char *dfx_loader_buffer(Size *capacity);

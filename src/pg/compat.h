@@ -1,0 +1,64 @@
+/*
+ * compat.h
+ *	  What differs between the PostgreSQL versions that deepfeaturex is
+ *	  written for (15 to 18); the only file that may test PG_VERSION_NUM.
+ *
+ * Only 15 is built and tested so far.  Each shim says what changed upstream.
+ */
+#ifndef DFX_PG_COMPAT_H
+#define DFX_PG_COMPAT_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM < 150000
+#error "deepfeaturex needs PostgreSQL 15 or later"
+#endif
+
+/* 16 moved the varlena macros out of postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* 17 ties wait event sets to a ResourceOwner; NULL means: until freed. */
+#if PG_VERSION_NUM >= 170000
+#define DfxCreateWaitEventSet(n) CreateWaitEventSet(NULL, (n))
+#else
+#define DfxCreateWaitEventSet(n) CreateWaitEventSet(TopMemoryContext, (n))
+#endif
+
+/* 18 moved wait event sets out of latch.h. */
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+
+/* 17 lets extensions name their wait events; before, all are "Extension". */
+#if PG_VERSION_NUM >= 170000
+#define DfxWaitEventNew(name) WaitEventExtensionNew(name)
+#else
+#define DfxWaitEventNew(name) ((void) (name), (uint32) PG_WAIT_EXTENSION)
+#endif
+
+/*
+ * 0 .. MaxBackends - 1 for every process that can run SQL.  17 replaced
+ * pgprocno by MyProcNumber.
+ */
+#if PG_VERSION_NUM >= 170000
+#define DfxMyProcIndex() ((int) MyProcNumber)
+#else
+#define DfxMyProcIndex() (MyProc->pgprocno)
+#endif
+
+/* 18 lets a module give its name and version. */
+#if PG_VERSION_NUM >= 180000
+#define DFX_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "deepfeaturex", .version = "0.1.0")
+#else
+#define DFX_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+#endif							/* DFX_PG_COMPAT_H */

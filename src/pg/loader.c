@@ -1,0 +1,167 @@
+/*
+ * loader.c
+ *	  One backend at a time streams weights to the engine.
+ *
+ * The loader has a slot and a region of the ring of its own, so that a queue
+ * full of images cannot keep out the weights they wait for.  Whoever wants a
+ * version that is being loaded waits for the end of that attempt; whoever
+ * wants another one waits for its turn.  (A backend waits here holding no
+ * image slot, so images cannot keep the loader waiting either.)
+ *
+ * The weights sent so far live and die with one engine.  The epoch, which
+ * moves before each start, tells whether it is still the same: it is noted at
+ * LOAD_BEGIN and compared after every answer.
+ *
+ * The loader's role belongs to a ResourceOwner like a slot does; its release
+ * abandons what is in flight, and the next loader waits for the engine to be
+ * through with it.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "pg/queue_priv.h"
+#include "pg/reply.h"
+#include "pg/slot.h"
+#include "pg/wait_event.h"
+
+/* The last page of the region takes the replies, the rest the data. */
+#define LOADER_REPLY_CAP DFX_PAGE
+#define LOADER_DATA_CAP (DFX_LOADER_BYTES - LOADER_REPLY_CAP)
+
+static ResourceOwner loader_owner = NULL;	/* not NULL: this backend is the loader */
+static uint64 loader_gen = 0;	/* of its last request; 0: none yet */
+static uint64 loader_epoch = 0; /* of the engine that got LOAD_BEGIN */
+
+typedef enum LoaderTry
+{
+	LOADER_MINE,				/* this backend is the loader now */
+	LOADER_BUSY,				/* somebody else is, or the last one's request is still in flight */
+	LOADER_ENDED				/* the load that this backend followed has ended */
+} LoaderTry;
+
+/* A load of the version wanted, by another backend, whose end is waited for. */
+typedef struct LoaderFollow
+{
+	bool		active;
+	uint64		attempt;
+} LoaderFollow;
+
+static LoaderTry
+loader_try(const uint8 *version, LoaderFollow *follow)
+{
+	DfxShared  *s = dfx_shared;
+	LoaderTry	result = LOADER_BUSY;
+
+	LWLockAcquire(s->lock, LW_EXCLUSIVE);
+	if (follow->active && follow->attempt != s->loader_attempt)
+		result = LOADER_ENDED;
+	else if (s->loader_busy)
+	{
+		follow->active = memcmp(s->loader_version, version, DFX_VERSION_LEN) == 0;
+		follow->attempt = s->loader_attempt;
+	}
+	else if (dfx_slot_claim_loader_locked())
+	{
+		s->loader_busy = true;
+		memcpy(s->loader_version, version, DFX_VERSION_LEN);
+		result = LOADER_MINE;
+	}
+	LWLockRelease(s->lock);
+	return result;
+}
+
+bool
+dfx_loader_begin(const uint8 *version)
+{
+	LoaderFollow follow = {false, 0};
+	LoaderTry	result;
+
+	dfx_queue_require_engine();
+	dfx_queue_at_exit();
+	if (loader_owner != NULL)
+		elog(ERROR, "this backend is the loader already");
+
+	ConditionVariablePrepareToSleep(&dfx_shared->loader_cv);
+	while ((result = loader_try(version, &follow)) == LOADER_BUSY)
+	{
+		(void) ConditionVariableTimedSleep(&dfx_shared->loader_cv, 1000,
+										   dfx_wait_event(DFX_WAIT_LOADER));
+		CHECK_FOR_INTERRUPTS();
+		dfx_queue_require_engine();
+	}
+	/* Nothing between becoming the loader and noting its owner may raise. */
+	if (result == LOADER_MINE)
+	{
+		loader_owner = CurrentResourceOwner;
+		loader_gen = 0;
+	}
+	ConditionVariableCancelSleep();
+	return result == LOADER_MINE;
+}
+
+char *
+dfx_loader_buffer(Size *capacity)
+{
+	*capacity = LOADER_DATA_CAP;
+	return (char *) dfx_ring + dfx_layout.loader_off;
+}
+
+void
+dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply)
+{
+	int			slot = dfx_shared->nslots;
+	DfxSlot    *words = dfx_ring_words(slot);
+	DfxTicket	ticket = {slot, 0, 0, DT_NOEND};
+	uint64		reply_off = dfx_layout.loader_off + LOADER_DATA_CAP;
+
+	if (loader_owner == NULL || len > LOADER_DATA_CAP)
+		elog(ERROR, "not the loader, or more than its room");
+	dfx_queue_require_engine();
+	if (op == DFX_RING_LOAD_BEGIN)
+		loader_epoch = pg_atomic_read_u64(&dfx_shared->epoch);
+
+	dfx_queue_fill(slot, op, version);
+	words->in_off = dfx_layout.loader_off;
+	words->in_len = len;
+	words->reply_off = reply_off;
+	words->reply_cap = LOADER_REPLY_CAP;
+	ticket.gen = loader_gen = dfx_slot_submit(slot, 0);
+
+	/* No deadline: how long a model takes is its own affair, and the supervisor watches the engine. */
+	dfx_queue_wait(&ticket);
+	dfx_reply_read(slot, reply_off, LOADER_REPLY_CAP, reply);
+
+	/* Weights that killed the engine twice are not to be sent a third time. */
+	if (pg_atomic_read_u64(&dfx_shared->epoch) != loader_epoch && op != DFX_RING_EVICT &&
+		reply->status != DFX_ECRASH)
+	{
+		reply->status = DFX_EUNAVAILABLE;
+		strlcpy(reply->msg, "the engine was replaced while a model was being loaded", sizeof(reply->msg));
+		reply->hint[0] = '\0';
+	}
+}
+
+void
+dfx_loader_end(void)
+{
+	if (loader_owner == NULL)
+		return;
+	loader_owner = NULL;
+	dfx_slot_let_go(dfx_shared->nslots, loader_gen);
+	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
+	dfx_shared->loader_busy = false;
+	dfx_shared->loader_attempt++;
+	LWLockRelease(dfx_shared->lock);
+	ConditionVariableBroadcast(&dfx_shared->loader_cv);
+}
+
+/* The role ends with its owner (any, if NULL). */
+void
+dfx_loader_release(ResourceOwner owner)
+{
+	if (loader_owner != NULL && (owner == NULL || loader_owner == owner))
+		dfx_loader_end();
+}

@@ -1,0 +1,377 @@
+/*
+ * queue.c
+ *	  The client side of the ring: from a DfxCall to a DfxReply.
+ *
+ * A backend claims a slot with a run of pages, copies its image there,
+ * submits, and waits on its latch: at most a second at a time, so that a lost
+ * wake-up costs no more, and with interrupts served, so that cancel,
+ * statement_timeout and terminate work at once.
+ *
+ * What this backend holds is kept in queue_held with the ResourceOwner that
+ * was current: its release (ERROR, end of a subtransaction, FATAL) gives the
+ * slots back.  The same list is the trusted memory of where a reply was
+ * reserved.  A place in the line for a first slot belongs to a ResourceOwner
+ * in the same way.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "pg/compat.h"
+#include "pg/queue_priv.h"
+#include "pg/reply.h"
+#include "pg/settings.h"
+#include "pg/slot.h"
+#include "pg/wait_event.h"
+
+typedef struct QueueHeld
+{
+	int			slot;
+	uint64		gen;			/* 0: not submitted yet */
+	uint64		in_off;
+	uint64		reply_off;
+	Size		reply_cap;
+	ResourceOwner owner;
+} QueueHeld;
+
+static QueueHeld queue_held[DFX_MAX_SLOTS];
+static int	queue_nheld = 0;
+static ResourceOwner queue_line_owner = NULL;	/* not NULL: in line for a first slot */
+
+static uint64
+queue_pages(Size bytes)
+{
+	return ((uint64) bytes + DFX_PAGE - 1) / DFX_PAGE;
+}
+
+/* Does a request fit into the arena at all? */
+static bool
+queue_fits(Size len, Size reply_cap)
+{
+	return queue_pages(len) + queue_pages(reply_cap) <= dfx_shared->arena.npages;
+}
+
+void
+dfx_require_ring(void)
+{
+	if (dfx_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("deepfeaturex must be loaded via shared_preload_libraries"),
+				 errhint("Add deepfeaturex to shared_preload_libraries and restart the server.")));
+	if (dfx_ring == NULL)
+		dfx_unavailable(dfx_ring_reason);
+}
+
+/* Raises as dfx_require_ring(), and 57P03 with the engine's reason when it cannot be started. */
+void
+dfx_queue_require_engine(void)
+{
+	char		reason[DFX_REASON_LEN];
+
+	dfx_require_ring();
+	if (pg_atomic_read_u32(&dfx_shared->state) != DFX_ENGINE_FAILED)
+		return;
+	LWLockAcquire(dfx_shared->lock, LW_SHARED);
+	strlcpy(reason, dfx_shared->last_error, sizeof(reason));
+	LWLockRelease(dfx_shared->lock);
+	dfx_unavailable(reason);
+}
+
+static QueueHeld *
+queue_find(const DfxTicket *ticket)
+{
+	for (int i = 0; i < queue_nheld; i++)
+		if (queue_held[i].slot == ticket->slot && queue_held[i].gen == ticket->gen)
+			return &queue_held[i];
+	elog(ERROR, "slot %d is not held by this backend", ticket->slot);
+}
+
+/* Give a slot back and forget it. */
+static void
+queue_let_go(QueueHeld *held)
+{
+	int			slot = held->slot;
+	uint64		gen = held->gen;
+
+	*held = queue_held[--queue_nheld];
+	dfx_slot_let_go(slot, gen);
+}
+
+/* Wait for room.  Returns -1 with nowait when there is none. */
+static int
+queue_claim(uint32 npages, bool nowait, uint64 *offset)
+{
+	TimestampTz give_up = 0;
+
+	for (;;)
+	{
+		int			slot = dfx_slot_claim(npages, !nowait, offset);
+		long		left;
+
+		if (slot >= 0 || nowait)
+		{
+			queue_line_owner = NULL;
+			return slot;
+		}
+		queue_line_owner = CurrentResourceOwner;
+		if (give_up == 0)
+			give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dfx_queue_timeout);
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), give_up);
+		if (left <= 0)
+		{
+			queue_line_owner = NULL;
+			dfx_slot_leave_line();
+			dfx_slot_count(&dfx_shared->count.full);
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("no room in the deepfeaturex queue within %d ms", dfx_queue_timeout),
+					 errhint("Increase dfx.queue_timeout, dfx.queue_slots or dfx.queue_memory.")));
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Min(left, 1000), dfx_wait_event(DFX_WAIT_QUEUE));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		dfx_queue_require_engine();
+	}
+}
+
+/* The request words that come from the op and the session's settings; the caller adds where the data is. */
+void
+dfx_queue_fill(int slot, DfxRingOp op, const uint8 *version)
+{
+	DfxSlot    *words = dfx_ring_words(slot);
+
+	words->op = op;
+	words->priority = dfx_priority;
+	words->precision = dfx_precision;
+	words->max_bytes = (uint64) dfx_max_image_bytes * 1024;
+	words->max_pixels = dfx_max_image_pixels;
+	if (version != NULL)
+		memcpy(words->version, version, DFX_VERSION_LEN);
+	else
+		memset(words->version, 0, DFX_VERSION_LEN);
+}
+
+bool
+dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
+{
+	QueueHeld  *held;
+	DfxSlot    *words;
+	uint64		offset;
+	int			slot;
+
+	Assert(ticket->slot < 0);
+	dfx_queue_require_engine();
+	dfx_queue_at_exit();
+	if (!nowait && queue_nheld > 0)
+		elog(ERROR, "a backend that holds a slot must not wait for another one");
+	if (!queue_fits(call->len, call->reply_cap))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a request of %zu bytes does not fit into the deepfeaturex queue", call->len),
+				 errhint("Increase dfx.queue_memory.")));
+	slot = queue_claim(queue_pages(call->len) + queue_pages(call->reply_cap), nowait, &offset);
+	if (slot < 0)
+		return false;
+
+	held = &queue_held[queue_nheld++];
+	held->slot = slot;
+	held->gen = 0;
+	held->in_off = offset;
+	held->reply_off = offset + queue_pages(call->len) * DFX_PAGE;
+	held->reply_cap = call->reply_cap;
+	held->owner = CurrentResourceOwner;
+
+	words = dfx_ring_words(slot);
+	dfx_queue_fill(slot, call->op, call->version);
+	words->in_off = held->in_off;
+	words->in_len = call->len;
+	words->reply_off = held->reply_off;
+	words->reply_cap = held->reply_cap;
+	if (call->len > 0)
+		memcpy((char *) dfx_ring + held->in_off, call->data, call->len);
+
+	held->gen = dfx_slot_submit(slot, ticket->order);
+	ticket->slot = slot;
+	ticket->gen = held->gen;
+	if (ticket->order == 0)
+	{
+		ticket->order = held->gen;
+		ticket->deadline = dfx_request_timeout == 0 ? DT_NOEND :
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dfx_request_timeout);
+	}
+	return true;
+}
+
+bool
+dfx_queue_done(const DfxTicket *ticket)
+{
+	return dfx_slot_done(ticket->slot, ticket->gen);
+}
+
+void
+dfx_queue_wait(const DfxTicket *ticket)
+{
+	while (!dfx_queue_done(ticket))
+	{
+		long		left = 1000;
+
+		if (ticket->deadline != DT_NOEND)
+			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), ticket->deadline);
+		if (left <= 0)
+		{
+			dfx_slot_count(&dfx_shared->count.timeouts);
+			ereport(ERROR,
+					(errcode(ERRCODE_SYSTEM_ERROR),
+					 errmsg("the deepfeaturex engine did not answer within %d ms", dfx_request_timeout),
+					 errhint("See dfx_engine_status(), or increase dfx.request_timeout.")));
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Min(left, 1000), dfx_wait_event(DFX_WAIT_ANSWER));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+
+		/* An answer in the last moment is still one. */
+		if (!dfx_queue_done(ticket))
+			dfx_queue_require_engine();
+	}
+}
+
+void
+dfx_queue_harvest(DfxTicket *ticket, DfxReply *reply)
+{
+	QueueHeld  *held = queue_find(ticket);
+
+	if (!dfx_queue_done(ticket))
+		elog(ERROR, "the request in slot %d is not done", ticket->slot);
+	dfx_reply_read(held->slot, held->reply_off, held->reply_cap, reply);
+	queue_let_go(held);
+	ticket->slot = -1;
+	ticket->gen = 0;
+}
+
+void
+dfx_queue_drop(DfxTicket *ticket)
+{
+	if (ticket->slot < 0)
+		return;
+	queue_let_go(queue_find(ticket));
+	ticket->slot = -1;
+	ticket->gen = 0;
+}
+
+int
+dfx_queue_held(void)
+{
+	return queue_nheld;
+}
+
+static void
+queue_fail(DfxReply *reply, DfxStatus status, const char *msg, const char *hint)
+{
+	memset(reply, 0, sizeof(*reply));
+	reply->status = status;
+	strlcpy(reply->msg, msg, sizeof(reply->msg));
+	strlcpy(reply->hint, hint, sizeof(reply->hint));
+}
+
+/* Make the model resident; the time it takes moves the deadline. */
+static void
+queue_need_model(const DfxCall *call, DfxTicket *ticket)
+{
+	TimestampTz before = GetCurrentTimestamp();
+
+	call->need_model(call->version, ticket->order, call->need_model_arg);
+	if (ticket->deadline != DT_NOEND)
+		ticket->deadline += GetCurrentTimestamp() - before;
+}
+
+void
+dfx_queue_call(const DfxCall *call, DfxReply *reply)
+{
+	DfxTicket	ticket = DFX_TICKET_INIT;
+	DfxCall		now = *call;
+
+	dfx_require_ring();
+	for (;;)
+	{
+		if (!queue_fits(now.len, now.reply_cap))
+		{
+			queue_fail(reply, DFX_ELIMIT, "the image does not fit into the deepfeaturex queue",
+					   "Increase dfx.queue_memory.");
+			return;
+		}
+		(void) dfx_queue_submit(&now, &ticket, false);
+		dfx_queue_wait(&ticket);
+		dfx_queue_harvest(&ticket, reply);
+
+		if (reply->status == DFX_NEED_MODEL && now.need_model != NULL)
+			queue_need_model(&now, &ticket);
+		else if (reply->status == DFX_TOO_SMALL && now.reply_cap == call->reply_cap &&
+				 reply->len > now.reply_cap)
+			now.reply_cap = reply->len;
+		else
+			break;
+	}
+	if (reply->status == DFX_NEED_MODEL || reply->status == DFX_TOO_SMALL || reply->status == DFX_BUSY)
+		queue_fail(reply, DFX_EINTERNAL, "the engine gave an answer that does not fit the request", "");
+}
+
+/* Give back all that owner (any, if NULL) holds. */
+static void
+queue_release(ResourceOwner owner)
+{
+	if (queue_line_owner != NULL && (owner == NULL || queue_line_owner == owner))
+	{
+		queue_line_owner = NULL;
+		dfx_slot_leave_line();
+	}
+	for (int i = queue_nheld - 1; i >= 0; i--)
+		if (owner == NULL || queue_held[i].owner == owner)
+			queue_let_go(&queue_held[i]);
+	dfx_loader_release(owner);
+}
+
+static void
+queue_owner_released(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
+{
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || dfx_ring == NULL)
+		return;
+	if (isCommit && queue_nheld > 0)
+		for (int i = 0; i < queue_nheld; i++)
+			if (queue_held[i].owner == CurrentResourceOwner)
+				elog(WARNING, "deepfeaturex slot leak: slot %d was not given back", queue_held[i].slot);
+	queue_release(CurrentResourceOwner);
+}
+
+static void
+queue_exit(int code, Datum arg)
+{
+	queue_release(NULL);
+}
+
+/*
+ * To be called before a process first holds anything: FATAL aborts the
+ * transaction, which releases its owners, but nothing promises that in every
+ * state, and a slot that is lost stays lost until the server restarts.
+ */
+void
+dfx_queue_at_exit(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+		before_shmem_exit(queue_exit, 0);
+	registered = true;
+}
+
+/* Called from _PG_init() when preloading; the registration is inherited by fork. */
+void
+dfx_queue_init(void)
+{
+	RegisterResourceReleaseCallback(queue_owner_released, NULL);
+}

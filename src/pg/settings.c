@@ -1,0 +1,168 @@
+/*
+ * settings.c
+ *	  The dfx.* settings: names, defaults, limits, and the syntax of the few
+ *	  that have one.
+ *
+ * The postmaster settings size shared memory, so they mean something only
+ * when the library is preloaded.  Without preloading PostgreSQL refuses to
+ * create postmaster settings at all; they are then defined as sighup ones,
+ * without effect, so that lines in postgresql.conf stay valid.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+#include "engine/proto.h"
+#include "pg/settings.h"
+
+int			dfx_queue_slots;
+int			dfx_queue_memory;
+char	   *dfx_engine_path;
+char	   *dfx_device;
+int			dfx_threads;
+int			dfx_max_batch;
+int			dfx_batch_wait;
+int			dfx_model_memory;
+int			dfx_gpu_memory;
+int			dfx_engine_timeout;
+int			dfx_max_image_pixels;
+int			dfx_max_image_bytes;
+char	   *dfx_default_model;
+int			dfx_precision;
+int			dfx_queue_timeout;
+int			dfx_request_timeout;
+int			dfx_priority;
+
+#define SETTINGS_DEVICE_MAX 127 /* bytes; it becomes a word of the engine's command line */
+
+typedef struct SettingsInt
+{
+	const char *name;
+	const char *what;
+	const char *more;			/* NULL when what says it all */
+	int		   *value;
+	int			def,
+				min,
+				max;
+	GucContext	context;
+	int			flags;
+} SettingsInt;
+
+static const SettingsInt settings_int[] = {
+	{"dfx.queue_slots", "Requests that can be in flight at the same time.",
+		"At least twice dfx.max_batch, or batches stay smaller than they could be.",
+	&dfx_queue_slots, 256, 2, DFX_MAX_SLOTS, PGC_POSTMASTER, 0},
+	{"dfx.queue_memory", "Memory for the images of requests in flight.",
+		"An image that does not fit into it is refused.",
+	&dfx_queue_memory, 128, 1, 262144, PGC_POSTMASTER, GUC_UNIT_MB},
+	{"dfx.threads", "CPU threads of the engine.", "0 means all cores.",
+	&dfx_threads, 0, 0, 1024, PGC_SIGHUP, 0},
+	{"dfx.max_batch", "Images that the network processes together at the most.", NULL,
+	&dfx_max_batch, 32, 1, DFX_MAX_BATCH, PGC_SIGHUP, 0},
+	{"dfx.batch_wait", "How long the engine waits for a batch to fill.",
+		"0 takes what is there when the device is free.",
+	&dfx_batch_wait, 0, 0, 10000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"dfx.model_memory", "Weights that the engine keeps in memory.", NULL,
+	&dfx_model_memory, 2048, 16, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB},
+	{"dfx.gpu_memory", "Memory that the engine may use on a GPU.", "0 means automatic.",
+	&dfx_gpu_memory, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB},
+	{"dfx.engine_timeout", "An engine that makes no progress for so long is replaced.",
+		"0 means never.",
+	&dfx_engine_timeout, 60000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
+	{"dfx.max_image_pixels", "Images with more pixels are refused.", NULL,
+	&dfx_max_image_pixels, 100000000, 1, INT_MAX, PGC_SUSET, 0},
+	{"dfx.max_image_bytes", "Larger images are refused.", NULL,
+	&dfx_max_image_bytes, 65536, 1, 1048576, PGC_SUSET, GUC_UNIT_KB},
+	{"dfx.queue_timeout", "How long a request waits for room in the queue.",
+		"0 means not at all.",
+	&dfx_queue_timeout, 10000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS},
+	{"dfx.request_timeout", "How long to wait for the answer to a request.",
+		"Loading a model does not count. 0 means without limit.",
+	&dfx_request_timeout, 30000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS},
+};
+
+/* The numbers are DfxPrecision's (src/nn/backend.h), which cross the ring. */
+static const struct config_enum_entry settings_precision[] = {
+	{"auto", 0, false},
+	{"fp32", 1, false},
+	{"bf16", 2, false},
+	{"fp16", 3, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry settings_priority[] = {
+	{"interactive", DFX_PRIORITY_INTERACTIVE, false},
+	{"normal", DFX_PRIORITY_NORMAL, false},
+	{"bulk", DFX_PRIORITY_BULK, false},
+	{NULL, 0, false}
+};
+
+/* "cuda" or "cuda:N" with N of one to three digits, at p; returns its end or NULL. */
+static const char *
+settings_cuda(const char *p)
+{
+	const char *digits;
+
+	if (strncmp(p, "cuda", 4) != 0)
+		return NULL;
+	p += 4;
+	if (*p != ':')
+		return p;
+	digits = ++p;
+	while (*p >= '0' && *p <= '9')
+		p++;
+	return p > digits && p - digits <= 3 ? p : NULL;
+}
+
+/* auto | cpu | cuda | cuda:N[,cuda:N ...].  Whether the device exists is for the engine to say. */
+static bool
+settings_check_device(char **newval, void **extra, GucSource source)
+{
+	const char *p = *newval;
+
+	if (strcmp(p, "auto") == 0 || strcmp(p, "cpu") == 0)
+		return true;
+	if (strlen(p) <= SETTINGS_DEVICE_MAX)
+	{
+		while ((p = settings_cuda(p)) != NULL && *p == ',')
+			p++;
+		if (p != NULL && *p == '\0')
+			return true;
+	}
+	GUC_check_errdetail("A device is \"auto\", \"cpu\", \"cuda\", or a list such as \"cuda:0,cuda:1\".");
+	return false;
+}
+
+/* Define all settings; called once, from _PG_init(). */
+void
+dfx_settings_init(void)
+{
+	GucContext	postmaster = process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP;
+
+	for (int i = 0; i < lengthof(settings_int); i++)
+	{
+		const SettingsInt *s = &settings_int[i];
+
+		DefineCustomIntVariable(s->name, s->what, s->more, s->value, s->def, s->min, s->max,
+								s->context == PGC_POSTMASTER ? postmaster : s->context,
+								s->flags, NULL, NULL, NULL);
+	}
+	DefineCustomStringVariable("dfx.engine_path", "The engine program.",
+							   "For packagers and tests; empty means dfx-engine in the server's library directory.",
+							   &dfx_engine_path, "", postmaster, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("dfx.device", "What the network runs on.",
+							   "auto, cpu, cuda, or a list such as cuda:0,cuda:1.",
+							   &dfx_device, "auto", PGC_SIGHUP, 0, settings_check_device, NULL, NULL);
+	DefineCustomStringVariable("dfx.default_model", "The model used when a call names none.", NULL,
+							   &dfx_default_model, "", PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("dfx.precision", "Arithmetic of the network.", NULL,
+							 &dfx_precision, 0, settings_precision, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("dfx.priority", "Which requests the engine takes first.", NULL,
+							 &dfx_priority, DFX_PRIORITY_NORMAL, settings_priority, PGC_USERSET, 0, NULL, NULL, NULL);
+
+	/* Last: it throws away what is in the namespace and not defined. */
+	MarkGUCPrefixReserved("dfx");
+}

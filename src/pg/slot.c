@@ -1,0 +1,419 @@
+/*
+ * slot.c
+ *	  Who owns a slot, and who gets the next one.
+ *
+ * A slot has a trusted half (DfxSlotCtl, in PostgreSQL's shared memory) and
+ * an untrusted one (DfxSlot, in the ring, which the engine writes).  Three
+ * states are stored, in the trusted half; within OWNED and ABANDONED the
+ * generation words tell how far the request has come.
+ *
+ *			dfx_slot_claim               dfx_slot_submit
+ *	  FREE ---------------> OWNED, gen 0 ---------------> OWNED, gen g
+ *	   ^                        |                          |   |   |
+ *	   |     dfx_slot_let_go    |   dfx_slot_let_go, done  |   |   | dfx_slot_let_go,
+ *	   +<-----------------------+<-------------------------+   |   | not done
+ *	   |                                     dfx_slot_sweep    |   v
+ *	   |                                     (see below)  -----+  ABANDONED, gen g
+ *	   |        dfx_slot_deliver, done; dfx_slot_sweep             |
+ *	   +<----------------------------------------------------------+
+ *
+ * OWNED with gen g, by the words in the ring:
+ *
+ *	  start_gen != g	QUEUED
+ *	  start_gen == g	RUNNING
+ *	  done_gen == g		DONE
+ *
+ * The sweep stands in for an engine that is dead: QUEUED stays, RUNNING
+ * becomes QUEUED (alone) the first time and DONE with DFX_ECRASH the second.
+ *
+ * Invariants:
+ *
+ *	1. Only the functions above change state, gen or pages, under the ring lock.
+ *	2. Slot and pages return to the free lists only when no engine can write to
+ *	   them any more: never submitted, done, or no engine alive.
+ *	3. A generation is given out once; an answer counts only for the one that
+ *	   its owner waits for.
+ *	4. All request words are in place before gen is set under the lock, so that
+ *	   the sweep may publish a request on behalf of a submitter that has not
+ *	   got there yet.
+ *	5. Nobody claims past a backend in line: the first in line is the only one
+ *	   that may claim, so everyone else's slots drain until its run fits.
+ *	6. A backend in line holds no slot (queue.c), so those who do hold some are
+ *	   not waiting for one, and the line moves.
+ *	7. Latches are set after the lock is released.
+ *
+ * The loader's slot, the last one, has the same states without pages and
+ * without line; loader.c gives it out.
+ */
+#include "postgres.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+
+#include "pg/compat.h"
+#include "pg/slot.h"
+
+/* Who is to be woken once the lock is released. */
+typedef struct SlotWakes
+{
+	int			n;
+	bool		loader;
+	Latch	   *latch[DFX_MAX_SLOTS + 2];	/* owners, the loader, the first in line */
+} SlotWakes;
+
+static SlotWakes slot_wakes;	/* 8 kB: too much for the stack of every call */
+
+static SlotWakes *
+slot_lock(void)
+{
+	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
+	slot_wakes.n = 0;
+	slot_wakes.loader = false;
+	return &slot_wakes;
+}
+
+static void
+slot_unlock(SlotWakes *wakes)
+{
+	LWLockRelease(dfx_shared->lock);
+	for (int i = 0; i < wakes->n; i++)
+		SetLatch(wakes->latch[i]);
+	if (wakes->loader)
+		ConditionVariableBroadcast(&dfx_shared->loader_cv);
+}
+
+/* The first in line may find room now. */
+static void
+slot_wake_line(SlotWakes *wakes)
+{
+	if (!dlist_is_empty(&dfx_shared->line) && dfx_shared->nfree > 0)
+		wakes->latch[wakes->n++] = dlist_head_element(DfxWaiter, node, &dfx_shared->line)->latch;
+}
+
+static void
+slot_free(int i, SlotWakes *wakes)
+{
+	DfxSlotCtl *c = &dfx_shared->slot[i];
+
+	c->state = DFX_SLOT_FREE;
+	c->gen = 0;
+	c->latch = NULL;
+	c->pid = 0;
+	if (i == dfx_shared->nslots)
+		wakes->loader = true;
+	else
+	{
+		dfx_arena_give(&dfx_shared->arena, c->first_page, c->npages);
+		c->npages = 0;
+		dfx_shared->free_slot[dfx_shared->nfree++] = i;
+	}
+}
+
+static void
+slot_own(int i, uint32 first_page, uint32 npages)
+{
+	DfxSlotCtl *c = &dfx_shared->slot[i];
+
+	Assert(c->state == DFX_SLOT_FREE);
+	c->state = DFX_SLOT_OWNED;
+	c->attempts = 0;
+	c->gen = 0;
+	c->notified = 0;
+	c->latch = MyLatch;
+	c->pid = MyProcPid;
+	c->first_page = first_page;
+	c->npages = npages;
+}
+
+static void
+slot_leave(DfxWaiter *me, SlotWakes *wakes)
+{
+	if (!me->in_line)
+		return;
+	dlist_delete(&me->node);
+	me->in_line = false;
+	dfx_shared->nwaiting--;
+	slot_wake_line(wakes);
+}
+
+/*
+ * Claim a slot and npages contiguous pages, at *offset from the start of the
+ * ring.  Returns the slot, or -1 when there is no room or somebody else is
+ * first in line; with wait this backend is then in line too, and has its latch
+ * set when it is worth calling again.
+ */
+int
+dfx_slot_claim(uint32 npages, bool wait, uint64 *offset)
+{
+	DfxShared  *s = dfx_shared;
+	DfxWaiter  *me = &s->waiter[DfxMyProcIndex()];
+	SlotWakes  *wakes = slot_lock();
+	int			slot = -1;
+	uint32		page;
+
+	if ((dlist_is_empty(&s->line) || dlist_head_element(DfxWaiter, node, &s->line) == me) &&
+		s->nfree > 0 &&
+		(page = dfx_arena_take(&s->arena, npages)) != DFX_ARENA_FULL)
+	{
+		slot = s->free_slot[--s->nfree];
+		slot_own(slot, page, npages);
+		*offset = dfx_layout.arena_off + (uint64) page * DFX_PAGE;
+		slot_leave(me, wakes);
+	}
+	else if (wait && !me->in_line)
+	{
+		me->latch = MyLatch;
+		me->in_line = true;
+		dlist_push_tail(&s->line, &me->node);
+		s->nwaiting++;
+	}
+	slot_unlock(wakes);
+	return slot;
+}
+
+/* Give up waiting; harmless when not in line. */
+void
+dfx_slot_leave_line(void)
+{
+	SlotWakes  *wakes = slot_lock();
+
+	slot_leave(&dfx_shared->waiter[DfxMyProcIndex()], wakes);
+	slot_unlock(wakes);
+}
+
+/* Claim the loader's slot; false while a request of the last loader is still in it.  The caller holds the lock. */
+bool
+dfx_slot_claim_loader_locked(void)
+{
+	if (dfx_shared->slot[dfx_shared->nslots].state != DFX_SLOT_FREE)
+		return false;
+	slot_own(dfx_shared->nslots, 0, 0);
+	return true;
+}
+
+/*
+ * Publish the request whose words the caller has filled in, all but order,
+ * the publication words and solo.  order is 0 for a first submission, which
+ * then gets its generation as its position.  Returns the generation.
+ */
+uint64
+dfx_slot_submit(int slot, uint64 order)
+{
+	DfxSlot    *words = dfx_ring_words(slot);
+	uint64		gen;
+
+	words->solo = 0;
+	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
+	gen = ++dfx_shared->next_gen;
+	words->order = order != 0 ? order : gen;
+	dfx_shared->slot[slot].gen = gen;
+	dfx_shared->count.submitted++;
+	LWLockRelease(dfx_shared->lock);
+
+	/* Both sequentially consistent: an engine that we see awake will see the request. */
+	atomic_store(&words->submit_gen, gen);
+	if (atomic_load(&dfx_ring->sleeping) != 0)
+	{
+		atomic_fetch_add(&dfx_ring->wake, 1);
+		(void) syscall(SYS_futex, &dfx_ring->wake, FUTEX_WAKE, 1, NULL, NULL, 0);
+	}
+	return gen;
+}
+
+/* True also makes the engine's response words and reply visible. */
+bool
+dfx_slot_done(int slot, uint64 gen)
+{
+	return atomic_load_explicit(&dfx_ring_words(slot)->done_gen, memory_order_acquire) == gen;
+}
+
+/*
+ * The owner is through with its slot, well or badly: FREE if nothing of it is
+ * with the engine (gen 0 means never submitted), else ABANDONED.  The engine
+ * announces an answer after done_gen, so either this sees it done or the
+ * delivery that follows sees it abandoned.
+ */
+void
+dfx_slot_let_go(int slot, uint64 gen)
+{
+	SlotWakes  *wakes = slot_lock();
+	DfxSlotCtl *c = &dfx_shared->slot[slot];
+
+	Assert(c->state == DFX_SLOT_OWNED && c->gen == gen && c->pid == MyProcPid);
+	if (gen == 0 || dfx_slot_done(slot, gen))
+	{
+		slot_free(slot, wakes);
+		slot_wake_line(wakes);
+	}
+	else
+	{
+		c->state = DFX_SLOT_ABANDONED;
+		dfx_shared->count.abandoned++;
+		atomic_store(&dfx_ring_words(slot)->cancel_gen, gen);
+	}
+	slot_unlock(wakes);
+}
+
+/* Add one to a counter of dfx_shared->count. */
+void
+dfx_slot_count(uint64 *counter)
+{
+	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
+	(*counter)++;
+	LWLockRelease(dfx_shared->lock);
+}
+
+/* Wake the owners of answers that are there; free abandoned slots that the engine is through with. */
+void
+dfx_slot_deliver(void)
+{
+	SlotWakes  *wakes = slot_lock();
+	bool		freed = false;
+
+	for (int i = 0; i <= dfx_shared->nslots; i++)
+	{
+		DfxSlotCtl *c = &dfx_shared->slot[i];
+
+		if (c->state == DFX_SLOT_FREE || c->gen == 0 || !dfx_slot_done(i, c->gen))
+			continue;
+		if (c->state == DFX_SLOT_ABANDONED)
+		{
+			slot_free(i, wakes);
+			dfx_shared->count.reclaimed++;
+			freed = true;
+		}
+		else if (c->notified != c->gen)
+		{
+			c->notified = c->gen;
+			wakes->latch[wakes->n++] = c->latch;
+		}
+	}
+	if (freed)
+		slot_wake_line(wakes);
+	slot_unlock(wakes);
+}
+
+/* Answer a request in place of the engine, of which there is none. */
+static void
+slot_answer(int i, DfxStatus status, const char *msg)
+{
+	DfxSlot    *words = dfx_ring_words(i);
+
+	words->status = status;
+	words->batch = 0;
+	words->reply_len = 0;
+	strlcpy(words->msg, msg, sizeof(words->msg));
+	words->hint[0] = '\0';
+	atomic_store_explicit(&words->done_gen, dfx_shared->slot[i].gen, memory_order_release);
+}
+
+/* One OWNED slot of a dead engine that has not answered it. */
+static void
+slot_sweep_owned(int i, bool started, const DfxSweep *how)
+{
+	DfxSlotCtl *c = &dfx_shared->slot[i];
+	DfxSlot    *words = dfx_ring_words(i);
+
+	if (started && how->crash != NULL && ++c->attempts >= 2)
+	{
+		char		msg[DFX_MSG_LEN];
+
+		snprintf(msg, sizeof(msg), "the engine died twice on this request (%s)", how->crash);
+		slot_answer(i, DFX_ECRASH, msg);
+		dfx_shared->count.crashed++;
+		return;
+	}
+	if (i == dfx_shared->nslots)
+	{
+		/* What had been loaded so far died with the engine. */
+		slot_answer(i, DFX_EUNAVAILABLE, how->unavailable ? how->unavailable :
+					"the engine was replaced while a model was being loaded");
+		return;
+	}
+	if (how->unavailable != NULL)
+	{
+		slot_answer(i, DFX_EUNAVAILABLE, how->unavailable);
+		return;
+	}
+	if (started && how->crash != NULL)
+	{
+		words->solo = 1;
+		dfx_shared->count.retried++;
+	}
+	atomic_store(&words->start_gen, 0);
+	atomic_store(&words->submit_gen, c->gen);	/* the dead one may have written over it */
+}
+
+/*
+ * Stand in for an engine that does not exist any more, or not yet.  Only to
+ * be called when no process can write to the ring for an engine.  Returns how
+ * many requests were running.
+ */
+int
+dfx_slot_sweep(const DfxSweep *how)
+{
+	SlotWakes  *wakes = slot_lock();
+	int			running = 0;
+
+	for (int i = 0; i <= dfx_shared->nslots; i++)
+	{
+		DfxSlotCtl *c = &dfx_shared->slot[i];
+		bool		started;
+
+		if (c->state == DFX_SLOT_FREE || c->gen == 0 || dfx_slot_done(i, c->gen))
+			continue;
+		started = atomic_load(&dfx_ring_words(i)->start_gen) == c->gen;
+		running += started;
+		if (c->state == DFX_SLOT_ABANDONED)
+			slot_answer(i, DFX_ECANCELED, "");
+		else
+			slot_sweep_owned(i, started, how);
+	}
+	slot_unlock(wakes);
+	dfx_slot_deliver();			/* frees the abandoned, wakes the answered */
+	return running;
+}
+
+/* Requests that the engine owes an answer. */
+int
+dfx_slot_in_flight(void)
+{
+	int			n = 0;
+
+	LWLockAcquire(dfx_shared->lock, LW_SHARED);
+	for (int i = 0; i <= dfx_shared->nslots; i++)
+	{
+		DfxSlotCtl *c = &dfx_shared->slot[i];
+
+		n += c->state != DFX_SLOT_FREE && c->gen != 0 && !dfx_slot_done(i, c->gen);
+	}
+	LWLockRelease(dfx_shared->lock);
+	return n;
+}
+
+/* Count the image slots by what they are doing.  The caller holds the lock, shared at least. */
+void
+dfx_slot_census_locked(DfxSlotCensus *census)
+{
+	memset(census, 0, sizeof(*census));
+	for (int i = 0; i < dfx_shared->nslots; i++)
+	{
+		DfxSlotCtl *c = &dfx_shared->slot[i];
+
+		if (c->state == DFX_SLOT_FREE)
+			census->free++;
+		else if (c->state == DFX_SLOT_ABANDONED)
+			census->abandoned++;
+		else if (c->gen == 0)
+			census->claimed++;
+		else if (dfx_slot_done(i, c->gen))
+			census->done++;
+		else if (atomic_load(&dfx_ring_words(i)->start_gen) == c->gen)
+			census->running++;
+		else
+			census->queued++;
+	}
+}

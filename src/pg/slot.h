@@ -1,0 +1,44 @@
+/*
+ * slot.h
+ *	  Slots and their states (slot.c): claimed and given back by backends,
+ *	  delivered and swept by the supervisor.
+ */
+#ifndef DFX_PG_SLOT_H
+#define DFX_PG_SLOT_H
+
+#include "pg/shmem.h"
+
+/* Backends. */
+extern int	dfx_slot_claim(uint32 npages, bool wait, uint64 *offset);
+extern void dfx_slot_leave_line(void);
+extern bool dfx_slot_claim_loader_locked(void);
+extern uint64 dfx_slot_submit(int slot, uint64 order);
+extern bool dfx_slot_done(int slot, uint64 gen);
+extern void dfx_slot_let_go(int slot, uint64 gen);
+extern void dfx_slot_count(uint64 *counter);
+
+/* The supervisor. */
+typedef struct DfxSweep
+{
+	const char *crash;			/* how the engine died; NULL: it was told to stop */
+	const char *unavailable;	/* why no engine will come soon; NULL: one will */
+} DfxSweep;
+
+extern void dfx_slot_deliver(void);
+extern int	dfx_slot_sweep(const DfxSweep *how);
+extern int	dfx_slot_in_flight(void);
+
+/* Statistics: what the slots are doing at one moment. */
+typedef struct DfxSlotCensus
+{
+	int			free,
+				claimed,
+				queued,
+				running,
+				done,
+				abandoned;
+} DfxSlotCensus;
+
+extern void dfx_slot_census_locked(DfxSlotCensus *census);
+
+#endif							/* DFX_PG_SLOT_H */

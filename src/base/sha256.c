@@ -2,9 +2,8 @@
  * sha256.c
  *	  SHA-256 (FIPS 180-4): the message schedule in plain C, padding, dispatch.
  *
- * The block function is chosen on every update rather than cached: the test is
- * one load from the CPU model that the compiler's runtime filled at start-up,
- * and the room keeps no state of its own.
+ * The block function is chosen at run time by what the CPU can do
+ * (sha256_ni.c).
  */
 #include "base/sha256.h"
 

@@ -11,12 +11,32 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
+#include <cpuid.h>
 #include <immintrin.h>
+#include <stdatomic.h>
 
+/*
+ * Asked of the CPU itself: clang 14's __builtin_cpu_supports() does not know
+ * "sha".  In a virtual machine CPUID costs microseconds, so the answer, which
+ * cannot change, is kept; two threads that both ask store the same one.
+ */
 bool
 dfx_sha256_have_ni(void)
 {
-	return __builtin_cpu_supports("sha") && __builtin_cpu_supports("sse4.1");
+	static atomic_int known; /* 0 not asked yet, 1 no, 2 yes */
+	int answer = atomic_load_explicit(&known, memory_order_relaxed);
+
+	if (answer == 0)
+	{
+		unsigned a, b, c, d;
+
+		answer = 1;
+		if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_SSE4_1) && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+		    (b & 1u << 29)) /* SHA; its name differs between compilers' cpuid.h */
+			answer = 2;
+		atomic_store_explicit(&known, answer, memory_order_relaxed);
+	}
+	return answer == 2;
 }
 
 /* Four rounds with W[4i .. 4i+3] in w. */
@@ -48,6 +68,7 @@ dfx_sha256_blocks_ni(uint32_t state[8], const uint8_t *p, size_t n)
 	__m128i efgh = _mm_shuffle_epi32(hgfe, 0x1b);
 	__m128i abef = _mm_alignr_epi8(cdab, efgh, 8);
 	__m128i cdgh = _mm_blend_epi16(efgh, cdab, 0xf0);
+	__m128i feba, dchg;
 
 	for (; n > 0; n--, p += 64)
 	{
@@ -69,9 +90,8 @@ dfx_sha256_blocks_ni(uint32_t state[8], const uint8_t *p, size_t n)
 		cdgh = _mm_add_epi32(cdgh, cdgh_before);
 	}
 
-	__m128i feba = _mm_shuffle_epi32(abef, 0x1b);
-	__m128i dchg = _mm_shuffle_epi32(cdgh, 0xb1);
-
+	feba = _mm_shuffle_epi32(abef, 0x1b);
+	dchg = _mm_shuffle_epi32(cdgh, 0xb1);
 	_mm_storeu_si128((__m128i *) state, _mm_blend_epi16(feba, dchg, 0xf0));
 	_mm_storeu_si128((__m128i *) (state + 4), _mm_alignr_epi8(dchg, feba, 8));
 }

@@ -48,7 +48,7 @@ fuzz_begin(void)
  * bytes changed, interesting numbers written, a piece removed, repeated or
  * copied elsewhere, the end cut off.
  */
-static void
+__attribute__((unused)) static void
 fuzz_mutate(uint8_t *p, size_t *len, size_t cap)
 {
 	static const uint8_t interesting[] = {0x00, 0x01, 0x7f, 0x80, 0xff, 0xfe, 0x10, 0x20};

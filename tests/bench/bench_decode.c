@@ -1,0 +1,116 @@
+/*
+ * bench_decode.c
+ *	  What decoding and resizing cost on one core.
+ *
+ * Files given as arguments, or the golden photographs; for each the median of
+ * several runs of: decode, resize with either kernel, and the whole
+ * dfx_image_prepare().  One JSON object a line.  Runs from the top of the tree.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/json.h"
+#include "image/resize.h"
+#include "tests/unit/slurp.h"
+
+#define RUNS 15
+
+/* CPU time, which a busy machine disturbs less than the clock on the wall. */
+static double
+now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (double) t.tv_sec * 1e3 + (double) t.tv_nsec / 1e6;
+}
+
+static int
+by_value(const void *a, const void *b)
+{
+	double x = *(const double *) a, y = *(const double *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+static double
+median(double *times)
+{
+	qsort(times, RUNS, sizeof *times, by_value);
+	return times[RUNS / 2];
+}
+
+static double
+time_resize(const DfxResizeKernels *kernels, const DfxImage *image, uint8_t *dst)
+{
+	double times[RUNS];
+	DfxErr err;
+
+	for (int i = 0; i < RUNS; i++)
+	{
+		double start = now_ms();
+
+		dfx_resize_with(kernels, image, DFX_RESIZE_SIDE, DFX_RESIZE_SIDE, dst, &err);
+		times[i] = now_ms() - start;
+	}
+	return median(times);
+}
+
+static int
+bench_file(const char *path)
+{
+	DfxImageLimits limits = DFX_DEFAULT_LIMITS;
+	uint8_t *dst = malloc((size_t) DFX_RESIZE_SIDE * DFX_RESIZE_SIDE * 3);
+	double decode[RUNS], prepare[RUNS];
+	DfxImage image = {0};
+	DfxErr err;
+	size_t len;
+	uint8_t *bytes = slurp(path, &len);
+
+	if (!bytes)
+	{
+		fprintf(stderr, "could not read \"%s\"\n", path);
+		return 1;
+	}
+	for (int i = 0; i < RUNS; i++)
+	{
+		double start = now_ms();
+
+		dfx_image_free(&image);
+		if (dfx_image_decode(bytes, len, &limits, &image, &err) != DFX_OK)
+		{
+			fprintf(stderr, "%s: %s\n", path, err.msg);
+			return 1;
+		}
+		decode[i] = now_ms() - start;
+		start = now_ms();
+		dfx_image_prepare(bytes, len, &limits, DFX_RESIZE_SIDE, dst, &err);
+		prepare[i] = now_ms() - start;
+	}
+	printf("{\"image\":");
+	dfx_json_string(stdout, path);
+	printf(",\"width\":%u,\"height\":%u,\"bytes\":%zu,\"decode_ms\":%.2f,\"resize_scalar_ms\":%.2f",
+	       image.width, image.height, len, median(decode), time_resize(&dfx_resize_scalar, &image, dst));
+	if (dfx_resize_avx2())
+		printf(",\"resize_avx2_ms\":%.2f", time_resize(dfx_resize_avx2(), &image, dst));
+	printf(",\"prepare_ms\":%.2f}\n", median(prepare));
+	dfx_image_free(&image);
+	free(bytes);
+	free(dst);
+	return 0;
+}
+
+int
+main(int argc, char **argv)
+{
+	int failed = 0;
+
+	if (argc < 2)
+		return bench_file("tests/golden/images/photo-420-q90.jpg") ||
+		       bench_file("tests/golden/images/photo-progressive.jpg");
+	for (int i = 1; i < argc; i++)
+		failed |= bench_file(argv[i]);
+	return failed;
+}

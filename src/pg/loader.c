@@ -109,6 +109,21 @@ dfx_loader_buffer(Size *capacity)
 	return (char *) dfx_ring + dfx_layout.loader_off;
 }
 
+/* A load begins with an engine that is there; those that cannot be started raise. */
+static void
+loader_wait_for_engine(void)
+{
+	ConditionVariablePrepareToSleep(&dfx_shared->loader_cv);
+	while (pg_atomic_read_u32(&dfx_shared->state) != DFX_ENGINE_READY)
+	{
+		dfx_queue_require_engine();
+		(void) ConditionVariableTimedSleep(&dfx_shared->loader_cv, 1000,
+										   dfx_wait_event(DFX_WAIT_LOADER));
+		CHECK_FOR_INTERRUPTS();
+	}
+	ConditionVariableCancelSleep();
+}
+
 void
 dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply)
 {
@@ -121,7 +136,10 @@ dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply)
 		elog(ERROR, "not the loader, or more than its room");
 	dfx_queue_require_engine();
 	if (op == DFX_RING_LOAD_BEGIN)
+	{
+		loader_wait_for_engine();
 		loader_epoch = pg_atomic_read_u64(&dfx_shared->epoch);
+	}
 
 	dfx_queue_fill(slot, op, version);
 	words->in_off = dfx_layout.loader_off;

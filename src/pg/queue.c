@@ -44,7 +44,8 @@ static ResourceOwner queue_line_owner = NULL;	/* not NULL: in line for a first s
 static uint64
 queue_pages(Size bytes)
 {
-	return ((uint64) bytes + DFX_PAGE - 1) / DFX_PAGE;
+	/* Not (bytes + DFX_PAGE - 1): what the engine asks for may be any number. */
+	return bytes / DFX_PAGE + (bytes % DFX_PAGE != 0);
 }
 
 /* Does a request fit into the arena at all? */

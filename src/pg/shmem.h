@@ -88,7 +88,8 @@ typedef struct DfxShared
 	DfxCounters count;
 
 	/* ---- the loader (loader.c) ---- */
-	ConditionVariable loader_cv;	/* has its own lock; broadcast when the loader ends or its slot frees */
+	ConditionVariable loader_cv;	/* has its own lock; broadcast when the loader ends,
+								 * when its slot frees, and when an engine is ready */
 	bool		loader_busy;
 	uint64		loader_attempt; /* which load this is; moves when one ends */
 	uint8		loader_version[DFX_VERSION_LEN];

@@ -235,6 +235,7 @@ sup_ready(void)
 	sup.failed_starts = 0;
 	sup.logged[0] = '\0';
 	sup_set_state(DFX_ENGINE_READY);
+	ConditionVariableBroadcast(&dfx_shared->loader_cv);
 }
 
 /* The engine ended without having been asked to. */

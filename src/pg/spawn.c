@@ -38,7 +38,7 @@
 typedef struct Spawn
 {
 	char		path[MAXPGPATH];
-	char		number[6][12];
+	char		number[6][24];
 	char	   *argv[SPAWN_NARGS];
 	int			ring;			/* descriptors, both >= SPAWN_HIGH_FD */
 	int			control;
@@ -64,13 +64,13 @@ spawn_command(Spawn *spawn, const DfxSpawnOptions *options)
 	const struct
 	{
 		const char *name;
-		int			value;
+		int64		value;
 	}			numbers[] = {
 		{"--threads", options->threads},
 		{"--max-batch", options->max_batch},
 		{"--batch-wait", options->batch_wait},
-		{"--model-memory", options->model_memory},
-		{"--gpu-memory", options->gpu_memory},
+		{"--model-memory", (int64) options->model_memory * 1024 * 1024},
+		{"--gpu-memory", (int64) options->gpu_memory * 1024 * 1024},
 		{"--parent", MyProcPid},
 	};
 	int			n = 0;
@@ -81,7 +81,7 @@ spawn_command(Spawn *spawn, const DfxSpawnOptions *options)
 	spawn->argv[n++] = (char *) options->device;
 	for (int i = 0; i < lengthof(numbers); i++)
 	{
-		snprintf(spawn->number[i], sizeof(spawn->number[i]), "%d", numbers[i].value);
+		snprintf(spawn->number[i], sizeof(spawn->number[i]), INT64_FORMAT, numbers[i].value);
 		spawn->argv[n++] = unconstify(char *, numbers[i].name);
 		spawn->argv[n++] = spawn->number[i];
 	}

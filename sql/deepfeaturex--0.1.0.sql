@@ -59,10 +59,12 @@ CREATE TABLE dfx_model_chunk (
 	version bytea NOT NULL,
 	tensor int NOT NULL,
 	chunk int NOT NULL CHECK (chunk >= 0),
-	data bytea STORAGE EXTERNAL NOT NULL CHECK (octet_length(data) BETWEEN 1 AND 4194304),
+	data bytea NOT NULL CHECK (octet_length(data) BETWEEN 1 AND 4194304),
 	PRIMARY KEY (version, tensor, chunk),
 	FOREIGN KEY (version, tensor) REFERENCES dfx_model_tensor ON DELETE CASCADE
 );
+-- Weights do not compress, and only uncompressed values can be read by slices.
+ALTER TABLE dfx_model_chunk ALTER data SET STORAGE EXTERNAL;
 COMMENT ON TABLE dfx_model_chunk IS
 	'bytes of each tensor, in pieces small enough for any dump';
 

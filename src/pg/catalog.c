@@ -35,7 +35,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-DFX_SQL_FUNCTION(dfx_model_usable);
+PG_FUNCTION_INFO_V1(dfx_model_usable);
 
 /* Columns, in the order of the install script. */
 enum

@@ -17,11 +17,11 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
-DFX_SQL_FUNCTION(dfx_classify);
-DFX_SQL_FUNCTION(dfx_try_classify);
-DFX_SQL_FUNCTION(dfx_synthetic);
-DFX_SQL_FUNCTION(dfx_features);
-DFX_SQL_FUNCTION(dfx_image_info);
+PG_FUNCTION_INFO_V1(dfx_classify);
+PG_FUNCTION_INFO_V1(dfx_try_classify);
+PG_FUNCTION_INFO_V1(dfx_synthetic);
+PG_FUNCTION_INFO_V1(dfx_features);
+PG_FUNCTION_INFO_V1(dfx_image_info);
 
 /* Resolve the optional model of argument 1, then ask the engine about argument 0. */
 static void

@@ -17,14 +17,6 @@
 #include "fmgr.h"
 #include "pg/compat.h"
 
-/*
- * PG_FUNCTION_INFO_V1 before PostgreSQL 16 does not export the function
- * itself, and this library is compiled with -fvisibility=hidden.
- */
-#define DFX_SQL_FUNCTION(f) \
-	PGDLLEXPORT Datum f(PG_FUNCTION_ARGS); \
-	PG_FUNCTION_INFO_V1(f)
-
 /* A model that the current user may use, as its statement sees it. */
 typedef struct DfxModelRef
 {

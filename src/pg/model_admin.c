@@ -32,10 +32,10 @@
 
 #define ADMIN_DEFAULT_MODEL "dfx.default_model"
 
-DFX_SQL_FUNCTION(dfx_set_default_model);
-DFX_SQL_FUNCTION(dfx_drop_model);
-DFX_SQL_FUNCTION(dfx_grant_model);
-DFX_SQL_FUNCTION(dfx_revoke_model);
+PG_FUNCTION_INFO_V1(dfx_set_default_model);
+PG_FUNCTION_INFO_V1(dfx_drop_model);
+PG_FUNCTION_INFO_V1(dfx_grant_model);
+PG_FUNCTION_INFO_V1(dfx_revoke_model);
 
 /* ---- the default model ---- */
 

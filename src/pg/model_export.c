@@ -16,8 +16,8 @@
 
 #include <stdlib.h>
 
-DFX_SQL_FUNCTION(dfx_export_model_file);
-DFX_SQL_FUNCTION(dfx_export_model_lo);
+PG_FUNCTION_INFO_V1(dfx_export_model_file);
+PG_FUNCTION_INFO_V1(dfx_export_model_lo);
 
 /* All tensors' descriptions, palloc'd: the header comes before the data. */
 static DfxTensor *

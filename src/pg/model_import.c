@@ -25,8 +25,8 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
-DFX_SQL_FUNCTION(dfx_import_model_file);
-DFX_SQL_FUNCTION(dfx_import_model_lo);
+PG_FUNCTION_INFO_V1(dfx_import_model_file);
+PG_FUNCTION_INFO_V1(dfx_import_model_lo);
 
 typedef struct ImportHash
 {

@@ -25,7 +25,7 @@
 #define LOAD_BUSY_MS		20
 #define LOAD_MAX_RESTARTS	3
 
-DFX_SQL_FUNCTION(dfx_preload);
+PG_FUNCTION_INFO_V1(dfx_preload);
 
 static const char load_magic[] = "dfx1\n";
 

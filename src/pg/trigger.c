@@ -26,8 +26,8 @@
 
 #include <math.h>
 
-DFX_SQL_FUNCTION(dfx_flag);
-DFX_SQL_FUNCTION(dfx_reject);
+PG_FUNCTION_INFO_V1(dfx_flag);
+PG_FUNCTION_INFO_V1(dfx_reject);
 
 /* What both triggers know about their call. */
 typedef struct TriggerCall

@@ -186,7 +186,7 @@ dfx_ring_slot(DfxRing *ring, uint32_t i)
  * How the supervisor starts the engine, always with all of these:
  *
  *	dfx-engine serve --device D --threads N --max-batch N --batch-wait MS
- *		--model-memory MB --gpu-memory MB --parent PID
+ *		--model-memory BYTES --gpu-memory BYTES --parent PID
  *
  * PID is the supervisor's: an engine whose getppid() is another one at start
  * has lost its parent already and must exit.  The ring descriptor is an open

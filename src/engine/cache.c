@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define CACHE_MAX_MODELS 64
+#define CACHE_MAX_SIZES  256
 #define CACHE_FRESH_NS   10000000000u /* an unused model is kept this long after its load */
 #define CACHE_CLOSED_NS  1000000000u  /* a closed model opens again if nobody came for its room */
 
@@ -27,12 +28,22 @@ struct DfxResident
 	uint64_t closed_until; /* ... until then; 0: open */
 };
 
+/* What a model took when it was compiled here; the stream's length says less, layouts differ. */
+typedef struct CacheSize
+{
+	uint8_t version[DFX_VERSION_LEN];
+	DfxPrecision precision;
+	uint64_t bytes;
+} CacheSize;
+
 struct DfxCache
 {
 	pthread_mutex_t lock;
 	DfxResident *resident[CACHE_MAX_MODELS];
 	int n;
 	uint64_t limit, bytes, reserved;
+	CacheSize size[CACHE_MAX_SIZES]; /* overwritten in turn */
+	unsigned nsize;
 	DfxNeeds needs;
 	void *needs_arg;
 	DfxRingStats *stats;
@@ -125,12 +136,21 @@ dfx_cache_acquire(DfxCache *c, const uint8_t *version, DfxPrecision precision, u
 	return st;
 }
 
+/* An idle model that is closed for the sake of a load goes at once while the limit is overrun. */
 void
 dfx_cache_release(DfxCache *c, DfxResident *resident)
 {
+	DfxResident *gone = NULL;
+
 	pthread_mutex_lock(&c->lock);
 	resident->refs--;
+	if (resident->refs == 0 && c->bytes > c->limit && dfx_now_ns() < resident->closed_until)
+		for (int i = 0; i < c->n && !gone; i++)
+			if (c->resident[i] == resident)
+				gone = cache_unlink(c, i);
 	pthread_mutex_unlock(&c->lock);
+	if (gone)
+		cache_free(gone);
 }
 
 const DfxModel *
@@ -225,22 +245,56 @@ cache_make_room(DfxCache *c, uint64_t bytes, uint64_t order, DfxResident *gone[]
 	return true;
 }
 
+static uint64_t *
+cache_size(DfxCache *c, const uint8_t *version, DfxPrecision precision)
+{
+	for (unsigned i = 0; i < c->nsize && i < CACHE_MAX_SIZES; i++)
+		if (c->size[i].precision == precision && memcmp(c->size[i].version, version, DFX_VERSION_LEN) == 0)
+			return &c->size[i].bytes;
+	return NULL;
+}
+
+static void
+cache_learn_size(DfxCache *c, const DfxModel *m)
+{
+	uint64_t *known = cache_size(c, m->version, m->precision);
+	CacheSize *s;
+
+	if (known)
+	{
+		*known = m->bytes;
+		return;
+	}
+	s = &c->size[c->nsize++ % CACHE_MAX_SIZES];
+	memcpy(s->version, m->version, sizeof s->version);
+	s->precision = m->precision;
+	s->bytes = m->bytes;
+}
+
+static DfxStatus
+cache_too_large(const DfxCache *c, uint64_t bytes, DfxErr *err)
+{
+	dfx_fail(err, DFX_ELIMIT, "the model takes %" PRIu64 " MB, more than the limit of %" PRIu64 " MB",
+	         (bytes >> 20) + 1, c->limit >> 20);
+	dfx_hint(err, "Raise dfx.model_memory.");
+	return DFX_ELIMIT;
+}
+
 DfxStatus
-dfx_cache_reserve(DfxCache *c, uint64_t bytes, uint64_t order, DfxErr *err)
+dfx_cache_reserve(DfxCache *c, const uint8_t *version, DfxPrecision precision, uint64_t stream_bytes,
+                  uint64_t order, DfxErr *err)
 {
 	DfxResident *gone[CACHE_MAX_MODELS];
-	int ngone;
-	bool ok;
+	uint64_t bytes = stream_bytes, *known;
+	int ngone = 0;
+	bool ok = false;
 
-	if (bytes > c->limit)
-	{
-		dfx_fail(err, DFX_ELIMIT, "the model takes %" PRIu64 " MB, more than the limit of %" PRIu64 " MB",
-		         bytes >> 20, c->limit >> 20);
-		dfx_hint(err, "Raise dfx.model_memory.");
-		return DFX_ELIMIT;
-	}
 	pthread_mutex_lock(&c->lock);
-	ok = cache_make_room(c, bytes, order, gone, &ngone);
+	known = cache_size(c, version, precision);
+	if (known && *known > bytes)
+		bytes = *known;
+	if (bytes <= c->limit)
+		ok = cache_make_room(c, bytes, order, gone, &ngone);
 	if (ok)
 	{
 		c->reserved = bytes;
@@ -249,6 +303,8 @@ dfx_cache_reserve(DfxCache *c, uint64_t bytes, uint64_t order, DfxErr *err)
 	pthread_mutex_unlock(&c->lock);
 	for (int i = 0; i < ngone; i++)
 		cache_free(gone[i]);
+	if (bytes > c->limit)
+		return cache_too_large(c, bytes, err);
 	if (!ok)
 		return dfx_fail(err, DFX_BUSY, "the models that are loaded are in use");
 	return DFX_OK;
@@ -264,6 +320,12 @@ dfx_cache_unreserve(DfxCache *c)
 	pthread_mutex_unlock(&c->lock);
 }
 
+/*
+ * A plan may be larger than its stream.  If the difference cannot be freed at
+ * once, the limit is overrun by it until the models in the way fall idle:
+ * refusing here would throw away a load that others wait for.  It happens
+ * once for a model, since its size is known from then on.
+ */
 DfxStatus
 dfx_cache_insert(DfxCache *c, DfxModel *model, uint64_t order, DfxErr *err)
 {
@@ -272,46 +334,32 @@ dfx_cache_insert(DfxCache *c, DfxModel *model, uint64_t order, DfxErr *err)
 	int ngone = 0;
 
 	dfx_cache_unreserve(c);
+	pthread_mutex_lock(&c->lock);
+	cache_learn_size(c, model);
 	if (!r)
 		st = dfx_fail(err, DFX_ENOMEM, "out of memory for a model");
 	else if (model->bytes > c->limit)
+		st = cache_too_large(c, model->bytes, err);
+	else if (!cache_make_room(c, model->bytes, order, gone, &ngone) && c->n == CACHE_MAX_MODELS)
+		st = dfx_fail(err, DFX_BUSY, "%d models are loaded and in use", CACHE_MAX_MODELS);
+	else
 	{
-		st = dfx_fail(err, DFX_ELIMIT, "the model takes %zu MB, more than the limit of %" PRIu64 " MB",
-		              model->bytes >> 20, c->limit >> 20);
-		dfx_hint(err, "Raise dfx.model_memory.");
+		r->model = model;
+		r->loaded_ns = r->used_ns = dfx_now_ns();
+		c->resident[c->n++] = r;
+		c->bytes += model->bytes;
+		atomic_fetch_add(&c->stats->model_loads, 1);
+		cache_publish(c);
 	}
+	pthread_mutex_unlock(&c->lock);
+	for (int i = 0; i < ngone; i++)
+		cache_free(gone[i]);
 	if (st != DFX_OK)
 	{
 		free(r);
 		dfx_model_free(model);
-		return st;
 	}
-
-	r->model = model;
-	r->loaded_ns = r->used_ns = dfx_now_ns();
-	pthread_mutex_lock(&c->lock);
-
-	/*
-	 * A plan may be a little larger than its stream.  If the difference
-	 * cannot be freed at once the limit is overrun by it until the next load:
-	 * refusing here would throw the load away that others wait for.
-	 */
-	cache_make_room(c, model->bytes, order, gone, &ngone);
-	if (c->n < CACHE_MAX_MODELS)
-	{
-		c->resident[c->n++] = r;
-		c->bytes += model->bytes;
-		r = NULL;
-	}
-	atomic_fetch_add(&c->stats->model_loads, 1);
-	cache_publish(c);
-	pthread_mutex_unlock(&c->lock);
-	for (int i = 0; i < ngone; i++)
-		cache_free(gone[i]);
-	if (!r)
-		return DFX_OK;
-	cache_free(r);
-	return dfx_fail(err, DFX_BUSY, "%d models are loaded and in use", CACHE_MAX_MODELS);
+	return st;
 }
 
 DfxStatus

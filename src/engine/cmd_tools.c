@@ -67,7 +67,7 @@ dfx_cmd_devices(const DfxOptions *o)
 		DfxOutput out;
 		char precisions[64] = "";
 
-		for (int p = 0; p < DFX_PRECISION_COUNT && r.usable; p++)
+		for (int p = DFX_PRECISION_AUTO + 1; p < DFX_PRECISION_COUNT && r.usable; p++)
 			if (r.info.precision[p])
 			{
 				size_t used = strlen(precisions);

@@ -68,19 +68,11 @@ dfx_read_file(const char *path, uint64_t max, uint8_t **bytes, size_t *len, DfxE
 DfxStatus
 dfx_option_backbone(const DfxOptions *o, const DfxBackbone **b, DfxErr *err)
 {
-	char names[DFX_HINT_LEN] = "";
-
 	*b = dfx_backbone_find(o->backbone);
 	if (*b)
 		return DFX_OK;
-	for (int i = 0; i < dfx_nbackbones; i++)
-	{
-		size_t used = strlen(names);
-
-		snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : "", dfx_backbones[i].name);
-	}
 	dfx_fail(err, DFX_EINVAL, "unknown backbone \"%s\"", o->backbone);
-	dfx_hint(err, "There are: %s", names);
+	dfx_hint(err, "dfx-engine --help names those there are.");
 	return err->code;
 }
 

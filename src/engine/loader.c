@@ -72,7 +72,7 @@ loader_begin(DfxLoader *l, const DfxRequest *req, uint64_t *reply_len, DfxErr *e
 		return loader_reply(req, true, 0, reply_len, err);
 	if (begin.stream_bytes == 0)
 		return dfx_fail(err, DFX_EINVAL, "LOAD_BEGIN announces an empty stream");
-	st = dfx_cache_reserve(l->cache, begin.stream_bytes, begin.order, err);
+	st = dfx_cache_reserve(l->cache, req->version, precision, begin.stream_bytes, begin.order, err);
 	if (st != DFX_OK)
 		return st;
 
@@ -162,6 +162,8 @@ loader_build(DfxLoader *l, DfxModel **model, DfxErr *err)
 	if (st != DFX_OK)
 		return st;
 	st = dfx_model_compile(l->device, &meta, g, l->precision, l->max_batch, model, err);
+	if (st == DFX_OK)
+		memcpy((*model)->version, l->version, sizeof l->version);
 	loader_progress(l);
 	return st;
 }
@@ -180,7 +182,6 @@ loader_end(DfxLoader *l, const DfxRequest *req, uint64_t *reply_len, DfxErr *err
 		st = loader_build(l, &model, err);
 	if (st != DFX_OK)
 		return st;
-	memcpy(model->version, l->version, sizeof model->version);
 	bytes = model->bytes;
 	dfx_version_hex(model->version, hex);
 	st = dfx_cache_insert(l->cache, model, l->begin.order, err);

@@ -14,21 +14,34 @@
 /* Neither side may exceed this, whatever max_pixels says; row buffers and filter tables stay small. */
 #define DFX_MAX_SIDE 1000000u
 
+/*
+ * Where decoded rows go.  A codec calls begin once, when the size is known and
+ * checked; then for every row, top to bottom, row() for the place to write
+ * width x 3 bytes to and commit() when they are there.  So a consumer that
+ * needs each row once never holds a whole image.
+ *
+ * The functions are called between a codec's setjmp and its longjmp: what a
+ * sink allocates belongs to whoever made the sink, and is freed by it.
+ */
+typedef struct DfxRowSink
+{
+	DfxStatus (*begin)(struct DfxRowSink *sink, uint32_t width, uint32_t height, DfxErr *err);
+	uint8_t *(*row)(struct DfxRowSink *sink);
+	void (*commit)(struct DfxRowSink *sink);
+} DfxRowSink;
+
 extern DfxStatus dfx_jpeg_info(const uint8_t *bytes, size_t len, const DfxImageLimits *limits,
                                DfxImageInfo *info, DfxErr *err);
-extern DfxStatus
-dfx_jpeg_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxImage *out, DfxErr *err);
+extern DfxStatus dfx_jpeg_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits,
+                                 DfxRowSink *sink, DfxErr *err);
 
 extern DfxStatus
 dfx_png_info(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxImageInfo *info, DfxErr *err);
 extern DfxStatus
-dfx_png_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxImage *out, DfxErr *err);
+dfx_png_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxRowSink *sink, DfxErr *err);
 
 /* DFX_EIMAGE for an empty image, DFX_ELIMIT for one that is too large. */
 extern DfxStatus
 dfx_codec_check_size(uint32_t width, uint32_t height, const DfxImageLimits *limits, DfxErr *err);
-
-/* Pixels for a size already checked; sets *out.  DFX_ENOMEM. */
-extern DfxStatus dfx_codec_alloc(uint32_t width, uint32_t height, DfxImage *out, DfxErr *err);
 
 #endif /* DFX_IMAGE_CODEC_H */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "image/codec.h"
+#include "image/resize.h"
 
 const char *
 dfx_format_name(DfxFormat format)
@@ -59,20 +60,6 @@ dfx_codec_check_size(uint32_t width, uint32_t height, const DfxImageLimits *limi
 	return DFX_OK;
 }
 
-DfxStatus
-dfx_codec_alloc(uint32_t width, uint32_t height, DfxImage *out, DfxErr *err)
-{
-	uint64_t size = (uint64_t) width * height * 3; /* sides up to DFX_MAX_SIDE cannot overflow it */
-
-	out->width = width;
-	out->height = height;
-	out->pixels = size <= SIZE_MAX ? malloc((size_t) size) : NULL;
-	if (!out->pixels)
-		return dfx_fail(err, DFX_ENOMEM, "out of memory for an image of %" PRIu32 " x %" PRIu32 " pixels",
-		                width, height);
-	return DFX_OK;
-}
-
 /* What every entry point asks first; sets *format. */
 static DfxStatus
 image_admit(const void *bytes, size_t len, const DfxImageLimits *limits, DfxFormat *format, DfxErr *err)
@@ -100,6 +87,74 @@ image_admit(const void *bytes, size_t len, const DfxImageLimits *limits, DfxForm
 	return DFX_OK;
 }
 
+/* --- where rows go ------------------------------------------------------- */
+
+/* Into one block of pixels. */
+typedef struct PixelSink
+{
+	DfxRowSink sink; /* first: the codec's view of this */
+	DfxImage *out;
+	uint32_t next;
+} PixelSink;
+
+static DfxStatus
+pixels_begin(DfxRowSink *sink, uint32_t width, uint32_t height, DfxErr *err)
+{
+	DfxImage *out = ((PixelSink *) sink)->out;
+	uint64_t size = (uint64_t) width * height * 3; /* sides up to DFX_MAX_SIDE cannot overflow it */
+
+	out->width = width;
+	out->height = height;
+	out->pixels = size <= SIZE_MAX ? malloc((size_t) size) : NULL;
+	if (!out->pixels)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for an image of %" PRIu32 " x %" PRIu32 " pixels",
+		                width, height);
+	return DFX_OK;
+}
+
+static uint8_t *
+pixels_row(DfxRowSink *sink)
+{
+	PixelSink *s = (PixelSink *) sink;
+
+	return s->out->pixels + (size_t) s->next * s->out->width * 3;
+}
+
+static void
+pixels_commit(DfxRowSink *sink)
+{
+	((PixelSink *) sink)->next++;
+}
+
+/* Through the resizer, so that the whole image never exists. */
+typedef struct ResizeSink
+{
+	DfxRowSink sink;
+	DfxResizer resizer;
+	uint8_t *dst;
+} ResizeSink;
+
+static DfxStatus
+resize_begin(DfxRowSink *sink, uint32_t width, uint32_t height, DfxErr *err)
+{
+	ResizeSink *s = (ResizeSink *) sink;
+
+	return dfx_resizer_begin(&s->resizer, dfx_resize_best(), width, height, DFX_RESIZE_SIDE, DFX_RESIZE_SIDE,
+	                         s->dst, err);
+}
+
+static uint8_t *
+resize_row(DfxRowSink *sink)
+{
+	return dfx_resizer_row(&((ResizeSink *) sink)->resizer);
+}
+
+static void
+resize_commit(DfxRowSink *sink)
+{
+	dfx_resizer_commit(&((ResizeSink *) sink)->resizer);
+}
+
 /* --- public -------------------------------------------------------------- */
 
 DfxStatus
@@ -116,19 +171,27 @@ dfx_image_info(const void *bytes, size_t len, const DfxImageLimits *limits, DfxI
 	return dfx_png_info(bytes, len, limits, info, err);
 }
 
-DfxStatus
-dfx_image_decode(const void *bytes, size_t len, const DfxImageLimits *limits, DfxImage *out, DfxErr *err)
+static DfxStatus
+image_decode_to(const void *bytes, size_t len, const DfxImageLimits *limits, DfxRowSink *sink, DfxErr *err)
 {
 	DfxFormat format;
 	DfxStatus status = image_admit(bytes, len, limits, &format, err);
 
-	memset(out, 0, sizeof *out);
 	if (status != DFX_OK)
 		return status;
 	if (format == DFX_FORMAT_JPEG)
-		status = dfx_jpeg_decode(bytes, len, limits, out, err);
-	else
-		status = dfx_png_decode(bytes, len, limits, out, err);
+		return dfx_jpeg_decode(bytes, len, limits, sink, err);
+	return dfx_png_decode(bytes, len, limits, sink, err);
+}
+
+DfxStatus
+dfx_image_decode(const void *bytes, size_t len, const DfxImageLimits *limits, DfxImage *out, DfxErr *err)
+{
+	PixelSink pixels = {{pixels_begin, pixels_row, pixels_commit}, out, 0};
+	DfxStatus status;
+
+	memset(out, 0, sizeof *out);
+	status = image_decode_to(bytes, len, limits, &pixels.sink, err);
 	if (status != DFX_OK)
 		dfx_image_free(out);
 	return status;
@@ -141,44 +204,41 @@ dfx_image_free(DfxImage *image)
 	memset(image, 0, sizeof *image);
 }
 
+/* torchvision's CenterCrop: offset round((256 - size) / 2), halves to the even number (Python's round). */
+static void
+image_crop(const uint8_t *resized, uint32_t size, uint8_t *dst)
+{
+	uint32_t margin = DFX_RESIZE_SIDE - size;
+	uint32_t offset = margin / 2;
+
+	if (margin % 2 == 1 && offset % 2 == 1)
+		offset++;
+	for (uint32_t y = 0; y < size; y++)
+		memcpy(dst + (size_t) y * size * 3, resized + ((size_t) (y + offset) * DFX_RESIZE_SIDE + offset) * 3,
+		       (size_t) size * 3);
+}
+
 DfxStatus
 dfx_image_prepare(const void *bytes, size_t len, const DfxImageLimits *limits, uint32_t input_size,
                   uint8_t *dst, DfxErr *err)
 {
-	DfxImage image;
-	uint8_t *resized;
-	uint32_t offset;
+	ResizeSink resize = {.sink = {resize_begin, resize_row, resize_commit}};
+	bool crop = input_size != DFX_RESIZE_SIDE;
 	DfxStatus status;
 
 	if (input_size == 0 || input_size > DFX_RESIZE_SIDE)
 		return dfx_fail(err, DFX_EINVAL, "input size %" PRIu32 " is not within 1 .. %d", input_size,
 		                DFX_RESIZE_SIDE);
-	status = dfx_image_decode(bytes, len, limits, &image, err);
-	if (status != DFX_OK)
-		return status;
-	if (input_size == DFX_RESIZE_SIDE)
+	resize.dst = crop ? malloc((size_t) DFX_RESIZE_SIDE * DFX_RESIZE_SIDE * 3) : dst;
+	if (!resize.dst)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a resized image");
+	status = image_decode_to(bytes, len, limits, &resize.sink, err);
+	dfx_resizer_end(&resize.resizer);
+	if (crop)
 	{
-		status = dfx_image_resize(&image, DFX_RESIZE_SIDE, DFX_RESIZE_SIDE, dst, err);
-		dfx_image_free(&image);
-		return status;
+		if (status == DFX_OK)
+			image_crop(resize.dst, input_size, dst);
+		free(resize.dst);
 	}
-
-	resized = malloc((size_t) DFX_RESIZE_SIDE * DFX_RESIZE_SIDE * 3);
-	if (!resized)
-		status = dfx_fail(err, DFX_ENOMEM, "out of memory for a resized image");
-	else
-		status = dfx_image_resize(&image, DFX_RESIZE_SIDE, DFX_RESIZE_SIDE, resized, err);
-	dfx_image_free(&image);
-	if (status == DFX_OK)
-	{
-		/* torchvision's CenterCrop: round((256 - size) / 2), halves to the even number (Python's round). */
-		offset = (DFX_RESIZE_SIDE - input_size) / 2;
-		if ((DFX_RESIZE_SIDE - input_size) % 2 == 1 && offset % 2 == 1)
-			offset++;
-		for (uint32_t y = 0; y < input_size; y++)
-			memcpy(dst + (size_t) y * input_size * 3,
-			       resized + ((size_t) (y + offset) * DFX_RESIZE_SIDE + offset) * 3, (size_t) input_size * 3);
-	}
-	free(resized);
 	return status;
 }

@@ -10,9 +10,9 @@
  *
  * A libjpeg error longjmps to jpeg_guarded(), the only setjmp.  Everything
  * that must survive the jump lives in the JpegReader of the caller's frame,
- * so no local needs to be volatile and every exit frees the same three things.
+ * so no local needs to be volatile and every exit frees the same things.
  *
- * Memory besides the pixels: for multi-scan files libjpeg keeps the
+ * Memory: a few rows; for multi-scan files libjpeg keeps the
  * coefficients, two bytes a sample, capped by max_memory_to_use.  Markers
  * (APPn, COM) are skipped, never stored.
  */
@@ -37,8 +37,8 @@ typedef struct JpegReader
 	char message[JMSG_LENGTH_MAX]; /* of the libjpeg error that jumped */
 	bool over_scans;
 	const DfxImageLimits *limits;
-	DfxImage *out; /* NULL to read the header only */
-	uint8_t *row;  /* one row of CMYK */
+	DfxRowSink *sink; /* NULL to read the header only */
+	uint8_t *row;     /* one row of CMYK */
 	DfxErr *err;
 } JpegReader;
 
@@ -147,11 +147,10 @@ static DfxStatus
 jpeg_read_rows(JpegReader *r)
 {
 	struct jpeg_decompress_struct *c = &r->cinfo;
-	size_t stride = (size_t) c->output_width * 3;
 
 	while (c->output_scanline < c->output_height)
 	{
-		uint8_t *rgb = r->out->pixels + c->output_scanline * stride;
+		uint8_t *rgb = r->sink->row(r->sink);
 		JSAMPROW row = r->row ? r->row : rgb;
 
 		if (jpeg_read_scanlines(c, &row, 1) != 1)
@@ -159,6 +158,7 @@ jpeg_read_rows(JpegReader *r)
 			                c->output_scanline, c->output_height);
 		if (r->row)
 			jpeg_cmyk_to_rgb(r->row, rgb, c->output_width);
+		r->sink->commit(r->sink);
 	}
 	/* All rows are there; like Pillow, do not insist on what may follow them. */
 	jpeg_finish_decompress(c);
@@ -171,7 +171,7 @@ jpeg_read_image(JpegReader *r)
 	struct jpeg_decompress_struct *c = &r->cinfo;
 	DfxStatus status = jpeg_read_head(r);
 
-	if (status != DFX_OK || !r->out)
+	if (status != DFX_OK || !r->sink)
 		return status;
 
 	/* All else stays at libjpeg's defaults, which are Pillow's: islow DCT, fancy upsampling. */
@@ -179,16 +179,15 @@ jpeg_read_image(JpegReader *r)
 	c->mem->max_memory_to_use = (long) c->image_width * c->image_height * 8 + (32l << 20);
 	if (!jpeg_start_decompress(c))
 		return jpeg_truncated(r, "in one of its scans"); /* only multi-scan files are read in here */
-	status = dfx_codec_alloc(c->output_width, c->output_height, r->out, r->err);
-	if (status != DFX_OK)
-		return status;
-	if (c->num_components == 4)
+	status = r->sink->begin(r->sink, c->output_width, c->output_height, r->err);
+	if (status == DFX_OK && c->num_components == 4)
 	{
 		r->row = malloc((size_t) c->output_width * 4);
 		if (!r->row)
-			return dfx_fail(r->err, DFX_ENOMEM, "out of memory for a row of %u CMYK pixels", c->output_width);
+			status =
+			    dfx_fail(r->err, DFX_ENOMEM, "out of memory for a row of %u CMYK pixels", c->output_width);
 	}
-	return jpeg_read_rows(r);
+	return status == DFX_OK ? jpeg_read_rows(r) : status;
 }
 
 /* --- the guard --------------------------------------------------------------- */
@@ -260,12 +259,12 @@ dfx_jpeg_info(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, Df
 }
 
 DfxStatus
-dfx_jpeg_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxImage *out, DfxErr *err)
+dfx_jpeg_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxRowSink *sink, DfxErr *err)
 {
-	JpegReader r = {.limits = limits, .out = out, .err = err};
+	JpegReader r = {.limits = limits, .sink = sink, .err = err};
 	DfxStatus status = jpeg_guarded(&r, bytes, len);
 
 	jpeg_destroy_decompress(&r.cinfo);
 	free(r.row);
-	return status; /* on failure the caller frees *out */
+	return status;
 }

@@ -11,10 +11,11 @@
  * transparency cannot change pixels (Pillow's convert("RGB") ignores them).
  *
  * As in Pillow: checksums from the first IDAT on are not verified (zlib has
- * its own), what follows the last row is not read, and a palette index beyond
- * PLTE is grey of that level.  Two streams that Pillow takes are refused:
- * image data that ends cleanly before the last row, and IHDR methods that
- * the PNG specification does not define.
+ * its own), nothing behind the compressed stream is read, and a palette index
+ * beyond PLTE is grey of that level.  Damaged files that Pillow takes and this
+ * refuses: image data that ends before the last row (Pillow leaves black) or
+ * is damaged between the last row and the end of the compressed stream, and
+ * IHDR methods that the PNG specification does not define.
  *
  * A libpng error longjmps to png_guarded(), the only setjmp; what must survive
  * it lives in the PngReader of the caller's frame.
@@ -51,7 +52,9 @@ typedef struct PngReader
 	size_t front_len, front_pos;
 	char message[128]; /* of the libpng error that jumped */
 	bool truncated, no_memory;
-	DfxImage *out;
+	const PngHead *head;
+	DfxRowSink *sink;
+	uint8_t *pixels; /* the whole image, if it is interlaced */
 	DfxErr *err;
 } PngReader;
 
@@ -249,8 +252,9 @@ png_put_chunk(uint8_t *p, const char *name, const uint8_t *data, uint32_t len)
 }
 
 static void
-png_compose_front(PngReader *r, const PngHead *head)
+png_compose_front(PngReader *r)
 {
+	const PngHead *head = r->head;
 	uint8_t ihdr[13] = {0};
 	uint8_t *p = r->front + 8;
 
@@ -277,15 +281,13 @@ png_configure(PngReader *r)
 	png_set_option(r->png, PNG_MAXIMUM_INFLATE_WINDOW, PNG_OPTION_ON);
 }
 
-static DfxStatus
-png_read_pixels(PngReader *r, const PngHead *head)
+/* Everything to 8-bit RGB; returns the number of passes. */
+static int
+png_transform(PngReader *r)
 {
-	size_t stride = (size_t) head->width * 3;
+	const PngHead *head = r->head;
 	int passes;
 
-	png_configure(r);
-	png_set_read_fn(r->png, r, png_on_read);
-	png_read_info(r->png, r->info);
 	if (head->bits == 16)
 		png_set_strip_16(r->png); /* the high byte */
 	if (head->colour == PNG_COLOR_TYPE_PALETTE)
@@ -298,13 +300,51 @@ png_read_pixels(PngReader *r, const PngHead *head)
 		png_set_strip_alpha(r->png);
 	passes = png_set_interlace_handling(r->png);
 	png_read_update_info(r->png, r->info);
+	return passes;
+}
+
+/* Rows of an interlaced image are complete only after the last pass. */
+static DfxStatus
+png_read_interlaced(PngReader *r, int passes, size_t stride)
+{
+	uint32_t height = r->head->height;
+
+	r->pixels = malloc(stride * height);
+	if (!r->pixels)
+		return dfx_fail(r->err, DFX_ENOMEM,
+		                "out of memory for an interlaced PNG of %" PRIu32 " x %" PRIu32 " pixels",
+		                r->head->width, height);
+	for (int pass = 0; pass < passes; pass++)
+		for (uint32_t y = 0; y < height; y++)
+			png_read_row(r->png, r->pixels + y * stride, NULL);
+	for (uint32_t y = 0; y < height; y++)
+	{
+		memcpy(r->sink->row(r->sink), r->pixels + y * stride, stride);
+		r->sink->commit(r->sink);
+	}
+	return DFX_OK;
+}
+
+static DfxStatus
+png_read_image_rows(PngReader *r)
+{
+	size_t stride = (size_t) r->head->width * 3;
+	int passes;
+
+	png_configure(r);
+	png_set_read_fn(r->png, r, png_on_read);
+	png_read_info(r->png, r->info);
+	passes = png_transform(r);
 	if (png_get_rowbytes(r->png, r->info) != stride)
 		return dfx_fail(r->err, DFX_EINTERNAL, "PNG rows of %zu bytes where %zu were expected",
 		                png_get_rowbytes(r->png, r->info), stride);
-
-	for (int pass = 0; pass < passes; pass++)
-		for (uint32_t y = 0; y < head->height; y++)
-			png_read_row(r->png, r->out->pixels + y * stride, NULL);
+	if (passes > 1)
+		return png_read_interlaced(r, passes, stride);
+	for (uint32_t y = 0; y < r->head->height; y++)
+	{
+		png_read_row(r->png, r->sink->row(r->sink), NULL);
+		r->sink->commit(r->sink);
+	}
 	return DFX_OK;
 }
 
@@ -313,8 +353,8 @@ png_failure(PngReader *r)
 {
 	if (r->no_memory)
 		return dfx_fail(r->err, DFX_ENOMEM,
-		                "out of memory decoding a PNG of %" PRIu32 " x %" PRIu32 " pixels", r->out->width,
-		                r->out->height);
+		                "out of memory decoding a PNG of %" PRIu32 " x %" PRIu32 " pixels", r->head->width,
+		                r->head->height);
 	if (r->truncated)
 		return dfx_fail(r->err, DFX_EIMAGE,
 		                "PNG is truncated: the file ends at byte %zu, inside its image data", r->len);
@@ -322,11 +362,11 @@ png_failure(PngReader *r)
 }
 
 static DfxStatus
-png_guarded(PngReader *r, const PngHead *head)
+png_guarded(PngReader *r)
 {
 	if (setjmp(png_jmpbuf(r->png)))
 		return png_failure(r);
-	return png_read_pixels(r, head);
+	return png_read_image_rows(r);
 }
 
 DfxStatus
@@ -347,27 +387,28 @@ dfx_png_info(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, Dfx
 }
 
 DfxStatus
-dfx_png_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxImage *out, DfxErr *err)
+dfx_png_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxRowSink *sink, DfxErr *err)
 {
 	PngHead head = {0};
-	PngReader r = {.bytes = bytes, .len = len, .out = out, .err = err};
+	PngReader r = {.bytes = bytes, .len = len, .head = &head, .sink = sink, .err = err};
 	DfxStatus status = png_walk(bytes, len, limits, &head, err);
 
 	if (status == DFX_OK)
-		status = dfx_codec_alloc(head.width, head.height, out, err);
+		status = sink->begin(sink, head.width, head.height, err);
 	if (status != DFX_OK)
 		return status;
 	r.pos = head.idat;
-	png_compose_front(&r, &head);
+	png_compose_front(&r);
 
 	r.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &r, png_on_error, png_on_warning, &r,
 	                                 png_on_malloc, png_on_free);
 	if (r.png)
 		r.info = png_create_info_struct(r.png);
 	if (r.info)
-		status = png_guarded(&r, &head);
+		status = png_guarded(&r);
 	else
 		status = dfx_fail(err, DFX_ENOMEM, "out of memory starting to decode a PNG");
 	png_destroy_read_struct(&r.png, &r.info, NULL);
-	return status; /* on failure the caller frees *out */
+	free(r.pixels);
+	return status;
 }

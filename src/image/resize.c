@@ -7,10 +7,10 @@
  * pass comes first and its result is rounded to 8 bits, and a pass whose size
  * does not change is skipped.
  *
- * What is ours: Pillow keeps the whole image between the passes.  Here rows
- * are filtered along x just before the y pass needs them and wait in a ring of
+ * What is ours: Pillow keeps the whole image before and between the passes.
+ * Here source rows come one by one, are filtered along x and wait in a ring of
  * as many rows as one output can reach, which stays in the cache and bounds
- * the memory for tall images.  The order of passes does not show in the
+ * the memory.  The order in which pixels are computed does not show in the
  * result, so this is the same function.
  *
  * The inner loops are kernels (resize.h): plain ones here, the oracle, and
@@ -32,6 +32,7 @@ axis_free(DfxResizeAxis *a)
 	free(a->count);
 	free(a->weight);
 	free(a->split);
+	memset(a, 0, sizeof *a);
 }
 
 /* Tent of half-width 1. */
@@ -170,140 +171,163 @@ scalar_along_y(const DfxResizeAxis *a, uint32_t i, const uint8_t *const *row, si
 
 const DfxResizeKernels dfx_resize_scalar = {"scalar", scalar_along_x, scalar_along_y};
 
+const DfxResizeKernels *
+dfx_resize_best(void)
+{
+	const DfxResizeKernels *fast = dfx_resize_avx2();
+
+	return fast ? fast : &dfx_resize_scalar;
+}
+
 /* --- the driver ----------------------------------------------------------------------- */
 
-/*
- * Source rows filtered along x, kept in a ring: row y lies in slot y % slots.
- * Rows are made in order, DFX_RESIZE_ROWS at a time, each once.
- */
-typedef struct RowRing
+static uint8_t *
+resizer_slot(const DfxResizer *r, uint32_t row)
 {
-	const DfxResizeKernels *kernels;
-	const DfxImage *src;
-	const DfxResizeAxis *axis; /* along x; NULL when the width stays: rows are the source's own */
-	uint8_t *rows;
-	uint32_t slots;
-	size_t nbytes;   /* of a row made */
-	uint32_t next;   /* first source row not made yet */
-	uint8_t *padded; /* copies of the last source rows, with slack behind them */
-} RowRing;
-
-static const uint8_t *
-ring_row(const RowRing *ring, uint32_t y)
-{
-	if (!ring->axis)
-		return ring->src->pixels + (size_t) y * ring->nbytes;
-	return ring->rows + (size_t) (y % ring->slots) * ring->nbytes;
+	return r->ring + (size_t) (row % r->slots) * r->dst_bytes;
 }
 
-/* Make rows until end is not beyond what is made. */
+/* Write every row of the result whose source rows are made. */
 static void
-ring_advance(RowRing *ring, uint32_t end)
+resizer_emit(DfxResizer *r)
 {
-	size_t stride = (size_t) ring->src->width * 3;
-	size_t total = stride * ring->src->height;
-
-	if (!ring->axis)
-		return;
-	while (ring->next < end)
+	for (; r->written < r->height; r->written++)
 	{
-		const uint8_t *from[DFX_RESIZE_ROWS];
-		uint8_t *to[DFX_RESIZE_ROWS];
+		uint32_t i = r->written;
+		uint8_t *dst = r->dst + (size_t) i * r->dst_bytes;
 
-		for (uint32_t r = 0; r < DFX_RESIZE_ROWS; r++)
+		if (r->y.size == 0)
 		{
-			/* Past the last row the kernel repeats it, into the slot it has. */
-			uint32_t y = ring->next + r < ring->src->height ? ring->next + r : ring->src->height - 1;
-			size_t offset = y * stride;
-
-			from[r] = ring->src->pixels + offset;
-			if (offset + stride + DFX_RESIZE_SLACK > total)
-			{
-				/* Reading on after this row would leave the image: read a copy that has room. */
-				uint8_t *copy = ring->padded + r * (stride + DFX_RESIZE_SLACK);
-
-				memcpy(copy, from[r], stride);
-				from[r] = copy;
-			}
-			to[r] = ring->rows + (size_t) (y % ring->slots) * ring->nbytes;
+			if (i >= r->made)
+				return;
+			memcpy(dst, resizer_slot(r, i), r->dst_bytes);
+			continue;
 		}
-		ring->kernels->along_x(ring->axis, from, to);
-		ring->next += DFX_RESIZE_ROWS;
+		if (r->y.start[i] + r->y.count[i] > r->made)
+			return;
+		for (uint32_t j = 0; j < r->y.count[i]; j++)
+			r->reach[j] = resizer_slot(r, r->y.start[i] + j);
+		r->kernels->along_y(&r->y, i, r->reach, r->dst_bytes, dst);
 	}
 }
 
-/* Both passes, or one of them; y is NULL when the height stays. */
-static DfxStatus
-resize_run(RowRing *ring, const DfxResizeAxis *y, uint8_t *dst, DfxErr *err)
+/* The batch is full, or the image ends with it: filter it along x. */
+static void
+resizer_run_batch(DfxResizer *r)
 {
-	uint32_t reach = y ? y->taps : 1;
-	size_t stride = (size_t) ring->src->width * 3;
-	const uint8_t **row = malloc(reach * sizeof *row);
-	DfxStatus status = DFX_OK;
+	const uint8_t *from[DFX_RESIZE_ROWS];
+	uint8_t *to[DFX_RESIZE_ROWS];
 
-	/* One output reaches at most taps rows back, and the ring runs at most a batch of rows ahead. */
-	ring->slots = reach + DFX_RESIZE_ROWS;
-	if (ring->axis)
+	for (uint32_t k = 0; k < DFX_RESIZE_ROWS; k++)
 	{
-		ring->rows = malloc(ring->slots * ring->nbytes);
-		ring->padded = calloc(DFX_RESIZE_ROWS, stride + DFX_RESIZE_SLACK);
+		/* The last batch may be short: its last row is done again, to the same place. */
+		uint32_t row = k < r->nbatch ? k : r->nbatch - 1;
+
+		from[k] = r->batch[row];
+		to[k] = resizer_slot(r, r->made + row);
 	}
-	if (!row || (ring->axis && (!ring->rows || !ring->padded)))
-		status =
-		    dfx_fail(err, DFX_ENOMEM, "out of memory for %" PRIu32 " rows of a resized image", ring->slots);
-	else if (y)
-	{
-		ring->next = y->start[0]; /* rows before it are never used */
-		for (uint32_t i = 0; i < y->size; i++)
-		{
-			ring_advance(ring, y->start[i] + y->count[i]);
-			for (uint32_t j = 0; j < y->count[i]; j++)
-				row[j] = ring_row(ring, y->start[i] + j);
-			ring->kernels->along_y(y, i, row, ring->nbytes, dst + i * ring->nbytes);
-		}
-	}
+	if (r->x.size > 0)
+		r->kernels->along_x(&r->x, from, to);
 	else
-		for (uint32_t i = 0; i < ring->src->height; i++)
-		{
-			ring_advance(ring, i + 1);
-			memcpy(dst + i * ring->nbytes, ring_row(ring, i), ring->nbytes);
-		}
-	free(row);
-	free(ring->rows);
-	free(ring->padded);
-	return status;
+		for (uint32_t k = 0; k < r->nbatch; k++)
+			memcpy(to[k], from[k], r->dst_bytes);
+	r->made += r->nbatch;
+	r->nbatch = 0;
+	resizer_emit(r);
+}
+
+DfxStatus
+dfx_resizer_begin(DfxResizer *r, const DfxResizeKernels *kernels, uint32_t src_width, uint32_t src_height,
+                  uint32_t width, uint32_t height, uint8_t *dst, DfxErr *err)
+{
+	DfxStatus status = DFX_OK;
+	uint32_t reach;
+
+	*r = (DfxResizer){.kernels = kernels, .src_height = src_height, .height = height, .dst = dst};
+	if (width == 0 || height == 0 || src_width == 0 || src_height == 0)
+		return dfx_fail(err, DFX_EINVAL, "cannot resize %" PRIu32 " x %" PRIu32 " to %" PRIu32 " x %" PRIu32,
+		                src_width, src_height, width, height);
+	r->src_bytes = (size_t) src_width * 3;
+	r->dst_bytes = (size_t) width * 3;
+	if (width != src_width)
+		status = axis_init(&r->x, src_width, width, err);
+	if (status == DFX_OK && height != src_height)
+		status = axis_init(&r->y, src_height, height, err);
+	if (status != DFX_OK)
+		return status;
+
+	/*
+	 * Before a batch is made, all outputs within the rows made were written;
+	 * the next one reaches back less than its taps, the batch adds its rows.
+	 */
+	reach = r->y.size > 0 ? r->y.taps : 1;
+	r->slots = reach + DFX_RESIZE_ROWS;
+	r->staged = calloc(DFX_RESIZE_ROWS, r->src_bytes + DFX_RESIZE_SLACK);
+	r->ring = malloc(r->slots * r->dst_bytes);
+	r->reach = malloc(reach * sizeof *r->reach);
+	if (!r->staged || !r->ring || !r->reach)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for %" PRIu32 " rows of %" PRIu32 " pixels", r->slots,
+		                width);
+	return DFX_OK;
+}
+
+uint8_t *
+dfx_resizer_row(DfxResizer *r)
+{
+	return r->staged + r->nbatch * (r->src_bytes + DFX_RESIZE_SLACK);
+}
+
+void
+dfx_resizer_lend(DfxResizer *r, const uint8_t *row)
+{
+	r->batch[r->nbatch++] = row;
+	if (r->nbatch == DFX_RESIZE_ROWS || r->made + r->nbatch == r->src_height)
+		resizer_run_batch(r);
+}
+
+void
+dfx_resizer_commit(DfxResizer *r)
+{
+	dfx_resizer_lend(r, dfx_resizer_row(r));
+}
+
+void
+dfx_resizer_end(DfxResizer *r)
+{
+	axis_free(&r->x);
+	axis_free(&r->y);
+	free(r->staged);
+	free(r->ring);
+	free(r->reach);
+	memset(r, 0, sizeof *r);
 }
 
 DfxStatus
 dfx_resize_with(const DfxResizeKernels *kernels, const DfxImage *src, uint32_t width, uint32_t height,
                 uint8_t *dst, DfxErr *err)
 {
-	DfxResizeAxis x = {0}, y = {0};
-	RowRing ring = {.kernels = kernels, .src = src, .nbytes = (size_t) width * 3};
-	bool resize_x = width != src->width, resize_y = height != src->height;
-	DfxStatus status = DFX_OK;
+	size_t stride = (size_t) src->width * 3, total = stride * src->height;
+	DfxResizer r;
+	DfxStatus status = dfx_resizer_begin(&r, kernels, src->width, src->height, width, height, dst, err);
 
-	if (width == 0 || height == 0 || src->width == 0 || src->height == 0)
-		return dfx_fail(err, DFX_EINVAL, "cannot resize %" PRIu32 " x %" PRIu32 " to %" PRIu32 " x %" PRIu32,
-		                src->width, src->height, width, height);
-	if (resize_x)
-		status = axis_init(&x, src->width, width, err);
-	if (status == DFX_OK && resize_y)
-		status = axis_init(&y, src->height, height, err);
 	if (status == DFX_OK)
-	{
-		ring.axis = resize_x ? &x : NULL;
-		status = resize_run(&ring, resize_y ? &y : NULL, dst, err);
-	}
-	axis_free(&x);
-	axis_free(&y);
+		for (size_t at = 0; at < total; at += stride)
+		{
+			if (at + stride + DFX_RESIZE_SLACK <= total)
+				dfx_resizer_lend(&r, src->pixels + at);
+			else
+			{
+				/* Reading on after this row would leave the image: give a copy that has room. */
+				memcpy(dfx_resizer_row(&r), src->pixels + at, stride);
+				dfx_resizer_commit(&r);
+			}
+		}
+	dfx_resizer_end(&r);
 	return status;
 }
 
 DfxStatus
 dfx_image_resize(const DfxImage *src, uint32_t width, uint32_t height, uint8_t *dst, DfxErr *err)
 {
-	const DfxResizeKernels *fast = dfx_resize_avx2();
-
-	return dfx_resize_with(fast ? fast : &dfx_resize_scalar, src, width, height, dst, err);
+	return dfx_resize_with(dfx_resize_best(), src, width, height, dst, err);
 }

@@ -47,9 +47,47 @@ typedef struct DfxResizeKernels
 	                uint8_t *dst);
 } DfxResizeKernels;
 
-/* The plain loops, which are Pillow's; and what the CPU allows, NULL if that is nothing more. */
+/* The plain loops, which are Pillow's; what the CPU allows beyond them (NULL: nothing); the better of both.
+ */
 extern const DfxResizeKernels dfx_resize_scalar;
 extern const DfxResizeKernels *dfx_resize_avx2(void);
+extern const DfxResizeKernels *dfx_resize_best(void);
+
+/* A resize in progress: source rows go in one by one, finished rows of the result appear in dst. */
+typedef struct DfxResizer
+{
+	const DfxResizeKernels *kernels;
+	DfxResizeAxis x, y; /* size 0 where that side stays as it is */
+	uint32_t src_height, height;
+	size_t src_bytes, dst_bytes; /* of a row */
+	uint8_t *dst;
+
+	uint8_t *staged; /* room for a batch of source rows, each with slack */
+	const uint8_t *batch[DFX_RESIZE_ROWS];
+	uint32_t nbatch;
+
+	uint8_t *ring; /* rows filtered along x: row i lies in slot i % slots */
+	uint32_t slots;
+	uint32_t made;         /* rows filtered along x so far */
+	uint32_t written;      /* rows of the result so far */
+	const uint8_t **reach; /* the rows under one output of the y axis */
+} DfxResizer;
+
+/* dst: height x width x 3 bytes.  DFX_EINVAL for an empty size, DFX_ENOMEM.  dfx_resizer_end() also after
+ * failure. */
+extern DfxStatus
+dfx_resizer_begin(DfxResizer *r, const DfxResizeKernels *kernels, uint32_t src_width, uint32_t src_height,
+                  uint32_t width, uint32_t height, uint8_t *dst, DfxErr *err);
+
+/* Where to write the next source row; commit when it is written. */
+extern uint8_t *dfx_resizer_row(DfxResizer *r);
+extern void dfx_resizer_commit(DfxResizer *r);
+
+/* Instead of row and commit: a row that stays valid until the end and may be read DFX_RESIZE_SLACK too far.
+ */
+extern void dfx_resizer_lend(DfxResizer *r, const uint8_t *row);
+
+extern void dfx_resizer_end(DfxResizer *r);
 
 /* dfx_image_resize() with kernels of the caller's choice. */
 extern DfxStatus dfx_resize_with(const DfxResizeKernels *kernels, const DfxImage *src, uint32_t width,

@@ -3,9 +3,10 @@
  *	  The scan: which waiting request is taken next, and what is answered at once.
  *
  * A pass collects the slots that wait, sorts them by (priority, order), and
- * admits them in that order until the first that must wait: order is service
- * order, so nothing small overtakes something large for ever.  The only ones
- * passed over are requests for a model that is being closed (cache.h).
+ * admits them in that order until there is no room: order is service order,
+ * so nothing small overtakes something large for ever.  Behind that point only
+ * what costs nothing is answered (pings, headers, cancelled requests, absent
+ * models).  Requests for a model that is being closed (cache.h) are passed over.
  *
  * When a single small image arrives at an idle engine the scan decodes it
  * itself: a hop to another thread would cost more than it could win.
@@ -169,7 +170,7 @@ typedef enum SchedVerdict
 	SCHED_GO,    /* admitted: dispatch it */
 	SCHED_REPLY, /* answer it now */
 	SCHED_SKIP,  /* must wait; others may go first */
-	SCHED_STOP   /* must wait, and everything behind it */
+	SCHED_FULL   /* must wait for room, and so must all behind it that take some */
 } SchedVerdict;
 
 static bool
@@ -180,14 +181,14 @@ sched_wants_model(const DfxTask *task)
 
 /*
  * Decide about a task whose request was read with status st; it is busy
- * afterwards unless it must wait.  The cheap answers come first, for they
- * need no room.
+ * afterwards unless it must wait.  full: somebody before it waits for room.
  */
 static SchedVerdict
-sched_admit(DfxSched *s, DfxTask *task, DfxStatus *st, uint64_t *need, DfxErr *err)
+sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need, DfxErr *err)
 {
 	bool idle = s->busy == 0 && !s->task[s->map->nslots].busy;
-	bool room = s->busy < s->limit && !s->solo && (idle || !task->req.solo);
+	bool apart = !s->solo && !s->solo_waits && (idle || !task->req.solo);
+	bool room = apart && (task->req.op == DFX_RING_IMAGE_INFO || (!full && s->busy < s->limit));
 
 	if (*st == DFX_OK && dfx_ring_canceled(s->map, &task->req))
 		*st = dfx_fail(err, DFX_ECANCELED, "canceled");
@@ -209,7 +210,10 @@ sched_admit(DfxSched *s, DfxTask *task, DfxStatus *st, uint64_t *need, DfxErr *e
 			dfx_cache_release(s->cache, task->resident);
 		task->resident = NULL;
 		s->blocked = true;
-		return *st == DFX_BUSY ? SCHED_SKIP : SCHED_STOP;
+		if (*st == DFX_BUSY)
+			return SCHED_SKIP;
+		s->solo_waits |= task->req.solo;
+		return SCHED_FULL;
 	}
 	task->busy = task->counted = true;
 	s->busy++;
@@ -287,7 +291,7 @@ sched_collect(const DfxSched *s, SchedSlot *found)
 
 /* Take up slot i if it still waits.  *took: something was answered or started. */
 static SchedVerdict
-sched_slot(DfxSched *s, uint32_t i, bool alone, bool *took)
+sched_slot(DfxSched *s, uint32_t i, bool alone, bool full, bool *took)
 {
 	DfxTask *task = &s->task[i];
 	DfxErr err = {.code = DFX_OK};
@@ -304,7 +308,7 @@ sched_slot(DfxSched *s, uint32_t i, bool alone, bool *took)
 	{
 		st = dfx_ring_read(s->map, i, gen, &task->req, &err);
 		alone = alone && s->busy == 0;
-		verdict = sched_admit(s, task, &st, &need, &err);
+		verdict = sched_admit(s, task, full, &st, &need, &err);
 	}
 	pthread_mutex_unlock(&s->lock);
 
@@ -322,7 +326,7 @@ sched_slot(DfxSched *s, uint32_t i, bool alone, bool *took)
 
 /* Hand the loader's slot to its thread.  It counts as in flight for solo requests, and waits for them. */
 static bool
-sched_loader(DfxSched *s, bool stopped)
+sched_loader(DfxSched *s)
 {
 	DfxTask *task = &s->task[s->map->nslots];
 	DfxErr err = {.code = DFX_OK};
@@ -334,7 +338,7 @@ sched_loader(DfxSched *s, bool stopped)
 		return false;
 	pthread_mutex_lock(&s->lock);
 	gen = dfx_ring_pending(s->map, s->map->nslots);
-	if (gen != 0 && !task->busy && !s->solo && !stopped)
+	if (gen != 0 && !task->busy && !s->solo && !s->solo_waits)
 	{
 		st = dfx_ring_read(s->map, s->map->nslots, gen, &task->req, &err);
 		task->busy = took = true;
@@ -357,20 +361,16 @@ static bool
 sched_pass(DfxSched *s)
 {
 	SchedSlot found[DFX_MAX_SLOTS];
-	bool took = false, solo_waits = false;
+	bool took = false, full = false;
 	uint32_t n = sched_collect(s, found);
 
 	pthread_mutex_lock(&s->lock);
 	s->blocked = false;
 	pthread_mutex_unlock(&s->lock);
-	s->answered = false;
+	s->answered = s->solo_waits = false;
 	for (uint32_t i = 0; i < n; i++)
-		if (sched_slot(s, found[i].slot, n == 1, &took) == SCHED_STOP)
-		{
-			solo_waits = s->task[found[i].slot].req.solo;
-			break;
-		}
-	took |= sched_loader(s, solo_waits);
+		full |= sched_slot(s, found[i].slot, n == 1, full, &took) == SCHED_FULL;
+	took |= sched_loader(s);
 	if (s->answered)
 		dfx_control_done();
 	return took;

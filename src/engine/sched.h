@@ -89,7 +89,8 @@ typedef struct DfxSched
 	uint8_t **pool_free;    /* ... of which these are free */
 	int pool_nfree;
 	DfxBatchRoom room; /* the batch thread's own */
-	bool answered;     /* the scan's own: this pass has answered something */
+	bool answered;     /* the scan's own: this pass has answered something ... */
+	bool solo_waits;   /* ... and met a solo request that waits for everything else to end */
 } DfxSched;
 
 typedef struct DfxSchedOpts

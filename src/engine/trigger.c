@@ -16,9 +16,11 @@
 static void
 trigger_segv(void)
 {
-	/* As a wild pointer would: sanitizers must not turn it into an exit. */
+	/* Sanitizers must not turn it into an exit. */
+	volatile int *volatile nowhere = (volatile int *) 64;
+
 	signal(SIGSEGV, SIG_DFL);
-	raise(SIGSEGV);
+	*nowhere = 1;
 }
 
 static void

@@ -47,10 +47,11 @@ export_describe(const DfxModelRef *model, size_t *n)
 static void
 export_header(const DfxModelRef *model, const DfxModelMeta *meta, DfxSink *sink)
 {
-	static const char *const keys[] = {"format", "kind", "backbone", "head_stride", "input_size", "classes"};
+	/* In byte order, as dfx-engine writes them: the same model is the same file. */
+	static const char *const keys[] = {"backbone", "classes", "format", "head_stride", "input_size", "kind"};
 	char		stride[16],
 				size[16];
-	const char *const values[] = {"dfx1", meta->kind, meta->backbone, stride, size, meta->classes};
+	const char *const values[] = {meta->backbone, meta->classes, "dfx1", stride, size, meta->kind};
 	size_t		ntensor,
 				len;
 	DfxTensor  *tensor = export_describe(model, &ntensor);

@@ -69,8 +69,10 @@ conv_shape(const CpuBuild *b, const DfxOp *op)
 }
 
 /*
- * Winograd does 3x3 convolutions with 2.25 to 4 times fewer multiplications,
- * at an error of about 1e-5 of the output's magnitude.
+ * Winograd does 3x3 convolutions with 4 times fewer multiplications (tiles of
+ * 4x4; 2.25 times with tiles of 2x2, which the library prefers for one image
+ * although they were slower in all shapes measured but one), at an error of
+ * about 1e-5 of the output's magnitude.
  */
 static bool
 conv_wants_winograd(const ConvShape *c, const CpuView *out)
@@ -170,22 +172,12 @@ conv_attr(dnnl_primitive_attr_t *attr, const DfxOp *op, const ConvShape *c, Dnnl
 	return st;
 }
 
-static const char *
-conv_impl_name(const_dnnl_primitive_desc_t pd)
-{
-	const char *name = NULL;
-
-	if (dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, (void *) &name) != dnnl_success || !name)
-		return "ref: unnamed";
-	return name;
-}
-
 /* The bucket's primitive; dnnl_unimplemented when the library has none but its reference. */
 static dnnl_status_t
 conv_create_one(CpuBuild *b, const DfxOp *op, const ConvShape *c, const ConvMds *m, DnnlConstMd weights,
                 dnnl_alg_kind_t alg, CpuPrim *prim, char impl[48])
 {
-	const DnnlConv conv = {alg, c->stride, c->pad, c->pad};
+	const DnnlConv conv = {alg, c->stride, c->pad, alg == dnnl_convolution_winograd ? "wino_4x3" : NULL};
 	dnnl_primitive_attr_t attr;
 	dnnl_primitive_desc_t pd = NULL;
 	dnnl_status_t st = conv_attr(&attr, op, c, m->channel);
@@ -196,11 +188,11 @@ conv_create_one(CpuBuild *b, const DfxOp *op, const ConvShape *c, const ConvMds 
 	dnnl_primitive_attr_destroy(attr);
 	if (st != dnnl_success)
 		return st;
-	if (strncmp(conv_impl_name(pd), "ref", 3) == 0)
+	if (strncmp(dfx_pd_impl(pd), "ref", 3) == 0)
 		st = dnnl_unimplemented;
 	else
 	{
-		strncpy(impl, conv_impl_name(pd), 47);
+		strncpy(impl, dfx_pd_impl(pd), 47);
 		impl[47] = '\0';
 		st = dnnl_primitive_create(&prim->prim, pd);
 	}
@@ -218,9 +210,9 @@ conv_pd_of(const CpuPrim *prim)
 }
 
 static void
-conv_destroy_prims(CpuStep *s)
+conv_destroy_prims(CpuStep *s, int from)
 {
-	for (int k = 0; k < CPU_MAX_BUCKET; k++)
+	for (int k = from; k < CPU_MAX_BUCKET; k++)
 	{
 		if (s->prim[k].prim)
 			dnnl_primitive_destroy(s->prim[k].prim);
@@ -229,16 +221,21 @@ conv_destroy_prims(CpuStep *s)
 }
 
 /*
- * Primitives for every bucket.  *done says whether there are any: false, with
- * DFX_OK, when the library has no usable implementation or the buckets differ
- * (*even false then).
+ * Primitives for every bucket, s->nprim of them.  None, with DFX_OK, when the
+ * library has no usable implementation, or when the buckets differ (*even
+ * false then).
+ *
+ * Winograd's weights depend on the batch for the deepest layers.  There the
+ * small buckets borrow the larger one's primitive and compute an image or two
+ * of leftovers beside their own (the arena has room for the largest bucket):
+ * not slower than the direct algorithm, and the same bits.
  */
 static DfxStatus
-conv_create(CpuBuild *b, const DfxOp *op, const ConvShape *c, dnnl_alg_kind_t alg, CpuStep *s, bool *done,
-            bool *even, DfxErr *err)
+conv_create(CpuBuild *b, const DfxOp *op, const ConvShape *c, dnnl_alg_kind_t alg, CpuStep *s, bool *even,
+            DfxErr *err)
 {
-	*done = *even = true;
-	for (int k = 0; k < b->plan->nbucket && *done; k++)
+	*even = true;
+	for (int k = 0; k < b->plan->nbucket; k++)
 	{
 		char impl[48] = "";
 		ConvMds m;
@@ -257,14 +254,17 @@ conv_create(CpuBuild *b, const DfxOp *op, const ConvShape *c, dnnl_alg_kind_t al
 		conv_free_mds(&m);
 		if (dst == dnnl_unimplemented || (dst == dnnl_success && k > 0 && strcmp(impl, s->impl) != 0))
 		{
-			*done = false;
-			*even = k == 0;
-			conv_destroy_prims(s);
+			bool borrow = k > 0 && alg == dnnl_convolution_winograd;
+
+			*even = k == 0 || borrow;
+			s->nprim = borrow ? k : 0;
+			conv_destroy_prims(s, s->nprim);
+			return DFX_OK;
 		}
-		else if (dst != dnnl_success)
+		if (dst != dnnl_success)
 			return cpu_fail_dnnl(dst, c->name, err);
-		else
-			memcpy(s->impl, impl, sizeof impl);
+		memcpy(s->impl, impl, sizeof impl);
+		s->nprim = k + 1;
 	}
 	return DFX_OK;
 }
@@ -341,7 +341,7 @@ conv_share_params(CpuBuild *b, const DfxOp *op, const ConvShape *c, CpuStep *s, 
 static DfxStatus
 conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
-	const CpuPrim *p = &s->prim[run->bucket];
+	const CpuPrim *p = &s->prim[run->bucket < s->nprim ? run->bucket : s->nprim - 1];
 	dnnl_status_t dst;
 
 	if (s->copy_add)
@@ -358,7 +358,7 @@ conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err)
 static void
 conv_note_scratch(CpuBuild *b, const CpuStep *s)
 {
-	for (int k = 0; k < b->plan->nbucket; k++)
+	for (int k = 0; k < s->nprim; k++)
 	{
 		size_t size = dnnl_memory_desc_get_size(
 		    dnnl_primitive_desc_query_md(conv_pd_of(&s->prim[k]), dnnl_query_scratchpad_md, 0));
@@ -372,7 +372,7 @@ DfxStatus
 cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 {
 	ConvShape c = conv_shape(b, op);
-	bool done = false, even = true;
+	bool even = true;
 	DfxStatus st = DFX_OK;
 
 	s->run = conv_run;
@@ -382,14 +382,14 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 		s->add_from = b->view[op->epi_add];
 	}
 	if (conv_wants_winograd(&c, &s->out))
-		st = conv_create(b, op, &c, dnnl_convolution_winograd, s, &done, &even, err);
-	if (st == DFX_OK && !done)
-		st = conv_create(b, op, &c, dnnl_convolution_direct, s, &done, &even, err);
+		st = conv_create(b, op, &c, dnnl_convolution_winograd, s, &even, err);
+	if (st == DFX_OK && s->nprim == 0)
+		st = conv_create(b, op, &c, dnnl_convolution_direct, s, &even, err);
 	if (st != DFX_OK)
 		return st;
-	b->uneven = !done && !even;
-	b->no_conv = !done && even;
-	if (!done)
+	b->uneven = !even;
+	b->no_conv = even && s->nprim == 0;
+	if (s->nprim == 0)
 		return dfx_fail(err, DFX_EUNSUPPORTED,
 		                "%s %s (%d to %d channels, %dx%d) has no optimised implementation in this oneDNN",
 		                dfx_op_info[op->kind].name, c.name, (int) c.ci, (int) c.co, (int) c.kh, (int) c.kw);
@@ -422,8 +422,9 @@ cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 			                    attr);
 		if (st == dnnl_success)
 		{
-			strncpy(s->impl, conv_impl_name(pd), sizeof s->impl - 1);
+			strncpy(s->impl, dfx_pd_impl(pd), sizeof s->impl - 1);
 			st = dnnl_primitive_create(&s->prim[k].prim, pd);
+			s->nprim = k + 1;
 		}
 		if (pd)
 			dnnl_primitive_desc_destroy(pd);
@@ -471,13 +472,11 @@ conv_bind_worker(DfxPlan *p, CpuStep *s, const CpuPrim *prim, char *arena, dnnl_
 DfxStatus
 cpu_prim_bind(DfxPlan *p, CpuStep *s, DfxErr *err)
 {
-	for (int k = 0; k < p->nbucket; k++)
+	for (int k = 0; k < s->nprim; k++)
 	{
 		CpuPrim *prim = &s->prim[k];
 		size_t threads = (size_t) p->dev->threads;
 
-		if (prim->prim == NULL)
-			continue;
 		prim->narg = 3 + s->nshared;
 		prim->arg = cpu_plan_alloc(p, threads * (size_t) prim->narg * sizeof *prim->arg, err);
 		if (prim->arg == NULL)

@@ -35,7 +35,7 @@ device_isa_name(void)
 	for (size_t i = 0; i < sizeof device_isa / sizeof device_isa[0]; i++)
 		if (device_isa[i].isa == isa)
 			return device_isa[i].name;
-	return isa == dnnl_cpu_isa_all ? "generic" : "newer";
+	return isa == 0 ? "generic" : "newer";
 }
 
 /* The values are sets of bits, not an order: avx2_vnni is the larger number. */

@@ -8,25 +8,45 @@
  *						made by dfx_md_new and freed by dfx_md_free.
  *	primitive creation	2.x: an op descriptor, then dnnl_primitive_desc_create;
  *						3.x: one dnnl_*_primitive_desc_create call.
+ *	next implementation	2.x: an iterator that makes descriptors; 3.x: a call that
+ *						moves a descriptor on.  dfx_conv_pd walks either.
  *	post-ops			3.x dropped the scale of eltwise and gave sum a zero
  *						point and a data type.
  */
 #ifndef DFX_CPU_DNNL_COMPAT_H
 #define DFX_CPU_DNNL_COMPAT_H
 
+#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <dnnl.h>
 
 #if DNNL_VERSION_MAJOR < 2 || (DNNL_VERSION_MAJOR == 2 && DNNL_VERSION_MINOR < 6)
 #error "oneDNN 2.6 or later is needed"
 #endif
 
-/* What a convolution is made of; bias NULL: none. */
+/*
+ * What to convolve; bias NULL: none.  prefer: the first implementation whose
+ * name contains this, or the library's own first choice when there is none
+ * (NULL: that in any case).
+ */
 typedef struct DnnlConv
 {
 	dnnl_alg_kind_t alg;
-	const dnnl_dim_t *stride, *pad_l, *pad_r;
+	const dnnl_dim_t *stride, *pad;
+	const char *prefer;
 } DnnlConv;
+
+/* The implementation's name, "ref: unnamed" if it has none. */
+static inline const char *
+dfx_pd_impl(const_dnnl_primitive_desc_t pd)
+{
+	const char *name = NULL;
+
+	if (dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, (void *) &name) != dnnl_success || !name)
+		return "ref: unnamed";
+	return name;
+}
 
 #if DNNL_VERSION_MAJOR >= 3
 
@@ -47,12 +67,29 @@ dfx_md_free(DnnlMd md)
 }
 
 static inline dnnl_status_t
+dfx_conv_first(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, const DnnlConv *c, DnnlConstMd src,
+               DnnlConstMd weights, DnnlConstMd bias, DnnlConstMd dst, const_dnnl_primitive_attr_t attr)
+{
+	return dnnl_convolution_forward_primitive_desc_create(pd, engine, dnnl_forward_inference, c->alg, src,
+	                                                      weights, bias, dst, c->stride, NULL, c->pad, c->pad,
+	                                                      attr);
+}
+
+static inline dnnl_status_t
 dfx_conv_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, const DnnlConv *c, DnnlConstMd src,
             DnnlConstMd weights, DnnlConstMd bias, DnnlConstMd dst, const_dnnl_primitive_attr_t attr)
 {
-	return dnnl_convolution_forward_primitive_desc_create(pd, engine, dnnl_forward_inference, c->alg, src,
-	                                                      weights, bias, dst, c->stride, NULL, c->pad_l,
-	                                                      c->pad_r, attr);
+	dnnl_status_t st = dfx_conv_first(pd, engine, c, src, weights, bias, dst, attr);
+
+	if (st != dnnl_success || c->prefer == NULL)
+		return st;
+	do
+	{
+		if (strstr(dfx_pd_impl(*pd), c->prefer))
+			return dnnl_success;
+	} while (dnnl_primitive_desc_next_impl(*pd) == dnnl_success);
+	dnnl_primitive_desc_destroy(*pd);
+	return dfx_conv_first(pd, engine, c, src, weights, bias, dst, attr);
 }
 
 static inline dnnl_status_t
@@ -108,11 +145,27 @@ dfx_conv_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, const DnnlConv *c, 
             DnnlConstMd weights, DnnlConstMd bias, DnnlConstMd dst, const_dnnl_primitive_attr_t attr)
 {
 	dnnl_convolution_desc_t desc;
+	dnnl_primitive_desc_iterator_t it;
 	dnnl_status_t st;
+	bool found = false;
 
 	st = dnnl_convolution_forward_desc_init(&desc, dnnl_forward_inference, c->alg, src, weights, bias, dst,
-	                                        c->stride, c->pad_l, c->pad_r);
-	if (st != dnnl_success)
+	                                        c->stride, c->pad, c->pad);
+	if (st == dnnl_success && c->prefer)
+	{
+		st = dnnl_primitive_desc_iterator_create(&it, &desc, attr, engine, NULL);
+		if (st != dnnl_success)
+			return st;
+		do
+		{
+			*pd = dnnl_primitive_desc_iterator_fetch(it);
+			found = *pd && strstr(dfx_pd_impl(*pd), c->prefer);
+			if (*pd && !found)
+				dnnl_primitive_desc_destroy(*pd);
+		} while (!found && dnnl_primitive_desc_iterator_next(it) == dnnl_success);
+		dnnl_primitive_desc_iterator_destroy(it);
+	}
+	if (st != dnnl_success || found)
 		return st;
 	return dnnl_primitive_desc_create(pd, &desc, attr, engine, NULL);
 }

@@ -109,6 +109,7 @@ struct CpuStep
 
 	/* Steps that the library runs. */
 	CpuPrim prim[CPU_MAX_BUCKET];
+	int nprim;                 /* buckets from here on use the last one */
 	dnnl_exec_arg_t shared[4]; /* weights, bias, epilogue scale and shift: the same for all workers */
 	int nshared;
 	char impl[48]; /* the library's name for its implementation, "" for our own loops */

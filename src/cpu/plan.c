@@ -16,7 +16,8 @@
 /*
  * Images that go through the network together in one worker.  More do not
  * pay: they leave the caches.  One by one where values are ranges of larger
- * ones (layout.c).
+ * ones (layout.c).  The buckets do not depend on max_batch, so that a result
+ * does not either: the command line and the server give the same bits.
  */
 static const int plan_buckets[CPU_MAX_BUCKET] = {4, 2, 1};
 
@@ -269,7 +270,7 @@ static void
 plan_job(void *arg, int worker)
 {
 	PlanJob *job = arg;
-	int largest = job->opts->max_batch;
+	int largest = plan_buckets[0];
 	bool nhwc = false;
 
 	(void) worker;

@@ -62,14 +62,14 @@ arena_mark(DfxArena *arena, uint32 first, uint32 n, bool taken)
 	{
 		uint32		bit = page % ARENA_WORD_BITS;
 		uint32		count = Min(end - page, ARENA_WORD_BITS - bit);
-		uint64		mask = (count == ARENA_WORD_BITS ? ~UINT64CONST(0) : (UINT64CONST(1) << count) - 1) << bit;
+		uint64		mask = (~UINT64CONST(0) >> (ARENA_WORD_BITS - count)) << bit;
+		uint64	   *word = &arena->map[page / ARENA_WORD_BITS];
 
-		Assert(taken ? (arena->map[page / ARENA_WORD_BITS] & mask) == 0 :
-			   (arena->map[page / ARENA_WORD_BITS] & mask) == mask);
+		Assert((*word & mask) == (taken ? 0 : mask));
 		if (taken)
-			arena->map[page / ARENA_WORD_BITS] |= mask;
+			*word |= mask;
 		else
-			arena->map[page / ARENA_WORD_BITS] &= ~mask;
+			*word &= ~mask;
 		page += count;
 	}
 }

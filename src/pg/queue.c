@@ -140,7 +140,10 @@ queue_claim(uint32 npages, bool nowait, uint64 *offset)
 	}
 }
 
-/* The request words that come from the op and the session's settings; the caller adds where the data is. */
+/*
+ * The request words that come from the op and the session's settings; the
+ * caller adds where the data is.
+ */
 void
 dfx_queue_fill(int slot, DfxRingOp op, const uint8 *version)
 {

@@ -106,7 +106,10 @@ shmem_init_shared(DfxShared *s)
 	pg_atomic_init_u64(&s->epoch, 0);
 }
 
-/* The number that follows key (or starts the file, when key is "") in a file of /proc or /sys; false if none. */
+/*
+ * The number that follows key (or starts the file, when key is "") in a file
+ * of /proc or /sys; false if there is none.
+ */
 static bool
 shmem_read_number(const char *path, const char *key, uint64 *value)
 {

@@ -184,7 +184,10 @@ dfx_slot_leave_line(void)
 	slot_unlock(wakes);
 }
 
-/* Claim the loader's slot; false while a request of the last loader is still in it.  The caller holds the lock. */
+/*
+ * Claim the loader's slot; false while a request of the last loader is still
+ * in it.  The caller holds the lock.
+ */
 bool
 dfx_slot_claim_loader_locked(void)
 {
@@ -266,7 +269,10 @@ dfx_slot_count(uint64 *counter)
 	LWLockRelease(dfx_shared->lock);
 }
 
-/* Wake the owners of answers that are there; free abandoned slots that the engine is through with. */
+/*
+ * Wake the owners of answers that are there; free abandoned slots that the
+ * engine is through with.
+ */
 void
 dfx_slot_deliver(void)
 {

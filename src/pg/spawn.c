@@ -1,8 +1,8 @@
 /*
  * spawn.c
- *	  Starting the engine process.
+ *	  The engine as a process: starting it, and knowing that it has ended.
  *
- * Every rule here stands for a failure that was seen.  The child
+ * Every rule of the start stands for a failure that was seen.  The child
  *
  *	- runs no PostgreSQL signal handler: all signals are blocked over fork(),
  *	  and handlers reset before the mask is emptied (the mask survives exec);
@@ -23,9 +23,11 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
+#include "utils/timestamp.h"
 
 #include "pg/settings.h"
 #include "pg/shmem.h"
@@ -148,15 +150,23 @@ spawn_child(const Spawn *spawn)
 	_exit(127);
 }
 
+/* The ring as an open file description of its own, with its own locks; -1 with errno set. */
+static int
+spawn_open_ring(void)
+{
+	char		path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", dfx_ring_fd);
+	return open(path, O_RDWR | O_CLOEXEC);
+}
+
 /* Descriptors for the child; *mine is the supervisor's end.  False with errno set. */
 static bool
 spawn_open(Spawn *spawn, int *mine)
 {
-	char		ring_path[64];
 	int			pair[2];
 
-	snprintf(ring_path, sizeof(ring_path), "/proc/self/fd/%d", dfx_ring_fd);
-	spawn->ring = spawn_raise_fd(open(ring_path, O_RDWR | O_CLOEXEC));
+	spawn->ring = spawn_raise_fd(spawn_open_ring());
 	if (spawn->ring < 0)
 		return false;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
@@ -178,7 +188,7 @@ spawn_open(Spawn *spawn, int *mine)
 }
 
 pid_t
-dfx_spawn_engine(const DfxSpawnOptions *options, int *control, char *why, Size why_size)
+dfx_engine_spawn(const DfxSpawnOptions *options, int *control, char *why, Size why_size)
 {
 	Spawn		spawn;
 	struct rlimit files;
@@ -220,4 +230,68 @@ dfx_spawn_engine(const DfxSpawnOptions *options, int *control, char *why, Size w
 	else
 		*control = mine;
 	return pid;
+}
+
+static void
+spawn_describe_exit(int status, char *how, Size how_size)
+{
+	if (WIFSIGNALED(status))
+		snprintf(how, how_size, "terminated by signal %d: %s",
+				 WTERMSIG(status), pg_strsignal(WTERMSIG(status)));
+	else
+		snprintf(how, how_size, "exited with code %d", WEXITSTATUS(status));
+}
+
+void
+dfx_engine_reap(pid_t pid, int grace_ms, char *how, Size how_size)
+{
+	TimestampTz kill_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), grace_ms);
+	bool		killed = false;
+	int			status;
+	pid_t		rc;
+
+	while ((rc = waitpid(pid, &status, WNOHANG)) != pid)
+	{
+		if (rc < 0 && errno == ECHILD)
+		{
+			strlcpy(how, "ended unseen", how_size);
+			return;
+		}
+		if (!killed && GetCurrentTimestamp() >= kill_at)
+		{
+			kill(pid, SIGKILL);
+			killed = true;
+		}
+		pg_usleep(2000);
+	}
+	spawn_describe_exit(status, how, how_size);
+}
+
+void
+dfx_engine_reap_orphans(pid_t pid)
+{
+	siginfo_t	info;
+
+	for (;;)
+	{
+		info.si_pid = 0;
+		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+			info.si_pid == 0 || info.si_pid == pid)
+			return;
+		(void) waitpid(info.si_pid, NULL, WNOHANG);
+	}
+}
+
+bool
+dfx_engine_ring_is_free(void)
+{
+	struct flock lock = {.l_type = F_WRLCK,.l_whence = SEEK_SET};
+	int			fd = spawn_open_ring();
+	bool		is_free;
+
+	if (fd < 0)
+		return true;			/* and no engine can be started either, which will say why */
+	is_free = fcntl(fd, F_OFD_SETLK, &lock) == 0;
+	close(fd);					/* and the lock with it */
+	return is_free;
 }

@@ -1,6 +1,6 @@
 /*
  * spawn.h
- *	  Starting the engine process (spawn.c).
+ *	  The engine as a process (spawn.c).
  */
 #ifndef DFX_PG_SPAWN_H
 #define DFX_PG_SPAWN_H
@@ -18,13 +18,36 @@ typedef struct DfxSpawnOptions
 	int			gpu_memory;		/* MB */
 } DfxSpawnOptions;
 
-/* From the settings as they are now.  All bytes are defined, so that two can be compared by memcmp(). */
+/*
+ * From the settings as they are now.  All bytes are defined, so that two can
+ * be compared by memcmp().
+ */
 extern void dfx_spawn_options(DfxSpawnOptions *options);
 
 /*
  * Fork and exec the engine; returns its pid and the supervisor's end of the
  * control socket (close-on-exec, non-blocking), or -1 with the reason in why.
  */
-extern pid_t dfx_spawn_engine(const DfxSpawnOptions *options, int *control, char *why, Size why_size);
+extern pid_t dfx_engine_spawn(const DfxSpawnOptions *options, int *control,
+							  char *why, Size why_size);
+
+/*
+ * Wait until the engine has ended: for grace_ms of its own accord, then by
+ * SIGKILL.  how says how it did.  Nobody writes to the ring after this.
+ */
+extern void dfx_engine_reap(pid_t pid, int grace_ms, char *how, Size how_size);
+
+/*
+ * Reap what the engine, whose pid is left alone, may have started itself: the
+ * supervisor is a subreaper, so that such processes end here and not with a
+ * postmaster that is process 1.
+ */
+extern void dfx_engine_reap_orphans(pid_t pid);
+
+/*
+ * Has the engine of an earlier supervisor ended?  Each holds a lock on the
+ * ring as long as it lives.
+ */
+extern bool dfx_engine_ring_is_free(void);
 
 #endif							/* DFX_PG_SPAWN_H */

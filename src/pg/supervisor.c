@@ -22,11 +22,9 @@
  */
 #include "postgres.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
@@ -99,45 +97,14 @@ sup_pause(void)
 	sup.pause = Min(sup.pause * 2, SUP_PAUSE_MAX_MS);
 }
 
-static void
-sup_describe_exit(int status, char *how)
-{
-	if (WIFSIGNALED(status))
-		snprintf(how, DFX_REASON_LEN, "terminated by signal %d: %s",
-				 WTERMSIG(status), pg_strsignal(WTERMSIG(status)));
-	else
-		snprintf(how, DFX_REASON_LEN, "exited with code %d", WEXITSTATUS(status));
-}
-
 /*
- * Wait for the engine to end, for grace_ms of its own accord, then by force.
- * When this returns nobody writes to the ring any more.
+ * The engine has ended, or is made to after grace_ms.  When this returns
+ * nobody writes to the ring any more.
  */
 static void
 sup_reap(int grace_ms, char *how)
 {
-	TimestampTz kill_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), grace_ms);
-	bool		killed = false;
-	int			status;
-	pid_t		rc;
-
-	while ((rc = waitpid(sup.pid, &status, WNOHANG)) != sup.pid)
-	{
-		if (rc < 0 && errno == ECHILD)
-		{
-			strlcpy(how, "ended unseen", DFX_REASON_LEN);
-			break;
-		}
-		if (!killed && GetCurrentTimestamp() >= kill_at)
-		{
-			kill(sup.pid, SIGKILL);
-			killed = true;
-		}
-		pg_usleep(2000);
-	}
-	if (rc == sup.pid)
-		sup_describe_exit(status, how);
-
+	dfx_engine_reap(sup.pid, grace_ms, how, DFX_REASON_LEN);
 	FreeWaitEventSet(sup.events);
 	sup.events = NULL;
 	close(sup.control);
@@ -202,7 +169,7 @@ sup_start(void)
 	if (!sup_has_failed())
 		sup_set_state(DFX_ENGINE_STARTING);
 
-	sup.pid = dfx_spawn_engine(&sup.options, &sup.control, why, sizeof(why));
+	sup.pid = dfx_engine_spawn(&sup.options, &sup.control, why, sizeof(why));
 	if (sup.pid < 0)
 	{
 		sup.pid = 0;
@@ -326,7 +293,8 @@ sup_listen(void)
 				dfx_clean_text(sup.reason, sizeof(sup.reason), message + 1, n - 1);
 				break;
 			default:
-				elog(LOG, "dfx engine sent a message of unknown kind %d", (unsigned char) message[0]);
+				elog(LOG, "dfx engine sent a message of unknown kind %d",
+					 (unsigned char) message[0]);
 		}
 	}
 	if (done)
@@ -351,7 +319,8 @@ sup_watch(void)
 		sup.progress_at = now;
 		return;
 	}
-	if (!TimestampDifferenceExceeds(sup.progress_at, now, dfx_engine_timeout) || sup.reason[0] != '\0')
+	if (sup.reason[0] != '\0' ||
+		!TimestampDifferenceExceeds(sup.progress_at, now, dfx_engine_timeout))
 		return;
 	snprintf(sup.reason, sizeof(sup.reason), "made no progress for %d ms", dfx_engine_timeout);
 	kill(sup.pid, SIGKILL);
@@ -363,10 +332,13 @@ sup_serve(void)
 {
 	static TimestampTz last_tick = 0;
 	WaitEvent	event[3];
-	int			tick = dfx_engine_timeout == 0 ? SUP_TICK_MS : Max(1, Min(SUP_TICK_MS, dfx_engine_timeout / 4));
-	int			n = WaitEventSetWait(sup.events, tick, event, lengthof(event),
-									 dfx_wait_event(DFX_WAIT_SUPERVISOR));
+	int			tick = SUP_TICK_MS;
+	int			n;
 
+	if (dfx_engine_timeout != 0)
+		tick = Max(1, Min(tick, dfx_engine_timeout / 4));
+	n = WaitEventSetWait(sup.events, tick, event, lengthof(event),
+						 dfx_wait_event(DFX_WAIT_SUPERVISOR));
 	for (int i = 0; i < n; i++)
 	{
 		if (event[i].events & WL_LATCH_SET)
@@ -444,50 +416,6 @@ sup_reload(void)
 	sup_load_options();
 }
 
-/* The engine's own children, should it have left any, are ours by now. */
-static void
-sup_reap_orphans(void)
-{
-	siginfo_t	info;
-
-	for (;;)
-	{
-		info.si_pid = 0;
-		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
-			info.si_pid == 0 || info.si_pid == sup.pid)
-			return;
-		(void) waitpid(info.si_pid, NULL, WNOHANG);
-	}
-}
-
-/*
- * Wait until no engine of an earlier supervisor is left: each holds a lock on
- * the ring as long as it lives.
- */
-static void
-sup_wait_for_ring(void)
-{
-	struct flock lock = {.l_type = F_WRLCK,.l_whence = SEEK_SET};
-	char		path[64];
-	int			fd;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", dfx_ring_fd);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-	{
-		elog(LOG, "could not open the ring: %m");
-		return;					/* starting the engine will fail for the same reason */
-	}
-	while (fcntl(fd, F_OFD_SETLK, &lock) != 0 && !ShutdownRequestPending)
-	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,
-						 dfx_wait_event(DFX_WAIT_SUPERVISOR));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-	close(fd);					/* and the lock with it */
-}
-
 /*
  * However the supervisor ends, its engine ends first: a postmaster that is
  * process 1 would inherit it, and take its death for a backend's crash.
@@ -531,9 +459,17 @@ dfx_supervisor_main(Datum arg)
 		sup_without_ring();
 		proc_exit(1);
 	}
-	(void) prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	(void) prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);	/* for dfx_engine_reap_orphans() */
 	sup.control = -1;
-	sup_wait_for_ring();
+	while (!dfx_engine_ring_is_free() && !ShutdownRequestPending)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,
+						 dfx_wait_event(DFX_WAIT_SUPERVISOR));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (ShutdownRequestPending)
+		proc_exit(1);
 	before_shmem_exit(sup_exit, 0);
 	dfx_slot_sweep(&sweep);
 	sup_load_options();
@@ -547,7 +483,7 @@ dfx_supervisor_main(Datum arg)
 			sup_idle();
 		else
 			sup_serve();
-		sup_reap_orphans();
+		dfx_engine_reap_orphans(sup.pid);
 	}
 	proc_exit(1);
 }

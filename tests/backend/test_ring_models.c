@@ -310,5 +310,11 @@ main(void)
 	       strstr(client_slot(&c, CLIENT_LOADER)->hint, "dfx.model_memory"),
 	   "a model larger than the limit: DFX_ELIMIT, and what to raise");
 	client_stop(&c);
+	free(a.bytes);
+	free(b.bytes);
+	free(partial.bytes);
+	free(m.bytes);
+	for (int i = 0; i < IMAGES; i++)
+		free(image[i]);
 	return done_testing();
 }

@@ -126,23 +126,41 @@ shmem_read_number(const char *path, const char *key, uint64 *value)
 	return found;
 }
 
+/* The same, as a number of bytes to be added up: 0 if there is none. */
+static uint64
+shmem_bytes(const char *path, const char *key, uint64 unit)
+{
+	uint64		value;
+
+	return shmem_read_number(path, key, &value) ? value * unit : 0;
+}
+
 /*
  * Bytes that can be allocated without waking the kernel's OOM killer, which
- * fallocate() on a memfd would do rather than fail.  UINT64_MAX if unknown.
+ * fallocate() on a memfd would do rather than fail: of the machine, and of the
+ * container, where cached files do not count as used.  UINT64_MAX if unknown.
  */
 static uint64
 shmem_available(void)
 {
-	uint64		left = PG_UINT64_MAX;
-	uint64		kb,
-				limit,
-				current;
+	static const char meminfo[] = "/proc/meminfo";
+	static const char stat[] = "/sys/fs/cgroup/memory.stat";
+	uint64		left = shmem_bytes(meminfo, "MemAvailable:", 1024);
+	uint64		limit,
+				used,
+				cached;
 
-	if (shmem_read_number("/proc/meminfo", "MemAvailable:", &kb))
-		left = kb * 1024;
+	if (left == 0)
+		left = PG_UINT64_MAX;
+	else
+		left += shmem_bytes(meminfo, "SwapFree:", 1024);
 	if (shmem_read_number("/sys/fs/cgroup/memory.max", "", &limit) &&
-		shmem_read_number("/sys/fs/cgroup/memory.current", "", &current))
-		left = Min(left, limit > current ? limit - current : 0);
+		shmem_read_number("/sys/fs/cgroup/memory.current", "", &used))
+	{
+		cached = shmem_bytes(stat, "inactive_file ", 1) + shmem_bytes(stat, "active_file ", 1);
+		used -= Min(used, cached);
+		left = Min(left, limit - Min(limit, used));
+	}
 	return left;
 }
 

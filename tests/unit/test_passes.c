@@ -97,6 +97,19 @@ chain_after_relu(DfxGraph *g, DfxVal x)
 	return relu(g, bn(g, relu(g, conv(g, x, "c", 5)), "n"));
 }
 
+/* One scale and shift an epilogue has, and it comes last. */
+static DfxVal
+chain_two_norms(DfxGraph *g, DfxVal x)
+{
+	return bn(g, bn(g, relu(g, conv(g, x, "c", 5)), "n"), "m");
+}
+
+static DfxVal
+chain_linear(DfxGraph *g, DfxVal x)
+{
+	return relu(g, bn(g, dfx_linear(g, x, "l", 5), "n"));
+}
+
 static DfxVal
 chain_preactivation(DfxGraph *g, DfxVal x)
 {
@@ -327,6 +340,8 @@ static const struct
     {{"a conv that is an output, bn", chain_conv_is_output}, "input conv affine"},
     {{"bn, padding conv", chain_bn_before}, "input affine conv"},
     {{"conv, relu, bn, relu", chain_after_relu}, "input conv+relu+affine act"},
+    {{"conv, relu, bn, bn", chain_two_norms}, "input conv+relu+affine affine"},
+    {{"linear, bn, relu", chain_linear}, "input linear+affine act"},
     {{"bn, relu, conv", chain_preactivation}, "input affine+relu conv"},
     {{"1x1, bn, average pool", chain_pool}, "input pool conv"},
     {{"1x1, global average", chain_pool_global}, "input pool conv"},

@@ -7,15 +7,15 @@
  * states are stored, in the trusted half; within OWNED and ABANDONED the
  * generation words tell how far the request has come.
  *
- *			dfx_slot_claim               dfx_slot_submit
- *	  FREE ---------------> OWNED, gen 0 ---------------> OWNED, gen g
- *	   ^                        |                          |   |   |
- *	   |     dfx_slot_let_go    |   dfx_slot_let_go, done  |   |   | dfx_slot_let_go,
- *	   +<-----------------------+<-------------------------+   |   | not done
- *	   |                                     dfx_slot_sweep    |   v
- *	   |                                     (see below)  -----+  ABANDONED, gen g
- *	   |        dfx_slot_deliver, done; dfx_slot_sweep             |
- *	   +<----------------------------------------------------------+
+ *          dfx_slot_claim             dfx_slot_submit
+ *    FREE ----------------> OWNED, gen 0 ------------> OWNED, gen g
+ *     ^                        |                        |        |
+ *     |    dfx_slot_let_go     |   dfx_slot_let_go,     |        | dfx_slot_let_go,
+ *     +<-----------------------+   done                 |        | not done
+ *     +<------------------------------------------------+        v
+ *     |                                                    ABANDONED, gen g
+ *     |    dfx_slot_deliver, done                                |
+ *     +<---------------------------------------------------------+
  *
  * OWNED with gen g, by the words in the ring:
  *
@@ -23,8 +23,9 @@
  *	  start_gen == g	RUNNING
  *	  done_gen == g		DONE
  *
- * The sweep stands in for an engine that is dead: QUEUED stays, RUNNING
- * becomes QUEUED (alone) the first time and DONE with DFX_ECRASH the second.
+ * While no engine lives, dfx_slot_sweep stands in for it: QUEUED stays,
+ * RUNNING becomes QUEUED (to run alone) the first time and DONE with DFX_ECRASH
+ * the second, what is ABANDONED becomes done and so FREE.
  *
  * Invariants:
  *

@@ -7,10 +7,10 @@
  * engine process: no sweep happens before waitpid() has returned it, and the
  * supervisor does not end before the engine has.
  *
- *	  DOWN --start--> STARTING --'R'--> READY --death--> DOWN
- *	                     |
- *	                     +-- 'F', or the fifth failure in a row --> FAILED
- *	  FAILED --start, 'R'--> READY		(it stays FAILED while it tries)
+ *    DOWN --start--> STARTING --'R'--> READY --death--> DOWN
+ *                       |
+ *                       +-- 'F', or the fifth failure in a row --> FAILED
+ *    FAILED --start, 'R'--> READY      (it stays FAILED while it tries)
  *
  * Delays.  Starts that fail, and crashes that no single request explains, are
  * followed by a pause that doubles from 50 ms to 5 s and returns to 50 ms

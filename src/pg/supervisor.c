@@ -105,7 +105,8 @@ static void
 sup_reap(int grace_ms, char *how)
 {
 	dfx_engine_reap(sup.pid, grace_ms, how, DFX_REASON_LEN);
-	FreeWaitEventSet(sup.events);
+	if (sup.events != NULL)		/* NULL when making it raised */
+		FreeWaitEventSet(sup.events);
 	sup.events = NULL;
 	close(sup.control);
 	sup.control = -1;

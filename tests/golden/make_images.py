@@ -13,16 +13,17 @@ import hashlib
 import io
 import pathlib
 import struct
+import sys
 import warnings
 import zlib
 
 import numpy as np
 from PIL import Image
 
-import tiny_jpeg
+sys.dont_write_bytecode = True
+import tiny_jpeg  # noqa: E402
 
 OUT = pathlib.Path(__file__).parent / "images"
-RNG = np.random.RandomState(20240607)
 warnings.simplefilter("ignore", UserWarning)  # palette with transparency: exactly what is tested
 
 
@@ -239,6 +240,8 @@ def main():
     make_jpegs(files)
     make_pngs(files)
     OUT.mkdir(exist_ok=True)
+    for stale in OUT.iterdir():
+        stale.unlink()
     lines = []
     for name, data in sorted(files.items()):
         rgb = expected_rgb(data)

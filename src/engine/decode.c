@@ -53,8 +53,9 @@ decode_image(DfxSched *s, DfxTask *task, DfxErr *err)
 	return st;
 }
 
-void
-dfx_decode_task(DfxSched *s, DfxTask *task)
+/* Decode an admitted task and hand it on, or answer it. */
+static void
+decode_task(DfxSched *s, DfxTask *task)
 {
 	uint64_t t0 = dfx_now_ns();
 	DfxErr err = {.code = DFX_OK};
@@ -97,7 +98,7 @@ dfx_decode_thread(void *sched)
 		while ((task = dfx_task_pop(&s->decode)) == NULL)
 			pthread_cond_wait(&s->decode_cv, &s->lock);
 		pthread_mutex_unlock(&s->lock);
-		dfx_decode_task(s, task);
+		decode_task(s, task);
 	}
 	return NULL;
 }

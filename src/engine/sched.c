@@ -7,9 +7,6 @@
  * so nothing small overtakes something large for ever.  Behind that point only
  * what costs nothing is answered (pings, headers, cancelled requests, absent
  * models).  Requests for a model that is being closed (cache.h) are passed over.
- *
- * When a single small image arrives at an idle engine the scan decodes it
- * itself: a hop to another thread would cost more than it could win.
  */
 #include "engine/sched.h"
 
@@ -19,10 +16,6 @@
 #include <string.h>
 
 #include "engine/control.h"
-
-/* Decoded by the scan itself: about as long as a few thread switches, at most some milliseconds. */
-#define SCHED_INLINE_BYTES  (64u << 10)
-#define SCHED_INLINE_PIXELS 300000u
 
 /* --- task lists ---------------------------------------------------------- */
 
@@ -223,27 +216,12 @@ sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need
 	return SCHED_GO;
 }
 
-/* Whether the image is so small that this thread should decode it. */
-static bool
-sched_is_small(DfxSched *s, const DfxTask *task)
-{
-	DfxImageInfo info;
-
-	if (task->req.in_len > SCHED_INLINE_BYTES)
-		return false;
-	dfx_ring_start(s->map, &task->req); /* its bytes are read from here on */
-	return dfx_image_info(task->req.in, task->req.in_len, &task->req.limits, &info, NULL) == DFX_OK &&
-	       (uint64_t) info.width * info.height <= SCHED_INLINE_PIXELS;
-}
-
-/* Send an admitted image on its way.  alone: nothing else waits or runs. */
+/* Send an admitted image on its way. */
 static void
-sched_dispatch(DfxSched *s, DfxTask *task, bool alone)
+sched_dispatch(DfxSched *s, DfxTask *task)
 {
 	if (task->req.op == DFX_RING_IMAGE_INFO)
 		sched_info(s, task);
-	else if (alone && sched_is_small(s, task))
-		dfx_decode_task(s, task);
 	else
 	{
 		pthread_mutex_lock(&s->lock);
@@ -291,7 +269,7 @@ sched_collect(const DfxSched *s, SchedSlot *found)
 
 /* Take up slot i if it still waits.  *took: something was answered or started. */
 static SchedVerdict
-sched_slot(DfxSched *s, uint32_t i, bool alone, bool full, bool *took)
+sched_slot(DfxSched *s, uint32_t i, bool full, bool *took)
 {
 	DfxTask *task = &s->task[i];
 	DfxErr err = {.code = DFX_OK};
@@ -307,7 +285,6 @@ sched_slot(DfxSched *s, uint32_t i, bool alone, bool full, bool *took)
 	else if (gen != 0)
 	{
 		st = dfx_ring_read(s->map, i, gen, &task->req, &err);
-		alone = alone && s->busy == 0;
 		verdict = sched_admit(s, task, full, &st, &need, &err);
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -319,7 +296,7 @@ sched_slot(DfxSched *s, uint32_t i, bool alone, bool full, bool *took)
 		s->answered = true;
 	}
 	else if (verdict == SCHED_GO)
-		sched_dispatch(s, task, alone);
+		sched_dispatch(s, task);
 	*took |= verdict == SCHED_REPLY || verdict == SCHED_GO;
 	return verdict;
 }
@@ -369,7 +346,7 @@ sched_pass(DfxSched *s)
 	pthread_mutex_unlock(&s->lock);
 	s->answered = s->solo_waits = false;
 	for (uint32_t i = 0; i < n; i++)
-		full |= sched_slot(s, found[i].slot, n == 1, full, &took) == SCHED_FULL;
+		full |= sched_slot(s, found[i].slot, full, &took) == SCHED_FULL;
 	took |= sched_loader(s);
 	if (s->answered)
 		dfx_control_done();

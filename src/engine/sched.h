@@ -118,8 +118,6 @@ extern DfxTask *dfx_task_pop(DfxTaskList *list);
 extern void dfx_task_finish(DfxSched *s, DfxTask *task, DfxStatus status, const DfxErr *err, uint32_t batch,
                             uint64_t reply_len);
 
-/* Decode an admitted task and hand it on, or answer it.  Also called by the scan itself when all is idle. */
-extern void dfx_decode_task(DfxSched *s, DfxTask *task);
 extern void *dfx_decode_thread(void *sched);
 extern void *dfx_batch_thread(void *sched);
 

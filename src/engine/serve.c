@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -91,6 +92,17 @@ serve_reset_stats(DfxRing *ring)
 	atomic_store(&ring->stats.started, (uint64_t) now.tv_sec * 1000000000u + (uint64_t) now.tv_nsec);
 }
 
+/* The cores this process may use: a container's share, not the machine's. */
+static int
+serve_cores(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof set, &set) != 0)
+		return 1;
+	return CPU_COUNT(&set);
+}
+
 /* The bytes that models may take on this device. */
 static uint64_t
 serve_model_limit(const DfxServeOpts *opts, const DfxDevice *device)
@@ -123,7 +135,7 @@ serve_begin(const DfxServeOpts *opts, DfxRingMap *map, DfxDevice *device, DfxSch
 	if (st == DFX_OK)
 	{
 		snprintf(map->ring->device, sizeof map->ring->device, "%s", device->info.name);
-		so.threads = opts->threads > 0 ? opts->threads : (int) sysconf(_SC_NPROCESSORS_ONLN);
+		so.threads = opts->threads > 0 ? opts->threads : serve_cores();
 		so.batch_wait_ns = (uint64_t) opts->batch_wait_ms * 1000000u;
 		so.cache = dfx_cache_new(serve_model_limit(opts, device), dfx_ring_needs, map, &map->ring->stats);
 		st = so.cache ? dfx_sched_start(sched, &so, err)

@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# test_cli.sh - does the command line of dfx-engine keep its promises: keys, exit statuses, errors as lines?
+#	TAP; run in the repository's root.  DFX_CLI names another program.
+set -uo pipefail
+
+engine=${DFX_CLI:-build/dfx-engine}
+images=tests/golden/images
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+count=0
+failed=0
+
+# ok WHAT COMMAND...: passes when the command succeeds
+ok() {
+	local what=$1
+	shift
+	count=$((count + 1))
+	if "$@" >/dev/null; then
+		echo "ok $count - $what"
+	else
+		echo "not ok $count - $what"
+		failed=1
+	fi
+}
+
+# run COMMAND...: its output in $work/out and $work/err, its status in $status
+run() {
+	"$engine" "$@" >"$work/out" 2>"$work/err"
+	status=$?
+}
+
+out_has() { grep -qF -- "$1" "$work/out"; }
+err_has() { grep -qF -- "$1" "$work/err"; }
+out_lines() { [ "$(wc -l <"$work/out")" = "$1" ]; }
+
+# json EXPRESSION: whether a Perl expression over @d, the objects in $work/out, is true
+json() {
+	perl -MJSON::PP -MList::Util=all,any,max,sum -e '
+		open my $f, "<:raw", shift or die;
+		my @d = map { decode_json($_) } <$f>;
+		my $true = eval shift;
+		die $@ if $@;
+		exit($true ? 0 : 1)' "$work/out" "$1"
+}
+
+run --help
+ok "--help succeeds" [ $status = 0 ]
+for command in classify logits trinet decode bench init devices serve; do
+	ok "--help names $command" out_has "dfx-engine $command"
+done
+
+run
+ok "no command: status 2" [ $status = 2 ]
+run dance
+ok "an unknown command: status 2" [ $status = 2 ]
+run classify --model
+ok "an option without its value: status 2" [ $status = 2 ]
+run classify --modle x y
+ok "an unknown option: status 2" [ $status = 2 ]
+run bench --backbone resnet18 --out x
+ok "another command's option: status 2" [ $status = 2 ]
+run bench --backbone resnet18 --batch 0
+ok "a number out of range: status 2" [ $status = 2 ]
+run classify --model x
+ok "no image: status 2" [ $status = 2 ]
+
+run devices --json
+ok "devices succeeds" [ $status = 0 ]
+ok "the CPU can be used" json 'any { $_->{backend} eq "cpu" && $_->{usable} } @d'
+ok "what cannot be used has a reason" json 'all { $_->{usable} || $_->{reason} } @d'
+
+run decode $images/photo-444-q75.jpg --out "$work/pixels"
+ok "decode succeeds" [ $status = 0 ]
+ok "256 x 256 x 3 bytes" [ "$(stat -c %s "$work/pixels")" = 196608 ]
+run decode --json "$0" --out "$work/none"
+ok "decode of no image fails" [ $status = 1 ]
+ok "and says so" json '$d[0]{sqlstate} eq "22P03" && $d[0]{image} && $d[0]{error}'
+
+run init --backbone resnet18 --random-weights 5 --head-stride 2 --out "$work/m.safetensors"
+ok "init succeeds" [ $status = 0 ]
+ok "init says the version" json '$d[0]{version} =~ /^[0-9a-f]{64}$/'
+version=$(sed 's/.*"version": "\([0-9a-f]*\)".*/\1/' "$work/out")
+
+odd="$work/a \"quoted\" 	name.jpg"
+cp $images/photo-444-q75.jpg "$odd"
+run classify --model "$work/m.safetensors" --device cpu --json $images/jpeg-255x257.jpg "$0" "$odd" /nonexistent
+ok "classify with bad images among good ones: status 1" [ $status = 1 ]
+ok "a line for each" json '@d == 4'
+ok "the good ones have every key" json 'all { my $o = $_; all { defined $o->{$_} } qw(image label confidence p_synthetic
+	p_dm p_gan p_real model version) } @d[0, 2]'
+ok "probabilities add up" json 'abs(sum(@{$d[0]}{qw(p_dm p_gan p_real)}) - 1) < 1e-6
+	&& abs(sum(@{$d[0]}{qw(p_dm p_gan)}) - $d[0]{p_synthetic}) < 1e-6'
+ok "confidence is the label's probability" json '$d[0]{confidence} == $d[0]{"p_$d[0]{label}"}
+	&& $d[0]{confidence} == max(@{$d[0]}{qw(p_dm p_gan p_real)})'
+ok "the version is the one that init gave" json "\$d[0]{version} eq '$version'"
+ok "a name with quotes and a tab survives" json '$d[2]{image} =~ m{/a "quoted" \tname\.jpg$}'
+ok "no image: 22P03" json '$d[1]{sqlstate} eq "22P03"'
+ok "no file: 58030" json '$d[3]{sqlstate} eq "58030"'
+
+run classify --model "$work/m.safetensors" --device cpu $images/jpeg-255x257.jpg
+ok "without --json: nine values between tabs" [ "$(awk -F '\t' '{print NF}' "$work/out")" = 9 ]
+run classify --model $images/jpeg-255x257.jpg x
+ok "a model file that is none: status 1" [ $status = 1 ]
+ok "diagnostics go to stderr" [ -s "$work/err" ]
+ok "and not to stdout" out_lines 0
+run classify --model "$work/m.safetensors" --device cuda:63 x
+ok "a device that is not there: status 1" [ $status = 1 ]
+ok "with its SQLSTATE" err_has 58000
+run classify --model "$work/m.safetensors" --device gpu x
+ok "a device that cannot be: 22023" err_has 22023
+run classify --model "$work/m.safetensors" --precision int8 --device cpu $images/jpeg-255x257.jpg
+ok "a precision the CPU lacks: 0A000" err_has 0A000
+
+run trinet --backbone resnet18 --random-weights 5 --head-stride 2 --device cpu --json $images/jpeg-255x257.jpg
+ok "trinet succeeds" [ $status = 0 ]
+ok "3 x D features, 3 logits" json '@{$d[0]{features}} == 3 * 512 && @{$d[0]{logits}} == 3'
+cp "$work/out" "$work/trinet"
+run classify --model "$work/m.safetensors" --device cpu --json $images/jpeg-255x257.jpg
+cat "$work/trinet" >>"$work/out"
+ok "the formula in memory and in a file give one verdict" json 'abs($d[0]{p_real} -
+	exp($d[1]{logits}[2]) / sum(map { exp } @{$d[1]{logits}})) < 1e-6'
+
+run logits --backbone resnet18 --random-weights 5 --device cpu --json $images/jpeg-255x257.jpg
+ok "logits: D features, 1000 logits" json '@{$d[0]{features}} == 512 && @{$d[0]{logits}} == 1000'
+run logits --backbone resnet18 $images/jpeg-255x257.jpg
+ok "logits without weights: status 2" [ $status = 2 ]
+run logits --backbone resnet18 --weights "$work/m.safetensors" $images/jpeg-255x257.jpg
+ok "weights of another network: 22P03" err_has 22P03
+run trinet --backbone resnet17 --random-weights 5 x
+ok "an unknown backbone: 22023" err_has 22023
+
+run bench --backbone resnet18 --branches 1 --batch 2 --device cpu --threads 1 --json
+ok "bench succeeds" [ $status = 0 ]
+ok "bench has every key" json 'all { defined $d[0]{$_} } qw(backbone branches batch device precision threads
+	images_per_second median_ms peak_rss_mb)'
+ok "bench's figures agree" json 'abs($d[0]{images_per_second} * $d[0]{median_ms} / 2000 - 1) < 1e-6'
+
+ok "the installed program has no fault triggers" [ "$(grep -c DFXTEST "$engine")" = 0 ]
+echo "1..$count"
+exit $failed

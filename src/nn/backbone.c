@@ -9,36 +9,35 @@
 
 #include <string.h>
 
-#define BACKBONE_DENSENET(d, growth, stem, ...)                                                              \
-	.family = "densenet", .features = (d), .input_size = 256, .build = dfx_densenet,                         \
-	.config = &(const DfxDensenet)                                                                           \
+/* growth, stem, layers of the four blocks */
+#define DENSENET(...)                                                                                        \
+	dfx_densenet, &(const DfxDensenet)                                                                       \
 	{                                                                                                        \
-		(growth), (stem),                                                                                    \
-		{                                                                                                    \
-			__VA_ARGS__                                                                                      \
-		}                                                                                                    \
+		__VA_ARGS__                                                                                          \
 	}
-#define BACKBONE_RESNET(fam, d, deep, groups, width, ...)                                                    \
-	.family = (fam), .features = (d), .input_size = 256, .build = dfx_resnet, .config = &(const DfxResnet)   \
+/* blocks of the four stages, bottleneck, planes, groups, width */
+#define RESNET(...)                                                                                          \
+	dfx_resnet, &(const DfxResnet)                                                                           \
 	{                                                                                                        \
-		{__VA_ARGS__}, (deep), 64, (groups), (width)                                                         \
+		__VA_ARGS__                                                                                          \
 	}
 
 const DfxBackbone dfx_backbones[] = {
-    {"densenet121", BACKBONE_DENSENET(1024, 32, 64, 6, 12, 24, 16)},
-    {"densenet161", BACKBONE_DENSENET(2208, 48, 96, 6, 12, 36, 24)},
-    {"densenet169", BACKBONE_DENSENET(1664, 32, 64, 6, 12, 32, 32)},
-    {"densenet201", BACKBONE_DENSENET(1920, 32, 64, 6, 12, 48, 32)},
-    {"resnet18", BACKBONE_RESNET("resnet", 512, false, 1, 64, 2, 2, 2, 2)},
-    {"resnet34", BACKBONE_RESNET("resnet", 512, false, 1, 64, 3, 4, 6, 3)},
-    {"resnet50", BACKBONE_RESNET("resnet", 2048, true, 1, 64, 3, 4, 6, 3)},
-    {"resnet101", BACKBONE_RESNET("resnet", 2048, true, 1, 64, 3, 4, 23, 3)},
-    {"resnet152", BACKBONE_RESNET("resnet", 2048, true, 1, 64, 3, 8, 36, 3)},
-    {"resnext101_32x4d", BACKBONE_RESNET("resnext", 2048, true, 32, 4, 3, 4, 23, 3)},
-    {"resnext101_32x8d", BACKBONE_RESNET("resnext", 2048, true, 32, 8, 3, 4, 23, 3)},
+    {"densenet121", "densenet", 1024, 256, DENSENET(32, 64, {6, 12, 24, 16})},
+    {"densenet161", "densenet", 2208, 256, DENSENET(48, 96, {6, 12, 36, 24})},
+    {"densenet169", "densenet", 1664, 256, DENSENET(32, 64, {6, 12, 32, 32})},
+    {"densenet201", "densenet", 1920, 256, DENSENET(32, 64, {6, 12, 48, 32})},
+    {"resnet18", "resnet", 512, 256, RESNET({2, 2, 2, 2}, false, 64, 1, 64)},
+    {"resnet34", "resnet", 512, 256, RESNET({3, 4, 6, 3}, false, 64, 1, 64)},
+    {"resnet50", "resnet", 2048, 256, RESNET({3, 4, 6, 3}, true, 64, 1, 64)},
+    {"resnet101", "resnet", 2048, 256, RESNET({3, 4, 23, 3}, true, 64, 1, 64)},
+    {"resnet152", "resnet", 2048, 256, RESNET({3, 8, 36, 3}, true, 64, 1, 64)},
+    {"resnext101_32x4d", "resnext", 2048, 256, RESNET({3, 4, 23, 3}, true, 64, 32, 4)},
+    {"resnext101_32x8d", "resnext", 2048, 256, RESNET({3, 4, 23, 3}, true, 64, 32, 8)},
 };
 const int dfx_nbackbones = sizeof dfx_backbones / sizeof dfx_backbones[0];
 
+/* By its exact name; NULL when there is none. */
 const DfxBackbone *
 dfx_backbone_find(const char *name)
 {
@@ -48,6 +47,7 @@ dfx_backbone_find(const char *name)
 	return NULL;
 }
 
+/* From uint8 pixels to "features" and, when nclass > 0, "logits"; errors are those of dfx_graph_finish. */
 DfxStatus
 dfx_build_backbone(DfxGraph *g, const DfxBackbone *b, int nclass, DfxErr *err)
 {

@@ -19,6 +19,7 @@ densenet_norm_relu(DfxGraph *g, DfxVal x, const char *name)
 	return dfx_act(g, dfx_bn(g, x, name, DFX_BN_EPS), DFX_ACT_RELU);
 }
 
+/* Two bottleneck convolutions, each after its own normalisation: growth new channels. */
 static DfxVal
 densenet_layer(DfxGraph *g, DfxVal x, int growth)
 {
@@ -28,6 +29,7 @@ densenet_layer(DfxGraph *g, DfxVal x, int growth)
 	return dfx_conv(g, x, "conv2", growth, DFX_CONV2D(3, 1, 1), false);
 }
 
+/* depth layers; the result is the concat of the input and all that they add. */
 static DfxVal
 densenet_block(DfxGraph *g, DfxVal x, int depth, int growth)
 {
@@ -51,6 +53,7 @@ densenet_block(DfxGraph *g, DfxVal x, int depth, int growth)
 	return x;
 }
 
+/* Half the channels, half the height and width. */
 static DfxVal
 densenet_transition(DfxGraph *g, DfxVal x)
 {
@@ -59,6 +62,7 @@ densenet_transition(DfxGraph *g, DfxVal x)
 	return dfx_pool(g, x, (DfxPool){.k = 2, .s = 2, .avg = true});
 }
 
+/* x: 3 x H x W.  b->config is a DfxDensenet; the classifier is torchvision's "classifier". */
 DfxVal
 dfx_densenet(DfxGraph *g, const DfxBackbone *b, DfxVal x, int nclass, DfxVal *features)
 {

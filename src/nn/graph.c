@@ -18,6 +18,7 @@
 #define GRAPH_BLOCK_MIN 1024
 #define GRAPH_VALUE_MAX (1 << 30) /* elements of a value: leaves headroom for padding in int arithmetic */
 
+/* An empty graph; NULL when memory is out. */
 DfxGraph *
 dfx_graph_new(void)
 {
@@ -35,6 +36,7 @@ dfx_graph_new(void)
 	return g;
 }
 
+/* Frees ops, values, parameters and their data; NULL is allowed. */
 void
 dfx_graph_free(DfxGraph *g)
 {
@@ -180,7 +182,7 @@ dfx_graph_param(DfxGraph *g, const char *name, const char *leaf, DfxRole role, i
 {
 	const char *scope = g->priv->scope;
 	DfxParam *p;
-	double count = 1;
+	double count = 1; /* a double cannot overflow on the way to the check */
 	int len;
 
 	if (g->err.code != DFX_OK ||
@@ -208,6 +210,11 @@ dfx_graph_param(DfxGraph *g, const char *name, const char *leaf, DfxRole role, i
 	return g->nparam++;
 }
 
+/*
+ * Open a scope below the present one; the names of parameters described
+ * inside start with it.  One push may open several levels ("layer1.0").
+ * Returns the mark that dfx_pop takes.  DFX_ELIMIT when names would not fit.
+ */
 int
 dfx_push(DfxGraph *g, const char *fmt, ...)
 {
@@ -241,6 +248,7 @@ dfx_pop(DfxGraph *g, int mark)
 		g->priv->scope[mark] = '\0';
 }
 
+/* Make x an output under this name; DFX_ELIMIT, DFX_EINVAL for a name used twice. */
 void
 dfx_output(DfxGraph *g, DfxVal x, const char *name)
 {
@@ -266,6 +274,7 @@ dfx_output(DfxGraph *g, DfxVal x, const char *name)
 	g->out[g->nout++] = x;
 }
 
+/* An op reads its inputs and its addend; a value nobody reads ends where it begins. */
 void
 dfx_graph_relive(DfxGraph *g)
 {

@@ -269,7 +269,7 @@ dfx_attn(DfxGraph *g, DfxVal x, const char *name, int heads)
 	return x;
 }
 
-/* DFX_ACT_NONE gives x back. */
+/* An activation, elementwise; DFX_ACT_NONE gives x back. */
 DfxVal
 dfx_act(DfxGraph *g, DfxVal x, DfxAct act)
 {
@@ -314,12 +314,14 @@ layer_pair(DfxGraph *g, DfxOpKind kind, const char *name, DfxVal a, DfxVal b, bo
 	return op ? op->out : -1;
 }
 
+/* a + b, elementwise; one shape. */
 DfxVal
 dfx_add(DfxGraph *g, DfxVal a, DfxVal b)
 {
 	return layer_pair(g, DFX_OP_ADD, "add", a, b, false);
 }
 
+/* a * b, elementwise; b may be C x 1 x 1, one factor a channel (squeeze and excitation). */
 DfxVal
 dfx_mul(DfxGraph *g, DfxVal a, DfxVal b)
 {

@@ -82,6 +82,7 @@ dfx_op_flops(const DfxGraph *g, const DfxOp *op)
 	return n + (op->epi_add >= 0 ? out : 0) + (op->epi_scale >= 0 ? 2 * out : 0);
 }
 
+/* Of the whole graph, for one image. */
 double
 dfx_graph_flops(const DfxGraph *g)
 {

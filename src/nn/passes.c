@@ -81,6 +81,7 @@ passes_absorb(Passes *p, int i, DfxOp *by)
 	p->dead[i] = true;
 }
 
+/* Pass 1; an output that was a DROP becomes what the DROP read. */
 static void
 passes_drop(Passes *p)
 {
@@ -104,6 +105,7 @@ passes_drop(Passes *p)
 		g->out[i] = p->rename[g->out[i]];
 }
 
+/* uses and def, after DROPs are gone. */
 static void
 passes_count(Passes *p)
 {
@@ -157,6 +159,7 @@ passes_fold_weights(DfxGraph *g, DfxOp *conv, const DfxOp *bn)
 	conv->param[DFX_B] = bn->param[DFX_B];
 }
 
+/* Pass 2.  Only backwards: forward into a padding convolution it would be wrong at the border. */
 static void
 passes_fold(Passes *p)
 {
@@ -185,6 +188,7 @@ passes_is_1x1(const DfxOp *op)
 	       a->sw == 1 && a->ph == 0 && a->pw == 0;
 }
 
+/* Pass 3: the convolution then does a quarter of the work, for a 2x2 pool. */
 static void
 passes_pool(Passes *p)
 {
@@ -218,6 +222,7 @@ passes_pool(Passes *p)
 	}
 }
 
+/* Pass 4.  The parameters W and B are overwritten in place; MEAN and VAR fall to pass 6. */
 static void
 passes_affine(Passes *p)
 {
@@ -303,6 +308,7 @@ passes_fuse_one(Passes *p, int i, int j)
 	return true;
 }
 
+/* Pass 5.  In order of the ops, so that an activation meets the addend already inside. */
 static void
 passes_fuse(Passes *p)
 {

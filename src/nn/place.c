@@ -35,6 +35,7 @@ typedef struct Place
 	int *stamp;  /* of each value: the last group that listed it, plus one */
 } Place;
 
+/* Widest first, so that prefixes find their pieces in place. */
 static int
 place_cmp(const void *a, const void *b)
 {
@@ -78,6 +79,7 @@ place_is_fresh(Place *p, int n)
 	return true;
 }
 
+/* The pieces follow one another in somebody's buffer. */
 static bool
 place_is_there(const DfxGraph *g, const DfxOp *op)
 {
@@ -124,6 +126,7 @@ place_group(Place *p, int n)
 	}
 }
 
+/* Sets root and c0 of values and placed of ops; lifetimes must be up to date.  DFX_ENOMEM. */
 DfxStatus
 dfx_graph_place(DfxGraph *g, const DfxVal *buffer, DfxErr *err)
 {

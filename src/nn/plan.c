@@ -88,6 +88,7 @@ plan_best_fit(PlanBlock *const *placed, int n, const PlanBlock *b)
 	return best != SIZE_MAX ? best : end;
 }
 
+/* Keep placed in order of offset. */
 static void
 plan_insert(PlanBlock **placed, int n, PlanBlock *b)
 {
@@ -121,6 +122,11 @@ plan_sizes(const DfxGraph *g, PlanBlock *block, size_t (*size)(void *, const Dfx
 	return n;
 }
 
+/*
+ * Offsets of all roots and the arena's size.  A value lives from the op that
+ * writes it to the last that reads it, both included: no op writes over its
+ * own input.  DFX_ENOMEM; DFX_ELIMIT when the sizes overflow.
+ */
 DfxStatus
 dfx_plan_memory(const DfxGraph *g, size_t (*size)(void *arg, const DfxGraph *g, DfxVal v), void *arg,
                 DfxMemPlan *plan, DfxErr *err)

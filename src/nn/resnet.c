@@ -53,6 +53,7 @@ resnet_block(DfxGraph *g, const DfxResnet *r, DfxVal x, int planes, int stride)
 	return resnet_relu(g, dfx_add(g, y, skip));
 }
 
+/* x: 3 x H x W.  b->config is a DfxResnet; the classifier is torchvision's "fc". */
 DfxVal
 dfx_resnet(DfxGraph *g, const DfxBackbone *b, DfxVal x, int nclass, DfxVal *features)
 {

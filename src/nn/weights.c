@@ -89,6 +89,11 @@ weights_check(const DfxGraph *g, DfxErr *err)
 	return DFX_OK;
 }
 
+/*
+ * Every parameter by its own name and role, so that a branch of the tri-branch
+ * net differs from its neighbours and a PyTorch script can do the same.
+ * DFX_ENOMEM, DFX_EINVAL in an optimised graph.
+ */
 DfxStatus
 dfx_weights_random(DfxGraph *g, uint64_t seed, DfxErr *err)
 {
@@ -119,18 +124,21 @@ dfx_weights_random(DfxGraph *g, uint64_t seed, DfxErr *err)
 /* Names of one complaint: how many, and the first few as text. */
 typedef struct WeightsList
 {
-	int n;
+	int n, shown;
 	char text[96];
 } WeightsList;
 
 static void
-weights_list(WeightsList *l, const char *fmt, const char *name)
+weights_list(WeightsList *l, const char *name)
 {
 	size_t used = strlen(l->text);
 
 	/* A name that would not fit whole is left to the count. */
 	if (used + strlen(name) + 4 < sizeof l->text)
-		snprintf(l->text + used, sizeof l->text - used, fmt, used ? ", " : "", name);
+	{
+		snprintf(l->text + used, sizeof l->text - used, "%s%s", used ? ", " : "", name);
+		l->shown++;
+	}
 	l->n++;
 }
 
@@ -173,17 +181,17 @@ weights_merge(DfxParam **p, size_t np, const DfxTensor *t, size_t nt, WeightsLis
 		if (j > 0 && j < nt && strcmp(t[j - 1].name, t[j].name) >= 0)
 			return dfx_fail(err, DFX_EINVAL, "tensor \"%s\" is not in order of name", t[j].name);
 		if (c < 0)
-			weights_list(&list[0], "%s%s", p[i++]->name);
+			weights_list(&list[0], p[i++]->name);
 		else if (c > 0)
 		{
 			if (!weights_ignored(t[j].name))
-				weights_list(&list[1], "%s%s", t[j].name);
+				weights_list(&list[1], t[j].name);
 			j++;
 		}
 		else
 		{
 			if (!weights_same_shape(p[i], &t[j]))
-				weights_list(&list[2], "%s%s", t[j].name);
+				weights_list(&list[2], t[j].name);
 			else if (t[j].data == NULL)
 				return dfx_fail(err, DFX_EINVAL, "tensor \"%s\" has no data", t[j].name);
 			else
@@ -202,6 +210,11 @@ weights_merge(DfxParam **p, size_t np, const DfxTensor *t, size_t nt, WeightsLis
 	return DFX_OK;
 }
 
+/*
+ * DFX_EWEIGHTS when names, shapes or types do not fit exactly, DFX_EINVAL when
+ * the tensors are unsorted or without data.  After a failure some parameters
+ * may be set and others not.
+ */
 DfxStatus
 dfx_weights_set(DfxGraph *g, const DfxTensor *tensor, size_t n, DfxErr *err)
 {
@@ -231,7 +244,7 @@ dfx_weights_set(DfxGraph *g, const DfxTensor *tensor, size_t n, DfxErr *err)
 				size_t used = strlen(text);
 
 				snprintf(text + used, sizeof text - used, "%s%s: %s%s", used ? "; " : "", what[i],
-				         list[i].text, list[i].n > 1 ? " ..." : "");
+				         list[i].text, list[i].n > list[i].shown ? " ..." : "");
 			}
 		st = dfx_fail(err, DFX_EWEIGHTS,
 		              "weights do not fit the network (%d missing, %d unexpected, %d misshapen); %s",

@@ -116,6 +116,7 @@ ref_concat(const RefOp *r)
 	}
 }
 
+/* (x - mean) / sqrt(var + eps) * W + B per channel, of the inputs' concat. */
 static void
 ref_bn(const RefOp *r)
 {
@@ -135,6 +136,7 @@ ref_bn(const RefOp *r)
 		}
 }
 
+/* x * W + B per channel, of the inputs' concat. */
 static void
 ref_affine(const RefOp *r)
 {
@@ -151,6 +153,7 @@ ref_affine(const RefOp *r)
 		}
 }
 
+/* W x + B at every position. */
 static void
 ref_linear(const RefOp *r)
 {
@@ -168,6 +171,7 @@ ref_linear(const RefOp *r)
 		}
 }
 
+/* BN's formula with the mean and variance of the position's own channels. */
 static void
 ref_layernorm(const RefOp *r)
 {
@@ -286,6 +290,7 @@ ref_stack(const RefOp *r)
 	ref_concat(r);
 }
 
+/* One output element; an average divides by the whole window, which never leaves the input. */
 static double
 ref_pool_at(const RefOp *r, int c, int oy, int ox)
 {
@@ -318,6 +323,7 @@ ref_pool(const RefOp *r)
 				*out++ = (float) ref_pool_at(r, c, y, x);
 }
 
+/* The class token, then the positions row by row, each plus its embedding (B, stored T x C). */
 static void
 ref_tokens(const RefOp *r)
 {

@@ -54,6 +54,11 @@
 #define DfxMyProcIndex() (MyProc->pgprocno)
 #endif
 
+/* 18 writes it before the declaration, and dropped pg_attribute_noreturn(). */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 /* 18 lets a module give its name and version. */
 #if PG_VERSION_NUM >= 180000
 #define DFX_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "deepfeaturex", .version = "0.1.0")

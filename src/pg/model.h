@@ -72,7 +72,7 @@ extern char *dfx_text_arg(FunctionCallInfo fcinfo, int n, const char *what);
 extern char *dfx_name_arg(FunctionCallInfo fcinfo, int n);
 
 /* ereport(ERROR) what a library room has reported. */
-extern void dfx_err_raise(const DfxErr *err) pg_attribute_noreturn();
+pg_noreturn extern void dfx_err_raise(const DfxErr *err);
 
 /* ---- weights.c ---- */
 
@@ -116,7 +116,7 @@ extern Size dfx_weights_read(DfxWeights *w, char *buf, Size cap);
 extern void dfx_weights_close(DfxWeights *w);
 
 /* ereport(ERROR) XX001 naming the first tensor whose bytes do not match their hash. */
-extern void dfx_weights_blame(const DfxModelRef *model) pg_attribute_noreturn();
+pg_noreturn extern void dfx_weights_blame(const DfxModelRef *model);
 
 /* ---- model_load.c ---- */
 

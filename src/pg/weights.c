@@ -35,7 +35,7 @@ enum
 	CHUNK_VERSION = 1, CHUNK_TENSOR, CHUNK_CHUNK, CHUNK_DATA
 };
 
-static void weights_corrupt(const DfxWeights *w, const char *fmt,...) pg_attribute_printf(2, 3) pg_attribute_noreturn();
+pg_noreturn static void weights_corrupt(const DfxWeights *w, const char *fmt,...) pg_attribute_printf(2, 3);
 
 static void
 weights_corrupt(const DfxWeights *w, const char *fmt,...)

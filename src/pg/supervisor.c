@@ -239,7 +239,8 @@ sup_engine_died(void)
 		sup_pause();
 	ereport(LOG,
 			(errmsg("dfx engine (PID %d) died: %s", pid, how),
-			 errdetail("%d requests were running.", running)));
+			 errdetail_plural("%d request was running.",
+							  "%d requests were running.", running, running)));
 }
 
 /* A log line: level, then text. */

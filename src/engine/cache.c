@@ -15,15 +15,15 @@
 
 #define CACHE_MAX_MODELS 64
 #define CACHE_MAX_SIZES  256
-#define CACHE_FRESH_NS   10000000000u /* an unused model is kept this long after its load */
-#define CACHE_CLOSED_NS  1000000000u  /* a closed model opens again if nobody came for its room */
+#define CACHE_FRESH_NS   3000000000u /* a model that has not served is kept this long after its load */
+#define CACHE_CLOSED_NS  1000000000u /* a closed model opens again if nobody came for its room */
 
 struct DfxResident
 {
 	DfxModel *model;
 	int refs;
-	bool used;
-	uint64_t loaded_ns, used_ns;
+	uint64_t fresh_until; /* kept until then; 0 once it has served */
+	uint64_t used_ns;
 	uint64_t closed_order; /* closed to requests younger than this ... */
 	uint64_t closed_until; /* ... until then; 0: open */
 };
@@ -128,8 +128,6 @@ dfx_cache_acquire(DfxCache *c, const uint8_t *version, DfxPrecision precision, u
 	else
 	{
 		r->refs++;
-		r->used = true;
-		r->used_ns = now;
 		*resident = r;
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -138,13 +136,19 @@ dfx_cache_acquire(DfxCache *c, const uint8_t *version, DfxPrecision precision, u
 
 /* An idle model that is closed for the sake of a load goes at once while the limit is overrun. */
 void
-dfx_cache_release(DfxCache *c, DfxResident *resident)
+dfx_cache_release(DfxCache *c, DfxResident *resident, bool used)
 {
+	uint64_t now = dfx_now_ns();
 	DfxResident *gone = NULL;
 
 	pthread_mutex_lock(&c->lock);
 	resident->refs--;
-	if (resident->refs == 0 && c->bytes > c->limit && dfx_now_ns() < resident->closed_until)
+	if (used)
+	{
+		resident->fresh_until = 0;
+		resident->used_ns = now;
+	}
+	if (resident->refs == 0 && c->bytes > c->limit && now < resident->closed_until)
 		for (int i = 0; i < c->n && !gone; i++)
 			if (c->resident[i] == resident)
 				gone = cache_unlink(c, i);
@@ -176,9 +180,7 @@ dfx_cache_has(DfxCache *c, const uint8_t *version, DfxPrecision precision)
 static bool
 cache_may_go(DfxCache *c, const DfxResident *r, uint64_t order, uint64_t now)
 {
-	bool fresh = !r->used && now < r->loaded_ns + CACHE_FRESH_NS;
-
-	return !fresh && !c->needs(c->needs_arg, r->model->version, order);
+	return now >= r->fresh_until && !c->needs(c->needs_arg, r->model->version, order);
 }
 
 /* The least recently used idle model that may go; -1: none. */
@@ -345,7 +347,8 @@ dfx_cache_insert(DfxCache *c, DfxModel *model, uint64_t order, DfxErr *err)
 	else
 	{
 		r->model = model;
-		r->loaded_ns = r->used_ns = dfx_now_ns();
+		r->used_ns = dfx_now_ns();
+		r->fresh_until = order == UINT64_MAX ? 0 : r->used_ns + CACHE_FRESH_NS;
 		c->resident[c->n++] = r;
 		c->bytes += model->bytes;
 		atomic_fetch_add(&c->stats->model_loads, 1);

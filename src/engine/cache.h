@@ -13,9 +13,9 @@
  * Progress.  Two models that do not fit together, with requests for both
  * arriving all the time, must take turns.  Three rules do that.  A model
  * stays while a request older than the load that wants its room is waiting
- * for it, and until it has been used once (for FRESH seconds at the most), so
- * every load serves somebody.  A model whose only pin is that it is in use is
- * closed to requests younger than that load, so it falls idle and goes.
+ * for it, and until it has served once (some seconds at the most), so every
+ * load serves somebody; one loaded for no request (order UINT64_MAX) does not.  A model whose only pin is
+ *that it is in use is closed to requests younger than that load, so it falls idle and goes.
  */
 #ifndef DFX_ENGINE_CACHE_H
 #define DFX_ENGINE_CACHE_H
@@ -38,7 +38,8 @@ extern DfxCache *dfx_cache_new(uint64_t limit, DfxNeeds needs, void *arg, DfxRin
  */
 extern DfxStatus dfx_cache_acquire(DfxCache *cache, const uint8_t *version, DfxPrecision precision,
                                    uint64_t order, DfxResident **resident);
-extern void dfx_cache_release(DfxCache *cache, DfxResident *resident);
+/* used: the model has served, rather than been looked at. */
+extern void dfx_cache_release(DfxCache *cache, DfxResident *resident, bool used);
 extern const DfxModel *dfx_cache_model(const DfxResident *resident);
 
 extern bool dfx_cache_has(DfxCache *cache, const uint8_t *version, DfxPrecision precision);

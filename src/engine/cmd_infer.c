@@ -20,19 +20,31 @@
 
 static const char *const infer_label[DFX_NCLASS] = {"dm", "gan", "real"};
 
+/* Files are taken this many at a time, so that the backend can use all its workers. */
+#define INFER_GROUP 8
+
 typedef struct Infer
 {
 	const DfxOptions *options;
 	DfxDevice device;
 	DfxModel *model;
-	uint8_t *pixels;
+	uint8_t *pixels; /* INFER_GROUP inputs */
 	float *features, *logits;
 } Infer;
+
+/* What a line shows of one image that succeeded. */
+typedef struct InferResult
+{
+	const char *path;
+	const float *features, *logits;
+} InferResult;
+
+typedef DfxStatus (*InferShow)(const Infer *in, const InferResult *result, DfxErr *err);
 
 /* --- the loop ------------------------------------------------------------ */
 
 static DfxStatus
-infer_image(Infer *in, const char *path, DfxErr *err)
+infer_prepare(const Infer *in, const char *path, uint8_t *pixels, DfxErr *err)
 {
 	DfxImageLimits limits = DFX_DEFAULT_LIMITS;
 	uint8_t *bytes;
@@ -41,38 +53,74 @@ infer_image(Infer *in, const char *path, DfxErr *err)
 
 	if (st != DFX_OK)
 		return st;
-	st = dfx_image_prepare(bytes, len, &limits, in->model->input_size, in->pixels, err);
+	st = dfx_image_prepare(bytes, len, &limits, in->model->input_size, pixels, err);
 	free(bytes);
-	if (st == DFX_OK)
-		st = dfx_model_run(in->model, in->pixels, 1, in->features, in->logits, err);
 	return st;
 }
 
-/* Run over every file; show() prints the line of one that succeeded. */
-static int
-infer_all(Infer *in, DfxStatus (*show)(const Infer *in, const char *path, DfxErr *err))
+/* Run n files together and print a line for each, in their order; false when one of them failed. */
+static bool
+infer_group(const Infer *in, char *const *path, int n, InferShow show)
 {
+	const DfxModel *m = in->model;
+	DfxStatus st[INFER_GROUP], run = DFX_OK;
+	DfxErr err[INFER_GROUP], run_err;
+	int good = 0, next = 0;
+	bool all = true;
+
+	for (int i = 0; i < n; i++)
+	{
+		st[i] = infer_prepare(in, path[i], in->pixels + (size_t) good * dfx_model_input_bytes(m), &err[i]);
+		good += st[i] == DFX_OK;
+	}
+	if (good > 0)
+		run = dfx_model_run(m, in->pixels, good, in->features, in->logits, &run_err);
+	for (int i = 0; i < n; i++)
+	{
+		if (st[i] == DFX_OK && run != DFX_OK)
+		{
+			st[i] = run;
+			err[i] = run_err;
+		}
+		if (st[i] == DFX_OK)
+		{
+			InferResult result = {path[i], in->features + (size_t) next * (size_t) m->features,
+			                      in->logits + (size_t) next * (size_t) m->logits};
+
+			next++;
+			st[i] = show(in, &result, &err[i]);
+		}
+		if (st[i] != DFX_OK)
+		{
+			dfx_out_error(in->options->json, path[i], &err[i]);
+			all = false;
+		}
+	}
+	return all;
+}
+
+static int
+infer_all(Infer *in, InferShow show)
+{
+	const DfxOptions *o = in->options;
 	const DfxModel *m = in->model;
 	int rc = 0;
 
-	in->pixels = malloc(dfx_model_input_bytes(m));
-	in->features = malloc(((size_t) m->features + 1) * sizeof(float));
-	in->logits = malloc(((size_t) m->logits + 1) * sizeof(float));
-	if (!in->pixels || !in->features || !in->logits)
+	in->pixels = malloc(INFER_GROUP * dfx_model_input_bytes(m));
+	in->features = malloc(INFER_GROUP * ((size_t) m->features + 1) * sizeof(float));
+	in->logits = malloc(INFER_GROUP * ((size_t) m->logits + 1) * sizeof(float));
+	if (in->pixels && in->features && in->logits)
+		for (int i = 0; i < o->nfile; i += INFER_GROUP)
+		{
+			int n = o->nfile - i < INFER_GROUP ? o->nfile - i : INFER_GROUP;
+
+			if (!infer_group(in, o->file + i, n, show))
+				rc = 1;
+		}
+	else
 	{
 		fprintf(stderr, "dfx-engine: out of memory\n");
 		rc = 1;
-	}
-	for (int i = 0; i < in->options->nfile && in->pixels && in->features && in->logits; i++)
-	{
-		DfxErr err;
-		const char *path = in->options->file[i];
-
-		if (infer_image(in, path, &err) != DFX_OK || show(in, path, &err) != DFX_OK)
-		{
-			dfx_out_error(in->options->json, path, &err);
-			rc = 1;
-		}
 	}
 	free(in->pixels);
 	free(in->features);
@@ -82,10 +130,10 @@ infer_all(Infer *in, DfxStatus (*show)(const Infer *in, const char *path, DfxErr
 
 /* Compile g (freed in any case) for the options' device, then run over the files. */
 static int
-infer_run(const DfxOptions *o, const DfxModelMeta *meta, DfxGraph *g, const uint8_t *version,
-          DfxStatus (*show)(const Infer *in, const char *path, DfxErr *err))
+infer_run(const DfxOptions *o, const DfxModelMeta *meta, DfxGraph *g, const uint8_t *version, InferShow show)
 {
 	DfxDeviceOpts dev = {.spec = o->device, .threads = (int) o->threads};
+	int max_batch = o->nfile < INFER_GROUP ? o->nfile : INFER_GROUP;
 	Infer in = {.options = o};
 	DfxErr err;
 	int rc;
@@ -95,7 +143,7 @@ infer_run(const DfxOptions *o, const DfxModelMeta *meta, DfxGraph *g, const uint
 		dfx_graph_free(g);
 		return dfx_complain(&err);
 	}
-	if (dfx_model_compile(&in.device, meta, g, o->precision, 1, &in.model, &err) != DFX_OK)
+	if (dfx_model_compile(&in.device, meta, g, o->precision, max_batch, &in.model, &err) != DFX_OK)
 		rc = dfx_complain(&err);
 	else
 	{
@@ -111,17 +159,17 @@ infer_run(const DfxOptions *o, const DfxModelMeta *meta, DfxGraph *g, const uint
 /* --- classify ------------------------------------------------------------ */
 
 static DfxStatus
-infer_show_verdict(const Infer *in, const char *path, DfxErr *err)
+infer_show_verdict(const Infer *in, const InferResult *r, DfxErr *err)
 {
 	char hex[DFX_VERSION_HEX_LEN];
 	DfxVerdictReply v;
 	DfxOutput o;
 
-	if (dfx_verdict(in->logits, &v, err) != DFX_OK)
+	if (dfx_verdict(r->logits, &v, err) != DFX_OK)
 		return err->code;
 	dfx_version_hex(in->model->version, hex);
 	dfx_out_begin(&o, in->options->json);
-	dfx_out_text(&o, "image", path);
+	dfx_out_text(&o, "image", r->path);
 	dfx_out_text(&o, "label", infer_label[v.label]);
 	dfx_out_float(&o, "confidence", v.confidence);
 	dfx_out_float(&o, "p_synthetic", v.p_synthetic);
@@ -198,16 +246,16 @@ dfx_cmd_classify(const DfxOptions *o)
 /* --- logits, trinet ------------------------------------------------------ */
 
 static DfxStatus
-infer_show_raw(const Infer *in, const char *path, DfxErr *err)
+infer_show_raw(const Infer *in, const InferResult *r, DfxErr *err)
 {
 	DfxOutput o;
 
 	(void) err;
 	dfx_out_begin(&o, in->options->json);
-	dfx_out_text(&o, "image", path);
+	dfx_out_text(&o, "image", r->path);
 	dfx_out_text(&o, "backbone", in->model->meta.backbone);
-	dfx_out_floats(&o, "features", in->features, (size_t) in->model->features);
-	dfx_out_floats(&o, "logits", in->logits, (size_t) in->model->logits);
+	dfx_out_floats(&o, "features", r->features, (size_t) in->model->features);
+	dfx_out_floats(&o, "logits", r->logits, (size_t) in->model->logits);
 	dfx_out_end(&o);
 	return DFX_OK;
 }

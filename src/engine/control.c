@@ -96,9 +96,13 @@ control_watch(void *arg)
 DfxStatus
 dfx_control_start(int fd, DfxErr *err)
 {
+	socklen_t len = sizeof(int);
 	pthread_t thread;
-	int rc;
+	int rc, type;
 
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 || type != SOCK_SEQPACKET)
+		return dfx_fail(err, DFX_EINVAL,
+		                "descriptor %d is not a supervisor's socket: PostgreSQL starts this command", fd);
 	control_fd = fd;
 	rc = pthread_create(&thread, NULL, control_watch, NULL);
 	if (rc != 0)

@@ -10,8 +10,8 @@
 
 /*
  * Watch fd in a thread of its own: the process exits with 0 when the other
- * end is closed.  From here on dfx_log() goes to the socket.  DFX_EINTERNAL
- * when the thread cannot be made.
+ * end is closed.  From here on dfx_log() goes to the socket.  DFX_EINVAL when
+ * fd is no such socket, DFX_EINTERNAL when the thread cannot be made.
  */
 extern DfxStatus dfx_control_start(int fd, DfxErr *err);
 

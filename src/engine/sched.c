@@ -68,7 +68,7 @@ dfx_task_finish(DfxSched *s, DfxTask *task, DfxStatus status, const DfxErr *err,
 	 * freed before, the scan could take the same request a second time.
 	 */
 	if (task->resident)
-		dfx_cache_release(s->cache, task->resident);
+		dfx_cache_release(s->cache, task->resident, task->counted);
 	task->resident = NULL;
 	dfx_ring_answer(s->map, &task->req, status, err, batch, reply_len);
 
@@ -200,7 +200,7 @@ sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need
 	if (*st == DFX_BUSY || !room)
 	{
 		if (task->resident)
-			dfx_cache_release(s->cache, task->resident);
+			dfx_cache_release(s->cache, task->resident, false);
 		task->resident = NULL;
 		s->blocked = true;
 		if (*st == DFX_BUSY)

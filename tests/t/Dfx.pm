@@ -32,7 +32,7 @@ use Time::HiRes qw(sleep time);
 our @EXPORT = qw(
   dfx_node dfx_model dfx_images dfx_expect put_image
   png png_chunk
-  start_sql finish_sql sql state_is terminate_job
+  start_sql finish_sql sql state_is
   session_pid wait_for
   engine_pid supervisor_pid kill_engine new_engine service_is_back
   queue_is_free process_memory
@@ -40,7 +40,9 @@ our @EXPORT = qw(
 
 # Long enough for a machine ten times as slow; nothing below waits it out
 # unless it fails.
-my $patience = 60;
+my $patience = 30;
+
+my $jobs = 0;
 
 =pod
 
@@ -52,7 +54,7 @@ my $patience = 60;
 
 A started cluster with the extension created.  C<conf> is added to
 postgresql.conf, C<init> goes to the node's init(), C<models> names the models
-to import, C<extension> => 0 leaves the extension out.
+to import, the first of which becomes the default, C<extension> => 0 leaves the extension out.
 
 =cut
 
@@ -81,7 +83,11 @@ autovacuum = off
 	);
 	$node->safe_psql('postgres',
 		'ALTER TABLE images ALTER image SET STORAGE EXTERNAL');
-	dfx_model($node, $_) foreach @{ $params{models} // [] };
+
+	my @models = @{ $params{models} // [] };
+	dfx_model($node, $_) foreach @models;
+	$node->safe_psql('postgres', "SELECT dfx_set_default_model('$models[0]')")
+	  if @models;
 	return $node;
 }
 
@@ -89,8 +95,7 @@ autovacuum = off
 
 =item dfx_model($node, $model, [$dbname])
 
-Import DFX_TEST_DIR/$model.safetensors under its own name; the first model of
-a cluster becomes the default.
+Import DFX_TEST_DIR/$model.safetensors under its own name.
 
 =cut
 
@@ -168,8 +173,8 @@ DECLARE
 	got dfx_verdict;
 	want dfx_verdict;
 BEGIN
-	SELECT dfx_classify(image, with_model) INTO got FROM images WHERE id = n;
-	SELECT verdict INTO want FROM expected WHERE id = n AND model = with_model;
+	got := (SELECT dfx_classify(image, with_model) FROM images WHERE id = n);
+	want := (SELECT verdict FROM expected WHERE id = n AND model = with_model);
 	IF got IS NULL OR got IS DISTINCT FROM want THEN
 		RAISE EXCEPTION 'image %: % instead of %', n, got, want USING ERRCODE = 'ZZ001';
 	END IF;
@@ -196,19 +201,20 @@ application_name; C<user> and C<dbname> are postgres unless given.
 sub start_sql
 {
 	my ($node, $sql, %params) = @_;
-	my $job     = { in => $sql, out => '', err => '', began => time() };
+	my $job     = { out => '', err => '', began => time() };
+	my $file    = $node->basedir . '/job' . ++$jobs . '.sql';
 	my $connstr = $node->connstr($params{dbname} // 'postgres');
 
+	# A file, because IPC::Run feeds a pipe only while somebody pumps it.
+	append_to_file($file, $sql);
 	$connstr .= " application_name='$params{name}'" if $params{name};
 	$connstr .= " user=$params{user}"               if $params{user};
 	$job->{run} = IPC::Run::start(
 		[
 			'psql', '-XAtq',           '-v', 'VERBOSITY=verbose',
 			'-v',   'ON_ERROR_STOP=1', '-d', $connstr,
-			'-f',   '-'
+			'-f',   $file
 		],
-		'<',
-		\$job->{in},
 		'>',
 		\$job->{out},
 		'2>',
@@ -284,12 +290,17 @@ sub session_pid
 {
 	my ($node, $name) = @_;
 
-	$node->poll_query_until('postgres',
-		"SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = '$name'"
-		  . " AND state = 'active' AND wait_event_type = 'Extension'")
-	  or die "$name never waited for the engine";
-	return $node->safe_psql('postgres',
-		"SELECT pid FROM pg_stat_activity WHERE application_name = '$name'");
+	my $pid;
+
+	wait_for(
+		sub {
+			$pid = $node->safe_psql('postgres',
+				"SELECT pid FROM pg_stat_activity WHERE application_name = '$name'"
+				  . " AND state = 'active' AND wait_event_type = 'Extension'"
+			);
+			return $pid ne '';
+		}) // die "$name never waited for the engine";
+	return $pid;
 }
 
 =pod
@@ -466,12 +477,11 @@ Private memory in kB: what a process holds that no other shares.
 
 sub process_memory
 {
-	my ($pid) = @_;
-	my $kb = 0;
+	my ($pid)  = @_;
+	my $rollup = slurp_file("/proc/$pid/smaps_rollup");
+	my $kb     = 0;
 
-	$kb += $1
-	  while slurp_file("/proc/$pid/smaps_rollup") =~
-	  /^Private_\w+:\s+(\d+) kB/mg;
+	$kb += $1 while $rollup =~ /^Private_\w+:\s+(\d+) kB/mg;
 	return $kb;
 }
 

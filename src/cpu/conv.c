@@ -376,7 +376,7 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	DfxStatus st = DFX_OK;
 
 	s->run = conv_run;
-	if (op->epi_add >= 0 && b->g.val[op->epi_add].root != b->g.val[op->out].root)
+	if (op->epi_add >= 0 && b->view[op->epi_add].off != b->view[op->out].off)
 	{
 		s->copy_add = true;
 		s->add_from = b->view[op->epi_add];

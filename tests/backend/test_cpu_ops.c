@@ -177,6 +177,17 @@ build_concat(DfxGraph *g, DfxVal x)
 	return dfx_concat(g, v, 3);
 }
 
+/* A residual that lies in the same buffer as the sum. */
+static DfxVal
+build_residual_concat(DfxGraph *g, DfxVal x)
+{
+	DfxVal v[2];
+
+	v[0] = dfx_conv(g, x, "a", piece_channels, DFX_CONV2D(3, 1, 1), true);
+	v[1] = dfx_add(g, dfx_conv(g, v[0], "b", piece_channels, DFX_CONV2D(1, 1, 0), true), v[0]);
+	return dfx_conv(g, dfx_concat(g, v, 2), "c", 16, DFX_CONV2D(1, 1, 0), true);
+}
+
 /* ---- the rest ---- */
 
 static DfxPool pool_case;
@@ -286,6 +297,9 @@ check_concats(void)
 				snprintf(what, sizeof what, "concat of 20 + %d + 20, %s", pieces[i],
 				         optimise ? "optimised" : "raw");
 				check(what, 20, 5, 7, build_concat, optimise, n, TOLERANCE);
+				snprintf(what, sizeof what, "concat of %d and a sum with it, %s", pieces[i],
+				         optimise ? "optimised" : "raw");
+				check(what, 20, 5, 7, build_residual_concat, optimise, n, TOLERANCE_WINOGRAD);
 			}
 	}
 }

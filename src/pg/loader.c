@@ -129,7 +129,7 @@ dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply)
 {
 	int			slot = dfx_shared->nslots;
 	DfxSlot    *words = dfx_ring_words(slot);
-	DfxTicket	ticket = {slot, 0, 0, DT_NOEND};
+	DfxTicket	ticket = {slot, 0, 0, DT_NOEND, 0};
 	uint64		reply_off = dfx_layout.loader_off + LOADER_DATA_CAP;
 
 	if (loader_owner == NULL || len > LOADER_DATA_CAP)
@@ -146,15 +146,13 @@ dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply)
 	words->in_len = len;
 	words->reply_off = reply_off;
 	words->reply_cap = LOADER_REPLY_CAP;
-	ticket.gen = loader_gen = dfx_slot_submit(slot, 0);
+	ticket.gen = loader_gen = dfx_slot_submit(slot, 0, 0);
 
 	/* No deadline: how long a model takes is its own affair, and the supervisor watches the engine. */
 	dfx_queue_wait(&ticket);
 	dfx_reply_read(slot, reply_off, LOADER_REPLY_CAP, reply);
 
-	/* Weights that killed the engine twice are not to be sent a third time. */
-	if (pg_atomic_read_u64(&dfx_shared->epoch) != loader_epoch && op != DFX_RING_EVICT &&
-		reply->status != DFX_ECRASH)
+	if (pg_atomic_read_u64(&dfx_shared->epoch) != loader_epoch && op != DFX_RING_EVICT)
 	{
 		reply->status = DFX_EUNAVAILABLE;
 		strlcpy(reply->msg, "the engine was replaced while a model was being loaded", sizeof(reply->msg));

@@ -199,7 +199,7 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 	if (call->len > 0)
 		memcpy((char *) dfx_ring + held->in_off, call->data, call->len);
 
-	held->gen = dfx_slot_submit(slot, ticket->order);
+	held->gen = dfx_slot_submit(slot, ticket->order, ticket->attempts);
 	ticket->slot = slot;
 	ticket->gen = held->gen;
 	if (ticket->order == 0)
@@ -253,6 +253,7 @@ dfx_queue_harvest(DfxTicket *ticket, DfxReply *reply)
 	if (!dfx_queue_done(ticket))
 		elog(ERROR, "the request in slot %d is not done", ticket->slot);
 	dfx_reply_read(held->slot, held->reply_off, held->reply_cap, reply);
+	ticket->attempts = dfx_slot_attempts(held->slot);
 	queue_let_go(held);
 	ticket->slot = -1;
 	ticket->gen = 0;

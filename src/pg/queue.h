@@ -52,9 +52,10 @@ typedef struct DfxTicket
 	uint64		gen;
 	uint64		order;			/* 0 before the first submission */
 	TimestampTz deadline;		/* 0 before the first submission */
+	int			attempts;		/* engines that died while they ran it */
 } DfxTicket;
 
-#define DFX_TICKET_INIT {-1, 0, 0, 0}
+#define DFX_TICKET_INIT {-1, 0, 0, 0, 0}
 
 /*
  * Run one request to its end: claim, copy, submit, wait, copy the reply out.
@@ -70,8 +71,8 @@ extern void dfx_queue_call(const DfxCall *call, DfxReply *reply);
 extern void dfx_reply_raise(const DfxReply *reply);
 
 /*
- * Submit.  A ticket with order != 0 is a resubmission and keeps its position
- * and deadline.  nowait: returns false when there is no slot or no room now.
+ * Submit.  A ticket with order != 0 is a resubmission and keeps its position,
+ * its deadline, and the suspicion of killing engines.  nowait: returns false when there is no slot or no room now.
  * Raises as dfx_queue_call(), and 54000 for data larger than the arena.
  */
 extern bool dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait);
@@ -93,7 +94,8 @@ extern int	dfx_queue_held(void);	/* slots this backend holds */
  * dfx_loader_buffer() and waits for the answer, without a deadline.  Raises
  * 57P03 when the engine cannot be started, and query cancel.  When the engine
  * was replaced since LOAD_BEGIN it does not raise but answers with
- * DFX_EUNAVAILABLE: start again with LOAD_BEGIN, no dfx_loader_begin() needed
+ * DFX_EUNAVAILABLE: start again with LOAD_BEGIN, no dfx_loader_begin() needed,
+ * but not for ever, for it may be these weights that kill it
  * (dfx_reply_raise() makes 57P03 of it).  The reply has at most one page.
  */
 extern bool dfx_loader_begin(const uint8 *version);

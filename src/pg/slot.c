@@ -120,7 +120,6 @@ slot_own(int i, uint32 first_page, uint32 npages)
 
 	Assert(c->state == DFX_SLOT_FREE);
 	c->state = DFX_SLOT_OWNED;
-	c->attempts = 0;
 	c->gen = 0;
 	c->notified = 0;
 	c->latch = MyLatch;
@@ -201,19 +200,23 @@ dfx_slot_claim_loader_locked(void)
 /*
  * Publish the request whose words the caller has filled in, all but order,
  * the publication words and solo.  order is 0 for a first submission, which
- * then gets its generation as its position.  Returns the generation.
+ * then gets its generation as its position.  attempts is how many engines died
+ * on earlier submissions of the same request: a resubmission, because its model
+ * died with the engine too, must not clear it of suspicion.  Returns the
+ * generation.
  */
 uint64
-dfx_slot_submit(int slot, uint64 order)
+dfx_slot_submit(int slot, uint64 order, int attempts)
 {
 	DfxSlot    *words = dfx_ring_words(slot);
 	uint64		gen;
 
-	words->solo = 0;
+	words->solo = attempts > 0;
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	gen = ++dfx_shared->next_gen;
 	words->order = order != 0 ? order : gen;
 	dfx_shared->slot[slot].gen = gen;
+	dfx_shared->slot[slot].attempts = attempts;
 	dfx_shared->count.submitted++;
 	LWLockRelease(dfx_shared->lock);
 
@@ -232,6 +235,13 @@ bool
 dfx_slot_done(int slot, uint64 gen)
 {
 	return atomic_load_explicit(&dfx_ring_words(slot)->done_gen, memory_order_acquire) == gen;
+}
+
+/* Of the owner's request, which is done: nobody changes it any more. */
+int
+dfx_slot_attempts(int slot)
+{
+	return dfx_shared->slot[slot].attempts;
 }
 
 /*
@@ -324,6 +334,16 @@ slot_sweep_owned(int i, bool started, const DfxSweep *how)
 	DfxSlotCtl *c = &dfx_shared->slot[i];
 	DfxSlot    *words = dfx_ring_words(i);
 
+	if (i == dfx_shared->nslots)
+	{
+		/*
+		 * What had been loaded so far died with the engine.  The loader begins
+		 * anew, and knows when to stop.
+		 */
+		slot_answer(i, DFX_EUNAVAILABLE, how->unavailable ? how->unavailable :
+					"the engine was replaced while a model was being loaded");
+		return;
+	}
 	if (started && how->crash != NULL && ++c->attempts >= 2)
 	{
 		char		msg[DFX_MSG_LEN];
@@ -331,13 +351,6 @@ slot_sweep_owned(int i, bool started, const DfxSweep *how)
 		snprintf(msg, sizeof(msg), "the engine died twice on this request (%s)", how->crash);
 		slot_answer(i, DFX_ECRASH, msg);
 		dfx_shared->count.crashed++;
-		return;
-	}
-	if (i == dfx_shared->nslots)
-	{
-		/* What had been loaded so far died with the engine. */
-		slot_answer(i, DFX_EUNAVAILABLE, how->unavailable ? how->unavailable :
-					"the engine was replaced while a model was being loaded");
 		return;
 	}
 	if (how->unavailable != NULL)

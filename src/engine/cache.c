@@ -28,10 +28,14 @@ struct DfxResident
 	uint64_t closed_until; /* ... until then; 0: open */
 };
 
-/* What a model took when it was compiled here; the stream's length says less, layouts differ. */
+/*
+ * What models of one stream length took when they were compiled here: the
+ * length alone says less (Winograd weights are four times as large), and
+ * models of one architecture share both.
+ */
 typedef struct CacheSize
 {
-	uint8_t version[DFX_VERSION_LEN];
+	uint64_t stream_bytes;
 	DfxPrecision precision;
 	uint64_t bytes;
 } CacheSize;
@@ -42,6 +46,7 @@ struct DfxCache
 	DfxResident *resident[CACHE_MAX_MODELS];
 	int n;
 	uint64_t limit, bytes, reserved;
+	uint64_t loading_bytes;          /* stream length of the load in progress */
 	CacheSize size[CACHE_MAX_SIZES]; /* overwritten in turn */
 	unsigned nsize;
 	DfxNeeds needs;
@@ -248,29 +253,25 @@ cache_make_room(DfxCache *c, uint64_t bytes, uint64_t order, DfxResident *gone[]
 }
 
 static uint64_t *
-cache_size(DfxCache *c, const uint8_t *version, DfxPrecision precision)
+cache_size(DfxCache *c, uint64_t stream_bytes, DfxPrecision precision)
 {
 	for (unsigned i = 0; i < c->nsize && i < CACHE_MAX_SIZES; i++)
-		if (c->size[i].precision == precision && memcmp(c->size[i].version, version, DFX_VERSION_LEN) == 0)
+		if (c->size[i].precision == precision && c->size[i].stream_bytes == stream_bytes)
 			return &c->size[i].bytes;
 	return NULL;
 }
 
+/* The model just compiled is the one that room was reserved for. */
 static void
 cache_learn_size(DfxCache *c, const DfxModel *m)
 {
-	uint64_t *known = cache_size(c, m->version, m->precision);
-	CacheSize *s;
+	uint64_t *known = cache_size(c, c->loading_bytes, m->precision);
 
 	if (known)
-	{
 		*known = m->bytes;
-		return;
-	}
-	s = &c->size[c->nsize++ % CACHE_MAX_SIZES];
-	memcpy(s->version, m->version, sizeof s->version);
-	s->precision = m->precision;
-	s->bytes = m->bytes;
+	else
+		c->size[c->nsize++ % CACHE_MAX_SIZES] =
+		    (CacheSize){.stream_bytes = c->loading_bytes, .precision = m->precision, .bytes = m->bytes};
 }
 
 static DfxStatus
@@ -283,8 +284,7 @@ cache_too_large(const DfxCache *c, uint64_t bytes, DfxErr *err)
 }
 
 DfxStatus
-dfx_cache_reserve(DfxCache *c, const uint8_t *version, DfxPrecision precision, uint64_t stream_bytes,
-                  uint64_t order, DfxErr *err)
+dfx_cache_reserve(DfxCache *c, DfxPrecision precision, uint64_t stream_bytes, uint64_t order, DfxErr *err)
 {
 	DfxResident *gone[CACHE_MAX_MODELS];
 	uint64_t bytes = stream_bytes, *known;
@@ -292,7 +292,8 @@ dfx_cache_reserve(DfxCache *c, const uint8_t *version, DfxPrecision precision, u
 	bool ok = false;
 
 	pthread_mutex_lock(&c->lock);
-	known = cache_size(c, version, precision);
+	c->loading_bytes = stream_bytes;
+	known = cache_size(c, stream_bytes, precision);
 	if (known && *known > bytes)
 		bytes = *known;
 	if (bytes <= c->limit)
@@ -326,7 +327,7 @@ dfx_cache_unreserve(DfxCache *c)
  * A plan may be larger than its stream.  If the difference cannot be freed at
  * once, the limit is overrun by it until the models in the way fall idle:
  * refusing here would throw away a load that others wait for.  It happens
- * once for a model, since its size is known from then on.
+ * once for an architecture, since its size is known from then on.
  */
 DfxStatus
 dfx_cache_insert(DfxCache *c, DfxModel *model, uint64_t order, DfxErr *err)

@@ -46,11 +46,11 @@ extern bool dfx_cache_has(DfxCache *cache, const uint8_t *version, DfxPrecision 
 
 /*
  * Make room on behalf of a request of this order, evicting what may go: for
- * stream_bytes, or for what the model took when it was here before.
+ * stream_bytes, or for what a model of that length took before.
  * DFX_BUSY: not now.  DFX_ELIMIT: more than the limit, ever.
  */
-extern DfxStatus dfx_cache_reserve(DfxCache *cache, const uint8_t *version, DfxPrecision precision,
-                                   uint64_t stream_bytes, uint64_t order, DfxErr *err);
+extern DfxStatus dfx_cache_reserve(DfxCache *cache, DfxPrecision precision, uint64_t stream_bytes,
+                                   uint64_t order, DfxErr *err);
 extern void dfx_cache_unreserve(DfxCache *cache);
 
 /* Takes the model over (frees it on failure) and ends the reservation.  DFX_ELIMIT when it alone is too

@@ -14,7 +14,7 @@
 #include "engine/output.h"
 #include "engine/ring.h"
 
-#define BENCH_MIN_RUNS 5
+#define BENCH_MIN_RUNS 3
 #define BENCH_MAX_RUNS 200
 #define BENCH_NS       3000000000u /* measure for about this long */
 

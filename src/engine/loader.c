@@ -72,7 +72,7 @@ loader_begin(DfxLoader *l, const DfxRequest *req, uint64_t *reply_len, DfxErr *e
 		return loader_reply(req, true, 0, reply_len, err);
 	if (begin.stream_bytes == 0)
 		return dfx_fail(err, DFX_EINVAL, "LOAD_BEGIN announces an empty stream");
-	st = dfx_cache_reserve(l->cache, req->version, precision, begin.stream_bytes, begin.order, err);
+	st = dfx_cache_reserve(l->cache, precision, begin.stream_bytes, begin.order, err);
 	if (st != DFX_OK)
 		return st;
 

@@ -20,10 +20,12 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pg/model.h"
 #include "pg/queue.h"
 #include "pg/settings.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -281,9 +283,17 @@ dfx_model_resolve(const text *name, DfxModelRef *model)
 char *
 dfx_model_owner(const char *name)
 {
+	Oid			table = dfx_catalog()->table[DFX_TABLE_MODEL];
 	char	   *owner;
+	bool		found;
 
-	if (!catalog_fetch(name, NULL, &owner))
+	LockDatabaseObject(table, string_hash(name, NAMEDATALEN), 0, ExclusiveLock);
+
+	/* Whoever had the lock may have committed since the statement's snapshot. */
+	PushActiveSnapshot(GetTransactionSnapshot());
+	found = catalog_fetch(name, NULL, &owner);
+	PopActiveSnapshot();
+	if (!found)
 		return NULL;
 	if (!catalog_has_role(owner))
 		ereport(ERROR,

@@ -56,8 +56,10 @@ extern const DfxCatalog *dfx_catalog(void);
 extern void dfx_model_resolve(const text *name, DfxModelRef *model);
 
 /*
- * A model's owner, or NULL when there is no such model.  42501 when the user
- * has not the owner's rights.  dfx_model_require_owner: 42704 instead of NULL.
+ * For changing a model: its owner, or NULL when there is no such model.  42501
+ * when the user has not the owner's rights.  Until the transaction ends nobody
+ * else can change what the name stands for.
+ * dfx_model_require_owner: 42704 instead of NULL.
  */
 extern char *dfx_model_owner(const char *name);
 extern void dfx_model_require_owner(const char *name);
@@ -151,10 +153,7 @@ extern bool dfx_store_version(const uint8 *version, const DfxModelMeta *meta);
 extern void dfx_store_tensor(const uint8 *version, int32 number, const DfxTensor *t, const uint8 *sha256);
 extern void dfx_store_chunk(const uint8 *version, int32 number, int32 chunk, bytea *data);
 
-/*
- * Point the name at the version, and keep the history.  A new name gets that
- * owner; an existing one must have it, or 42710 says that somebody was faster.
- */
+/* Point the name at the version, and keep the history.  A new name gets that owner. */
 extern void dfx_store_name(const char *name, const uint8 *version, const char *owner);
 
 #endif							/* DFX_PG_MODEL_H */

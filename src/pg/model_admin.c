@@ -165,12 +165,6 @@ dfx_drop_model(PG_FUNCTION_ARGS)
 
 	values[0] = CStringGetTextDatum(name);
 	dfx_store_begin(&store);
-
-	/* The name first: its lock keeps new versions away from it. */
-	if (dfx_store_sql("SELECT FROM @extschema@.dfx_model WHERE name = $1 FOR UPDATE", 1, types, values) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("model \"%s\" was dropped by another session meanwhile", name)));
 	dfx_store_sql("SELECT array_agg(DISTINCT version) FROM @extschema@.dfx_model_history WHERE name = $1",
 				  1, types, values);
 	values[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);

@@ -202,9 +202,11 @@ dfx_sink_file(const char *path)
 	sink->write = file_write;
 	sink->finish = file_finish;
 	sink->discard = file_discard;
-	sink->fd = OpenTransientFilePerm(sink->temp_path, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY,
-									 S_IRUSR | S_IWUSR | S_IRGRP | S_IROTH);
-	if (sink->fd < 0)
+	/* A session that was terminated may have left one; a link that somebody else put there is not followed. */
+	unlink(sink->temp_path);
+	sink->fd = OpenTransientFile(sink->temp_path, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY);
+	/* The server's files are its own, but an exported one is for others to read, as COPY's are. */
+	if (sink->fd < 0 || fchmod(sink->fd, S_IRUSR | S_IWUSR | S_IRGRP | S_IROTH) != 0)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not open file \"%s\" for writing: %m", sink->temp_path)));

@@ -6,8 +6,10 @@
  * check constraints must hold against every concurrent session.  The caller
  * has asked who may do what before.
  *
- * Concurrency, by row locks only, so that nobody waits for anybody else's
- * model:
+ * Concurrency, so that nobody waits for anybody else's model:
+ *	- Whoever changes a name holds a lock on it from the first look on
+ *	  (dfx_model_owner()), so a name is checked and changed as one.  It comes
+ *	  before any lock on a version: with one order there is no deadlock.
  *	- Importers of the same content meet at the version's primary key: the
  *	  second waits for the first, then shares its rows.
  *	- A new reference to a version takes KEY SHARE on its row (its foreign
@@ -183,23 +185,12 @@ dfx_store_name(const char *name, const uint8 *version, const char *owner)
 		store_bytea(version, DFX_VERSION_LEN),
 		CStringGetTextDatum(owner),
 	};
-	bool		changed;
 
-	changed = dfx_store_sql("INSERT INTO @extschema@.dfx_model AS m (name, version, owner) VALUES ($1, $2, $3)"
-							" ON CONFLICT (name) DO UPDATE SET version = excluded.version"
-							" WHERE m.version <> excluded.version AND m.owner = excluded.owner",
-							lengthof(types), types, values) == 1;
-	if (changed)
-	{
+	if (dfx_store_sql("INSERT INTO @extschema@.dfx_model AS m (name, version, owner) VALUES ($1, $2, $3)"
+					  " ON CONFLICT (name) DO UPDATE SET version = excluded.version"
+					  " WHERE m.version <> excluded.version",
+					  lengthof(types), types, values) == 1)
 		dfx_store_sql("INSERT INTO @extschema@.dfx_model_history (name, version, since)"
 					  " VALUES ($1, $2, clock_timestamp())",
 					  2, types, values);
-		return;
-	}
-	/* Already so, unless another session has made the name its own meanwhile. */
-	if (dfx_store_sql("SELECT FROM @extschema@.dfx_model WHERE name = $1 AND version = $2 AND owner = $3",
-					  lengthof(types), types, values) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("model \"%s\" was created by another session meanwhile", name)));
 }

@@ -199,10 +199,23 @@ weights_check_place(const DfxWeights *w)
 }
 
 static void
+weights_context(void *arg)
+{
+	const DfxWeights *w = arg;
+
+	errcontext("reading tensor \"%s\" of model \"%s\"", w->tensor.name, w->model->name);
+}
+
+static void
 weights_copy(const DfxWeights *w, char *buf, Size n)
 {
-	struct varlena *slice = PG_DETOAST_DATUM_SLICE(w->data, w->data_off, n);
+	ErrorContextCallback context = {error_context_stack, weights_context, unconstify(DfxWeights *, w)};
+	struct varlena *slice;
 
+	/* What TOAST finds wrong it says by itself, but not whose value it is. */
+	error_context_stack = &context;
+	slice = PG_DETOAST_DATUM_SLICE(w->data, w->data_off, n);
+	error_context_stack = context.previous;
 	if (VARSIZE_ANY_EXHDR(slice) != n)
 		weights_corrupt(w, "chunk %d is cut", w->pending_chunk);
 	memcpy(buf, VARDATA_ANY(slice), n);

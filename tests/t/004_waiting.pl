@@ -98,23 +98,22 @@ is(finish_sql($job)->{state},
 finish_sql($_) foreach @full;
 ok(queue_is_free($node), 'every slot is free');
 
-# Cancels at every moment of a request's life: right answers or 57014, nothing else
-my $storm =
-  "\\set ON_ERROR_STOP 0\n"
-  . join('',
-	map { "SET statement_timeout = $_;\n$ask = 'noise 1';\n" } 1 .. 80);
-my @storm = map { finish_sql($_) } map { start_sql($node, $storm) } 1 .. 3;
-my (%outcome, $answers);
-foreach (@storm)
-{
-	$outcome{$1}++ while $_->{err} =~ /(?:ERROR|FATAL):\s+([0-9A-Z]{5}):/g;
-	$answers .= $_->{out} . "\n";
-}
-$answers =~ s/^\n+//;
-note(($answers =~ tr/\n//) . " answers, $outcome{57014} cancels");
-is(join(' ', keys %outcome),
+# Cancels at every moment of a request's life: right answers or 57014, nothing
+# else.  Every other statement is let through.
+my $storm = "\\set ON_ERROR_STOP 0\n" . join(
+	'',
+	map {
+		"SET statement_timeout = ${_}0;\n$ask = 'noise 1';\nRESET statement_timeout;\n$ask = 'noise 1';\n"
+	} 1 .. 20);
+my @storm  = map { finish_sql($_) } map { start_sql($node, $storm) } 1 .. 3;
+my %errors = map { $_ => 1 }
+  map { $_->{err} =~ /(?:ERROR|FATAL):\s+([0-9A-Z]{5}):/g } @storm;
+my @answers = map { split /\n/, $_->{out} } @storm;
+note(@answers . ' of 120 were answered');
+is(join(' ', keys %errors),
 	'57014', 'a storm of cancels gives no other error');
-unlike($answers, qr/^(?!t$)./m, '... and no wrong answer');
+cmp_ok(scalar(@answers), '>=', 60, '... and all the answers it must');
+is(scalar(grep { $_ ne 't' } @answers), 0, '... all of them right');
 ok(queue_is_free($node), '... and every slot is free');
 
 done_testing();

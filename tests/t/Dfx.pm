@@ -469,7 +469,7 @@ sub queue_is_free
 
 =item process_memory($pid)
 
-Private memory in kB: what a process holds that no other shares.
+Private memory of a process, in kB.
 
 =back
 
@@ -477,11 +477,9 @@ Private memory in kB: what a process holds that no other shares.
 
 sub process_memory
 {
-	my ($pid)  = @_;
-	my $rollup = slurp_file("/proc/$pid/smaps_rollup");
-	my $kb     = 0;
+	my ($pid) = @_;
+	my ($kb)  = slurp_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+) kB/m;
 
-	$kb += $1 while $rollup =~ /^Private_\w+:\s+(\d+) kB/mg;
 	return $kb;
 }
 

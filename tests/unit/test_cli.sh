@@ -135,6 +135,19 @@ ok "bench has every key" json 'all { defined $d[0]{$_} } qw(backbone branches ba
 	images_per_second median_ms peak_rss_mb)'
 ok "bench's figures agree" json 'abs($d[0]{images_per_second} * $d[0]{median_ms} / 2000 - 1) < 1e-6'
 
+# A device library is looked for beside the program; whatever is wrong with it is a reason, not a failure.
+cp "$engine" "$work/dfx-engine"
+echo "no library at all" >"$work/dfx_cuda.so"
+engine="$work/dfx-engine" run devices --json
+ok "a library that cannot be loaded is refused with a reason" json 'any { $_->{reason} =~ /could not load/ } @d'
+echo 'const struct { int api; } dfx_backend = {999};' | ${CC:-cc} -shared -fPIC -x c - -o "$work/dfx_cuda.so"
+engine="$work/dfx-engine" run devices --json
+ok "one of another interface version too" json 'any { $_->{reason} =~ /another version/ } @d'
+engine="$work/dfx-engine" run trinet --backbone resnet18 --random-weights 5 --device auto --json $images/jpeg-255x257.jpg
+ok "auto goes on to the CPU" [ $status = 0 ]
+engine="$work/dfx-engine" run trinet --backbone resnet18 --random-weights 5 --device cuda --json $images/jpeg-255x257.jpg
+ok "cuda does not" [ $status = 1 ]
+
 ok "the installed program has no fault triggers" [ "$(grep -c DFXTEST "$engine")" = 0 ]
 echo "1..$count"
 exit $failed

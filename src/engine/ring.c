@@ -235,6 +235,8 @@ dfx_ring_answer(const DfxRingMap *map, const DfxRequest *req, DfxStatus status, 
 	snprintf(slot->msg, sizeof slot->msg, "%s", err ? err->msg : "");
 	snprintf(slot->hint, sizeof slot->hint, "%s", err ? err->hint : "");
 	slot->t_done = dfx_now_ns();
+	if (atomic_load_explicit(&slot->start_gen, memory_order_relaxed) != req->gen)
+		slot->t_start = slot->t_done; /* answered without having been started */
 	atomic_store_explicit(&slot->done_gen, req->gen, memory_order_release);
 }
 

@@ -241,7 +241,7 @@ build_stack(DfxGraph *g, DfxVal x)
 
 	for (int i = 0; i < stack_width; i++)
 	{
-		char name[8];
+		char name[16];
 
 		snprintf(name, sizeof name, "%d", i);
 		v[i] = dfx_linear(g, x, name, 37);

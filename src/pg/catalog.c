@@ -100,6 +100,7 @@ catalog_extension_schema(void)
 	return schema;
 }
 
+/* Only a superuser who edits an extension by hand gets to see this. */
 static Oid
 catalog_object(Oid oid, const char *name)
 {
@@ -118,6 +119,10 @@ catalog_type(Oid schema, const char *name)
 										  PointerGetDatum(name), ObjectIdGetDatum(schema)), name);
 }
 
+/*
+ * A dozen look-ups the first time in a session, none later.  Filling it reads
+ * catalogs, which may accept invalidations, ours among them.
+ */
 const DfxCatalog *
 dfx_catalog(void)
 {
@@ -174,6 +179,7 @@ catalog_text_key(ScanKey key, AttrNumber column, const char *value)
 	ScanKeyInit(key, column, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(value));
 }
 
+/* All columns read here are NOT NULL, but the index that was used may be damaged. */
 static Datum
 catalog_column(HeapTuple tuple, AttrNumber column, Relation rel)
 {
@@ -220,7 +226,11 @@ catalog_fetch(const char *name, uint8 *version, char **owner)
 
 /* ---- who may use what ---- */
 
-/* Has the current user the rights of the role of that name?  Superusers have those of every role. */
+/*
+ * Has the current user the rights of the role of that name?  Superusers have
+ * those of every role, also of one that was dropped.  (A role made again under
+ * an old name has its models back: names are what dumps and standbys carry.)
+ */
 static bool
 catalog_has_role(const char *role)
 {
@@ -229,6 +239,7 @@ catalog_has_role(const char *role)
 	return OidIsValid(oid) ? has_privs_of_role(GetUserId(), oid) : superuser();
 }
 
+/* The owner, and whom dfx_grant_model() named; membership counts as it does for tables. */
 static bool
 catalog_may_use(const char *name, const char *owner)
 {
@@ -254,6 +265,10 @@ catalog_may_use(const char *name, const char *owner)
 	return allowed;
 }
 
+/*
+ * Once for every image.  As with tables, the message tells a model that does
+ * not exist from one that is not for this user: names are no secrets.
+ */
 void
 dfx_model_resolve(const text *name, DfxModelRef *model)
 {
@@ -264,7 +279,8 @@ dfx_model_resolve(const text *name, DfxModelRef *model)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("no model is named, and dfx.default_model is not set"),
-				 errhint("Import one with dfx_import_model(), then make it the default with dfx_set_default_model().")));
+				 errhint("Import one with dfx_import_model(), then make it the default with"
+						 " dfx_set_default_model().")));
 	if (!catalog_fetch(wanted, model->version, &owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -280,6 +296,10 @@ dfx_model_resolve(const text *name, DfxModelRef *model)
 	pfree(owner);
 }
 
+/*
+ * The lock is on a hash of the name within this database: two names that share
+ * one wait for each other, which is harmless.
+ */
 char *
 dfx_model_owner(const char *name)
 {
@@ -321,7 +341,11 @@ dfx_model_usable(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(catalog_fetch(name, NULL, &owner) && catalog_may_use(name, owner));
 }
 
-/* ---- metadata ---- */
+/* ---- metadata ----
+ *
+ * The engine hashes the canonical text of it, so what is read here must give
+ * back that text exactly; a row that was edited gives XX001 at the next load.
+ */
 
 static JsonbValue *
 meta_option(Jsonb *options, const char *key, enum jbvType type)

@@ -81,7 +81,11 @@ admin_set_default(const char *name)
 							 GUC_ACTION_SET, true, 0, false);
 }
 
-/* dfx_set_default_model(name text) -> void; NULL for none. */
+/*
+ * dfx_set_default_model(name text) -> void; NULL for none.  Sessions that are
+ * connected already keep the default they began with, as with any setting of a
+ * database.
+ */
 Datum
 dfx_set_default_model(PG_FUNCTION_ARGS)
 {
@@ -142,7 +146,11 @@ admin_is_default(const char *name)
 	return found;
 }
 
-/* ---- drop ---- */
+/* ---- drop ----
+ *
+ * Sessions with an older snapshot still see the rows and go on using the
+ * model; the engine forgets it when memory is needed.
+ */
 
 /* dfx_drop_model(name text) -> void: the name, its history and grants, and the versions nobody else uses. */
 Datum

@@ -23,6 +23,7 @@
 
 /* ---- a file as a source ---- */
 
+/* pread: the passes of an import jump to wherever the file has the next tensor by name. */
 static void
 file_read(DfxSource *src, uint64 offset, void *buf, Size len)
 {
@@ -77,7 +78,8 @@ dfx_source_file(const char *path)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not open file \"%s\" for reading: %m", path),
-				 absent ? errhint("The server reads the file, not the client. psql's \\lo_import brings a client's file into a large object.") : 0));
+				 absent ? errhint("The server reads the file, not the client. psql's \\lo_import brings a client's"
+								  " file into a large object.") : 0));
 	}
 	if (fstat(src->fd, &st) != 0)
 		ereport(ERROR,
@@ -93,6 +95,10 @@ dfx_source_file(const char *path)
 
 /* ---- a large object as a source ---- */
 
+/*
+ * Through the server's own lo_* functions, which check privileges, hold their
+ * snapshot and close what an error leaves open; inv_* would need all of that here.
+ */
 static int64
 lo_seek(int fd, int64 offset, int whence)
 {
@@ -131,6 +137,7 @@ dfx_source_lo(Oid loid)
 
 /* ---- a file as a sink ---- */
 
+/* A short write without an errno is a full disk. */
 static void
 file_write(DfxSink *sink, const void *buf, Size len)
 {
@@ -158,6 +165,7 @@ file_write(DfxSink *sink, const void *buf, Size len)
 	}
 }
 
+/* Durable before it is visible: the rename is what makes the file appear. */
 static void
 file_finish(DfxSink *sink)
 {

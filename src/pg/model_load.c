@@ -82,6 +82,7 @@ load_flush(LoadStream *s)
 	return s->reply->status == DFX_OK;
 }
 
+/* Small parts, copied; tensors are read straight into the buffer. */
 static bool
 load_put(LoadStream *s, const void *p, Size n)
 {
@@ -153,6 +154,7 @@ load_stream(LoadStream *s, DfxReply *reply)
 		dfx_loader_send(DFX_RING_LOAD_END, version, 0, reply);
 }
 
+/* The engine tells nobody when a model is no longer in use, so ask again soon. */
 static void
 load_wait(int ms)
 {

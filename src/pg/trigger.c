@@ -141,7 +141,12 @@ trigger_classify(const TriggerCall *t, Datum image, DfxModelRef *model, DfxVerdi
 	pfree(reply.data);
 }
 
-/* ---- dfx_flag(image_column, verdict_column [, model]) ---- */
+/* ---- dfx_flag(image_column, verdict_column [, model]) ----
+ *
+ * Sets the verdict when the image is new, or has none yet; a NULL image has a
+ * NULL verdict.  A verdict that an UPDATE writes itself, without changing the
+ * image, is left alone: that is how one is corrected by hand.
+ */
 
 Datum
 dfx_flag(PG_FUNCTION_ARGS)
@@ -180,7 +185,11 @@ dfx_flag(PG_FUNCTION_ARGS)
 	return PointerGetDatum(heap_modify_tuple_by_cols(t.row, t.desc, 1, &column, &value, &no_image));
 }
 
-/* ---- dfx_reject(image_column, threshold [, model]) ---- */
+/* ---- dfx_reject(image_column, threshold [, model]) ----
+ *
+ * Raises 23514 with the scores when p_synthetic >= threshold, so 0 refuses
+ * every image and 1 only those the model is certain of.  NULL images pass.
+ */
 
 static double
 trigger_threshold(const char *value)

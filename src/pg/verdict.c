@@ -50,6 +50,10 @@ dfx_image_at_fault(DfxStatus status)
 	return status == DFX_EIMAGE || status == DFX_ELIMIT;
 }
 
+/*
+ * The backend holds one copy of the image, for as long as the request may have
+ * to be submitted again, and never looks into it.
+ */
 void
 dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply *reply)
 {
@@ -82,6 +86,7 @@ dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply 
 		pfree(data);
 }
 
+/* NaN fails every comparison, and infinity is out of range, but be plain about it. */
 static bool
 verdict_is_probability(float p)
 {
@@ -106,6 +111,7 @@ dfx_verdict_parse(const DfxReply *reply, DfxVerdictReply *verdict)
 		elog(ERROR, "the engine answered with a generator that is no text");
 }
 
+/* The label's OID: enums have no fixed ones. */
 static Datum
 verdict_label(uint32 label)
 {
@@ -120,6 +126,7 @@ verdict_label(uint32 label)
 	return ObjectIdGetDatum(oid);
 }
 
+/* Binary models know neither DM nor GAN: those columns are NULL then, not 0. */
 Datum
 dfx_verdict_datum(const DfxVerdictReply *verdict, const DfxModelRef *model)
 {

@@ -35,7 +35,8 @@ enum
 	CHUNK_VERSION = 1, CHUNK_TENSOR, CHUNK_CHUNK, CHUNK_DATA
 };
 
-pg_noreturn static void weights_corrupt(const DfxWeights *w, const char *fmt,...) pg_attribute_printf(2, 3);
+pg_noreturn /* Raise XX001 with what is wrong with the present tensor. */
+static void weights_corrupt(const DfxWeights *w, const char *fmt,...) pg_attribute_printf(2, 3);
 
 static void
 weights_corrupt(const DfxWeights *w, const char *fmt,...)
@@ -55,6 +56,7 @@ weights_corrupt(const DfxWeights *w, const char *fmt,...)
 
 /* ---- rows ---- */
 
+/* All rows of a version in the order of the primary key. */
 static SysScanDesc
 weights_scan(DfxTable which, const uint8 *version, Relation *rel, Relation *idx)
 {
@@ -84,6 +86,7 @@ weights_column(const DfxWeights *w, HeapTuple tuple, AttrNumber column, Relation
 	return value;
 }
 
+/* Look one chunk ahead; its tuple is valid until the next call, its bytes stay where they are. */
 static void
 weights_fetch_chunk(DfxWeights *w)
 {
@@ -99,6 +102,7 @@ weights_fetch_chunk(DfxWeights *w)
 	w->data_off = 0;
 }
 
+/* bigint[] of at most DFX_MAX_RANK sizes; {} is a scalar. */
 static void
 weights_shape(DfxWeights *w, Datum value)
 {
@@ -165,6 +169,7 @@ dfx_weights_open(DfxWeights *w, const DfxModelRef *model)
 	weights_fetch_chunk(w);
 }
 
+/* To the next tensor, when the present one has been read to its end. */
 bool
 dfx_weights_next(DfxWeights *w)
 {
@@ -223,6 +228,10 @@ weights_copy(const DfxWeights *w, char *buf, Size n)
 		pfree(slice);
 }
 
+/*
+ * A piece never spans chunks, nor more than DFX_CHUNK_BYTES of one: chunks that
+ * others have written may be larger than what is good to detoast at once.
+ */
 Size
 dfx_weights_read(DfxWeights *w, char *buf, Size cap)
 {
@@ -259,6 +268,7 @@ dfx_weights_close(DfxWeights *w)
 	table_close(w->chunk_rel, NoLock);
 }
 
+/* The engine knows only that the whole is wrong; the hash kept with each tensor tells which part. */
 void
 dfx_weights_blame(const DfxModelRef *model)
 {

@@ -13,11 +13,13 @@ use Time::HiRes qw(sleep time);
 my $node = dfx_node(
 	'crash',
 	models => ['resnet18'],
-	conf   =>
-	  "dfx.engine_timeout = 1500ms\ndfx.max_batch = 4\ndfx.queue_slots = 16\n"
-);
+	conf   => "dfx.max_batch = 4\ndfx.queue_slots = 16\n");
 dfx_images($node, 8);
 dfx_expect($node, 'resnet18');
+is( $node->safe_psql(
+		'postgres', 'SELECT count(DISTINCT verdict::text) FROM expected'),
+	8,
+	'eight images have eight verdicts, so that none passes for another');
 my $postmaster_log = -s $node->logfile;
 
 # Load: 8 sessions compare every answer with the stored one until told to stop
@@ -41,7 +43,7 @@ foreach my $signal ('KILL', 'SEGV')
 	$node->safe_psql('postgres', 'TRUNCATE stop');
 	my @load = map { start_sql($node, 'SELECT load()') } 1 .. 8;
 	my (@engine, @verdict);
-	foreach (1 .. 3)
+	foreach (1 .. 2)
 	{
 		sleep 0.5;
 		kill_engine($node, $signal);
@@ -55,11 +57,9 @@ foreach my $signal ('KILL', 'SEGV')
 		"$signal under load: no session lost, no wrong verdict"
 	) or diag(map { $_->{err} } @load);
 	is(scalar(grep { $_ < 10 } @engine),
-		3, '... and a new engine answers within seconds');
-	note(sprintf '%s: it answered after %.2f, %.2f, %.2f s,',
-		$signal, @engine);
-	note(sprintf 'and had loaded the model %.2f, %.2f, %.2f s later',
-		@verdict);
+		2, '... and a new engine answers within seconds');
+	note(sprintf '%s: it answered after %.2f and %.2f s,', $signal, @engine);
+	note(sprintf 'and had loaded the model %.2f and %.2f s later', @verdict);
 	note('answers in each session: ' . join(' ', map { $_->{out} } @load));
 }
 ok(queue_is_free($node), 'every slot is free after the load');
@@ -104,32 +104,36 @@ is( $node->safe_psql(
 	't',
 	'dfx_engine_status tells of it');
 
-# One user's poison must not slow the others: the back-off stays where it was.
+# One user's poison must not keep the others from their answers
 my $poisoner = start_sql($node,
 		"\\set ON_ERROR_STOP 0\n"
-	  . "SELECT dfx_classify(image) FROM images WHERE name = 'segv';\n" x 5);
-my $worst = 0;
+	  . "SELECT dfx_classify(image) FROM images WHERE name = 'segv';\n" x 3);
+my %neighbour;
+my $slowest = 0;
 while ($poisoner->{run}->pump_nb && $poisoner->{run}->pumpable)
 {
 	my $job = sql($node, 'SELECT check_verdict(1)');
-	fail("an innocent session got $job->{state}: $job->{err}")
-	  if $job->{state} ne '00000';
-	$worst = $job->{seconds} if $job->{seconds} > $worst;
+	$neighbour{ $job->{state} }++;
+	$slowest = $job->{seconds} if $job->{seconds} > $slowest;
 }
 finish_sql($poisoner);
-note(sprintf 'beside five poisoned requests, the slowest answer took %.3f s',
-	$worst);
-cmp_ok($worst, '<', 5, 'a neighbour of repeated poison is served');
+is(join(' ', keys %neighbour),
+	'00000', 'a neighbour of repeated poison gets its verdicts');
+note(sprintf '%d of them, the slowest after %.2f s',
+	$neighbour{'00000'}, $slowest);
 is(scalar(() = $poisoner->{err} =~ /58000/g),
-	5, '... and the poison is refused each time');
+	3, '... and the poison is refused each time');
 
 # A hang: the watchdog replaces the engine, twice, then the image is named
+$node->append_conf('postgresql.conf', "dfx.engine_timeout = 1500ms");
+$node->reload;
 my $job =
   state_is($node,
 	"SELECT dfx_classify(image) FROM images WHERE name = 'hang'",
-	'58000', 'an image that hangs the engine');
-note(sprintf 'hang: refused after %.3f s: %s', $job->{seconds}, $job->{err});
-cmp_ok($job->{seconds}, '<', 15, '... ends by the watchdog');
+	'58000', 'an image that hangs the engine', qr/progress/);
+note(sprintf 'hang: refused after %.2f s: %s', $job->{seconds}, $job->{err});
+cmp_ok($job->{seconds}, '<', 29,
+	'... ends by the watchdog, not by its deadline');
 is(sql($node, 'SELECT check_verdict(1)')->{state},
 	'00000', '... and service goes on');
 

@@ -36,18 +36,12 @@ is($node->safe_psql('postgres', "SELECT pg_cancel_backend($engine)"),
 is(engine_pid($node), $engine, '... and leaves it alone');
 
 # The engine is a stranger to PostgreSQL
-ok( !grep({ /PostgreSQL|SYSV/ } split /\n/, slurp_file("/proc/$engine/maps")),
+ok( !grep({ m{/dev/zero|/dev/shm|SYSV} } split /\n/,
+		slurp_file("/proc/$engine/maps")),
 	'the engine maps no shared memory of PostgreSQL');
-is( join(' ',
-		sort { $a <=> $b }
-		grep { $_ <= 4 } map { /(\d+)$/ } glob "/proc/$engine/fd/*"),
+is(join(' ', grep { -l "/proc/$engine/fd/$_" } 0 .. 255),
 	'0 1 2 3 4',
-	'the engine has the ring and the socket');
-is( scalar(
-		grep { (readlink $_ // '') =~ m{/base/|/global/|pg_wal} }
-		  glob "/proc/$engine/fd/*"),
-	0,
-	'... and no file of the server');
+	'... and has the ring and the socket, no file of the server');
 is(slurp_file("/proc/$engine/oom_score_adj") + 0,
 	500, 'the kernel would take the engine first');
 
@@ -58,9 +52,10 @@ $node->safe_psql('postgres', "SELECT pg_terminate_backend($supervisor)");
 is(finish_sql($job)->{state},
 	'00000',
 	'pg_terminate_backend on the supervisor: the request is answered');
-isnt(supervisor_pid($node),      $supervisor, '... under a new supervisor');
-isnt(new_engine($node, $engine), $engine,     '... by a new engine');
-ok(defined wait_for($dead->($engine)), '... and the old one is gone');
+isnt(supervisor_pid($node), $supervisor, '... under a new supervisor');
+new_engine($node, $engine);
+ok(defined wait_for($dead->($engine)),
+	'... by a new engine, and the old one is gone');
 is(sql($node, $check)->{state}, '00000', '... with the same verdict');
 
 # kill -9 of a backend: PostgreSQL's crash restart, a new ring, a new engine, nothing leaked
@@ -72,9 +67,9 @@ sub crash_restart
 	kill 'KILL', $victim or die "could not kill $victim: $!";
 	wait_for(sub { return (engine_pid($node) // 0) != $old; });
 	my $seconds = service_is_back($node);
-	my $new     = new_engine($node, $old);
-	ok(defined wait_for($dead->($old)), 'the old engine is gone');
-	isnt($new, $old, 'a new one serves');
+	new_engine($node, $old);
+	ok(defined wait_for($dead->($old)),
+		'a new engine serves, the old one is gone');
 	is(sql($node, $check)->{state}, '00000', '... with the same verdict');
 	return $seconds;
 }

@@ -467,9 +467,10 @@ sub queue_is_free
 
 =pod
 
-=item process_memory($pid)
+=item process_memory($pid, [$what])
 
-Private memory of a process, in kB.
+Private memory of a process in kB; or VmHWM, the most it ever held, shared
+memory included.
 
 =back
 
@@ -477,8 +478,10 @@ Private memory of a process, in kB.
 
 sub process_memory
 {
-	my ($pid) = @_;
-	my ($kb)  = slurp_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+) kB/m;
+	my ($pid, $what) = @_;
+
+	$what //= 'RssAnon';
+	my ($kb) = slurp_file("/proc/$pid/status") =~ /^$what:\s+(\d+) kB/m;
 
 	return $kb;
 }

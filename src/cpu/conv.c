@@ -22,7 +22,7 @@
 typedef struct ConvShape
 {
 	dnnl_dim_t groups, ci, co, kh, kw;
-	dnnl_dim_t stride[2], pad[2];
+	dnnl_dims_t stride, pad; /* of the two spatial dimensions */
 	const float *weights, *bias;
 	const float *scale, *shift; /* of the epilogue */
 	const char *name;

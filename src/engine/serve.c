@@ -168,7 +168,6 @@ dfx_serve(const DfxServeOpts *opts)
 		fprintf(stderr, "dfx-engine: %s\n", err.msg);
 		return 1;
 	}
-	dfx_log('I', "engine ready on %s", device.info.name);
 	dfx_control_ready();
 	dfx_sched_run(&sched);
 }

@@ -71,7 +71,7 @@ static const SettingsInt settings_int[] = {
 	&dfx_gpu_memory, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB},
 	{"dfx.engine_timeout", "An engine that makes no progress for so long is replaced.",
 		"0 means never.",
-	&dfx_engine_timeout, 60000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
+	&dfx_engine_timeout, 20000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
 	{"dfx.max_image_pixels", "Images with more pixels are refused.", NULL,
 	&dfx_max_image_pixels, 100000000, 1, INT_MAX, PGC_SUSET, 0},
 	{"dfx.max_image_bytes", "Larger images are refused.", NULL,

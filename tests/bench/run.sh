@@ -15,10 +15,15 @@ build/t/bench/bench_decode || true
 
 section "networks, against PyTorch in alternation"
 if /usr/bin/python3 -c 'import torch, torchvision' 2>/dev/null; then
-	/usr/bin/python3 tests/bench/compare_torch.py
+	for mode in eager ofi; do
+		/usr/bin/python3 tests/bench/compare_torch.py densenet121 resnet50 resnet18 --mode $mode
+	done
 else
 	echo "skipped: needs Debian's python3-torch and python3-torchvision"
 fi
+
+section "the ring, without PostgreSQL"
+build/t/bench/bench_ring || true
 
 section "SQL, one client"
 tests/bench/sql.sh

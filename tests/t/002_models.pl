@@ -17,6 +17,19 @@ my $verdict =
   "SELECT dfx_classify(image, 'resnet18') FROM images WHERE id = 1";
 
 state_is($node, $classify, '42704', 'no model at all');
+# A cancelled import leaves nothing behind
+my $file = "$ENV{DFX_TEST_DIR}/resnet18.safetensors";
+state_is(
+	$node,
+	"SET statement_timeout = 200; SELECT dfx_import_model('resnet18', '$file')",
+	'57014',
+	'an import is cancelled');
+is( $node->safe_psql(
+		'postgres',
+		'SELECT count(*) FROM dfx_model_version UNION ALL SELECT count(*) FROM dfx_model'
+	),
+	"0\n0",
+	'... and leaves nothing behind');
 dfx_model($node, 'resnet18');
 dfx_model($node, 'resnet18b');
 state_is($node, "SELECT dfx_classify(image, 'nobody') FROM images",

@@ -13,7 +13,8 @@ use Time::HiRes qw(time);
 my $node = dfx_node(
 	'waiting',
 	models => ['resnet18'],
-	conf   => "dfx.max_batch = 1\ndfx.queue_slots = 2\n");
+	conf   =>
+	  "dfx.max_batch = 1\ndfx.queue_slots = 2\ndfx.queue_memory = 3MB\n");
 
 # Images that take their time.  Nothing waits for the end of one that does not have to.
 put_image($node, 'quick',  png(48, 48, 1));
@@ -90,12 +91,22 @@ is(join(' ', map { finish_sql($_)->{state} } @full),
 	'00000 00000', '... as those in it have their answers');
 ok(queue_is_free($node), '... then every slot is free');
 
+# Full memory: large images wait for each other, small ones do not starve them
+put_image($node, 'large', png(850, 850, 2));
+my @large = map { start_sql($node, "$ask = '$_'") } ('large', 'quick') x 4;
+is( join(' ', map { finish_sql($_)->{state} } @large),
+	join(' ', ('00000') x 8),
+	'images that do not fit into the queue together');
+ok(queue_is_free($node), '... then all memory is free');
+
 # Cancels at every moment of a request's life: right answers or 57014, nothing
 # else.  Every other statement is let through.
 my $storm = "\\set ON_ERROR_STOP 0\n" . join(
 	'',
 	map {
-		"SET statement_timeout = ${_}0;\n$ask = 'quick';\nRESET statement_timeout;\n$ask = 'quick';\n"
+			"SET statement_timeout = "
+		  . 20 * $_
+		  . ";\n$ask = 'quick';\nRESET statement_timeout;\n$ask = 'quick';\n"
 	} 1 .. 15);
 my @storm  = map { finish_sql($_) } map { start_sql($node, $storm) } 1 .. 3;
 my %errors = map { $_ => 1 }

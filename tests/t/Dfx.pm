@@ -453,7 +453,7 @@ sub service_is_back
 
 =item queue_is_free($node)
 
-True once no slot is in use by anyone.
+True once no slot and no memory of the queue is in use by anyone.
 
 =cut
 
@@ -462,7 +462,7 @@ sub queue_is_free
 	my ($node) = @_;
 
 	return $node->poll_query_until('postgres',
-		'SELECT slots = free FROM dfx_stat_queue');
+		'SELECT slots = free AND arena_used = 0 FROM dfx_stat_queue');
 }
 
 =pod

@@ -101,13 +101,12 @@ ok(queue_is_free($node), '... then all memory is free');
 
 # Cancels at every moment of a request's life: right answers or 57014, nothing
 # else.  Every other statement is let through.
-my $storm = "\\set ON_ERROR_STOP 0\n" . join(
-	'',
-	map {
-			"SET statement_timeout = "
-		  . 20 * $_
-		  . ";\n$ask = 'quick';\nRESET statement_timeout;\n$ask = 'quick';\n"
-	} 1 .. 15);
+my $storm = "\\set ON_ERROR_STOP 0\n";
+foreach my $ms (map { 20 * $_ } 1 .. 15)
+{
+	$storm .= "SET statement_timeout = $ms;\n$ask = 'quick';\n"
+	  . "RESET statement_timeout;\n$ask = 'quick';\n";
+}
 my @storm  = map { finish_sql($_) } map { start_sql($node, $storm) } 1 .. 3;
 my %errors = map { $_ => 1 }
   map { $_->{err} =~ /(?:ERROR|FATAL):\s+([0-9A-Z]{5}):/g } @storm;

@@ -54,7 +54,7 @@ my $jobs = 0;
 
 A started cluster with the extension created.  C<conf> is added to
 postgresql.conf, C<init> goes to the node's init(), C<models> names the models
-to import, the first of which becomes the default, C<extension> => 0 leaves the extension out.
+to import, the first of which becomes the default.
 
 =cut
 
@@ -75,7 +75,6 @@ max_connections = 30
 autovacuum = off
 } . ($params{conf} // ''));
 	$node->start;
-	return $node unless $params{extension} // 1;
 
 	$node->safe_psql('postgres', 'CREATE EXTENSION deepfeaturex');
 	$node->safe_psql('postgres',
@@ -93,7 +92,7 @@ autovacuum = off
 
 =pod
 
-=item dfx_model($node, $model, [$dbname])
+=item dfx_model($node, $model)
 
 Import DFX_TEST_DIR/$model.safetensors under its own name.
 
@@ -101,10 +100,9 @@ Import DFX_TEST_DIR/$model.safetensors under its own name.
 
 sub dfx_model
 {
-	my ($node, $model, $dbname) = @_;
+	my ($node, $model) = @_;
 
-	$node->safe_psql(
-		$dbname // 'postgres',
+	$node->safe_psql('postgres',
 		"SELECT dfx_import_model('$model', '$ENV{DFX_TEST_DIR}/$model.safetensors')"
 	);
 	return;
@@ -194,7 +192,7 @@ END \$\$;
 =item start_sql($node, $sql, %params)
 
 Send $sql through a psql of its own and return at once.  C<name> becomes the
-application_name; C<user> and C<dbname> are postgres unless given.
+application_name.
 
 =cut
 
@@ -203,12 +201,11 @@ sub start_sql
 	my ($node, $sql, %params) = @_;
 	my $job     = { out => '', err => '', began => time() };
 	my $file    = $node->basedir . '/job' . ++$jobs . '.sql';
-	my $connstr = $node->connstr($params{dbname} // 'postgres');
+	my $connstr = $node->connstr('postgres');
 
 	# A file, because IPC::Run feeds a pipe only while somebody pumps it.
 	append_to_file($file, $sql);
 	$connstr .= " application_name='$params{name}'" if $params{name};
-	$connstr .= " user=$params{user}"               if $params{user};
 	$job->{run} = IPC::Run::start(
 		[
 			'psql', '-XAtq',           '-v', 'VERBOSITY=verbose',
@@ -434,7 +431,7 @@ sub kill_engine
 
 =item service_is_back($node, [$seconds])
 
-How long until an image is answered; undef when it never is.
+How long until the engine answers; undef when it never does.
 
 =cut
 

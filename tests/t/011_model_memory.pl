@@ -1,5 +1,5 @@
 
-# Do models that do not fit together, or at all, cost time or a clear error, never progress?
+# Do models that do not fit into memory together make progress, and one that does not fit at all a clear error?
 
 use strict;
 use warnings FATAL => 'all';
@@ -13,14 +13,17 @@ use Time::HiRes qw(sleep);
 my $node = dfx_node('memory', models => [ 'resnet18', 'resnet18b' ]);
 dfx_images($node, 4);
 dfx_expect($node, $_) foreach 'resnet18', 'resnet18b';
-my $limit_is = sub {
+
+# Restarts the engine with that limit; returns the new one's pid.
+sub limit_is
+{
 	my ($mb) = @_;
-	my $engine = engine_pid($node);
+	my $old = engine_pid($node);
 	$node->safe_psql('postgres',
 		"ALTER SYSTEM SET dfx.model_memory = '${mb}MB'");
 	$node->reload;
-	return new_engine($node, $engine);
-};
+	return new_engine($node, $old);
+}
 
 # What one of them takes
 my $engine = kill_engine($node);
@@ -31,7 +34,7 @@ my $one =
 note(sprintf 'resnet18 takes %.0f MB', $one);
 
 # Room for one and a half: both are asked for by six sessions, interleaved
-$engine = $limit_is->(int($one * 1.5));
+$engine = limit_is(int($one * 1.5));
 my $mixed = join '', map {
 	"SELECT check_verdict($_, 'resnet18'); SELECT check_verdict($_, 'resnet18b');\n"
 } 1 .. 2;
@@ -56,12 +59,12 @@ cmp_ok(
 	'... within the limit');
 
 # Not even one
-$limit_is->(int($one / 2));
+limit_is(int($one / 2));
 state_is(
 	$node,   "SELECT check_verdict(1, 'resnet18')",
 	'54000', 'a model larger than dfx.model_memory',
 	qr/model_memory/);
-$limit_is->(2048);
+limit_is(2048);
 is(sql($node, "SELECT check_verdict(1, 'resnet18')")->{state},
 	'00000', '... serves again when there is room');
 

@@ -28,7 +28,8 @@ ifneq ($(filter demo check setup,$(MAKECMDGOALS)),)
 
 setup:
 	tests/setup.sh
-demo: setup
+demo:
+	tests/setup.sh build
 	demo/demo.sh
 check: setup
 	tests/check.sh

@@ -7,6 +7,7 @@
  * go to stdout, one a line; diagnostics to stderr; the exit status is 0 only
  * when everything succeeded, 2 when the command line was wrong.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -114,6 +115,16 @@ main_log(char level, const char *message, void *arg)
 		fprintf(stderr, "dfx-engine: %s\n", message);
 }
 
+/* Success is that the results have arrived: stdio keeps a write's failure until it is asked. */
+static int
+main_end(int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	fprintf(stderr, "dfx-engine: could not write to the standard output: %s\n", strerror(errno));
+	return status != 0 ? status : 1;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -124,7 +135,7 @@ main(int argc, char **argv)
 	if (strcmp(name, "--help") == 0 || strcmp(name, "help") == 0)
 	{
 		main_help(stdout);
-		return 0;
+		return main_end(0);
 	}
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
 		if (strcmp(command_table[i].name, name) == 0)
@@ -139,7 +150,7 @@ main(int argc, char **argv)
 	if (argc > 2 && strcmp(argv[2], "--help") == 0)
 	{
 		printf("usage: dfx-engine %s %s\n%s\n", c->name, c->usage, c->summary);
-		return 0;
+		return main_end(0);
 	}
 	dfx_log_set_sink(main_log, NULL);
 	if (!dfx_options_parse(&o, name, c->options, argc - 2, argv + 2))
@@ -150,5 +161,5 @@ main(int argc, char **argv)
 		fprintf(stderr, "dfx-engine %s: %s\nusage: dfx-engine %s %s\n", name, missing, name, c->usage);
 		return 2;
 	}
-	return c->run(&o);
+	return main_end(c->run(&o));
 }

@@ -253,8 +253,8 @@ extern DfxStatus dfx_build_backbone(DfxGraph *g, const DfxBackbone *b, int nclas
  */
 extern DfxStatus dfx_build_trinet(DfxGraph *g, const DfxBackbone *b, int head_stride, DfxErr *err);
 
-/* By metadata (kind, backbone, head_stride): the one entry that serves both.  DFX_EUNSUPPORTED, DFX_EWEIGHTS.
- */
+/* By metadata, all of which must be what the kind calls for: the one entry that serves both.
+ * DFX_EUNSUPPORTED, DFX_EWEIGHTS. */
 extern DfxStatus dfx_build_model(DfxGraph *g, const DfxModelMeta *meta, int nclass, DfxErr *err);
 
 /* ---- weights: weights.c ---- */

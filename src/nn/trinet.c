@@ -24,6 +24,8 @@ enum
 	TRINET_CLASSES = 3
 };
 static const char *const trinet_branch[TRINET_CLASSES] = {"dm", "gan", "real"};
+/* What the metadata must say: answers are labelled in this order, so another one would give wrong labels. */
+#define TRINET_CLASS_NAMES "dm,gan,real"
 
 /* Names are positions in an nn.Sequential: ReLU holds one too, hence steps of three. */
 static DfxVal
@@ -89,6 +91,9 @@ dfx_build_model(DfxGraph *g, const DfxModelMeta *meta, int nclass, DfxErr *err)
 	if (trinet ? meta->head_stride != 1 && meta->head_stride != 2 : meta->head_stride != 0)
 		return dfx_fail(err, DFX_EWEIGHTS, "head stride %u in the metadata of a model of kind %s",
 		                meta->head_stride, meta->kind);
+	if (strcmp(meta->classes, trinet ? TRINET_CLASS_NAMES : "") != 0)
+		return dfx_fail(err, DFX_EWEIGHTS, "classes \"%s\" in the metadata of a model of kind %s, not \"%s\"",
+		                meta->classes, meta->kind, trinet ? TRINET_CLASS_NAMES : "");
 	return trinet ? dfx_build_trinet(g, b, (int) meta->head_stride, err)
 	              : dfx_build_backbone(g, b, nclass, err);
 }

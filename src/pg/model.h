@@ -117,7 +117,10 @@ extern bool dfx_weights_next(DfxWeights *w);
 extern Size dfx_weights_read(DfxWeights *w, char *buf, Size cap);
 extern void dfx_weights_close(DfxWeights *w);
 
-/* ereport(ERROR) XX001 naming the first tensor whose bytes do not match their hash. */
+/* Read a version whole, and raise XX001 naming the first tensor whose bytes do not match their hash. */
+extern void dfx_weights_check(const DfxModelRef *model);
+
+/* The same for a version that is known to be damaged: raises in any case. */
 pg_noreturn extern void dfx_weights_blame(const DfxModelRef *model);
 
 /* ---- model_load.c ---- */

@@ -40,6 +40,7 @@ typedef struct Import
 	DfxModelMeta meta;
 	ImportHash *tensor_hash;	/* of st.tensor[i] */
 	uint8		version[DFX_VERSION_LEN];
+	bool		shared;			/* the version's rows were there before */
 	bytea	   *buf;			/* room for DFX_CHUNK_BYTES */
 	MemoryContextCallback cleanup;
 } Import;
@@ -172,7 +173,8 @@ import_store(Import *im, const char *name, const char *owner)
 	DfxStore	store;
 
 	dfx_store_begin(&store);
-	if (dfx_store_version(im->version, &im->meta))
+	im->shared = !dfx_store_version(im->version, &im->meta);
+	if (!im->shared)
 	{
 		for (size_t i = 0; i < im->st.ntensor; i++)
 		{
@@ -190,7 +192,12 @@ import_store(Import *im, const char *name, const char *owner)
 	dfx_store_end(&store);
 }
 
-/* Have the engine load what was just stored, which it refuses if it does not fit the network. */
+/*
+ * Have the engine load what was just stored, which it refuses if it does not
+ * fit the network.  An engine that has the version already does not look at the
+ * rows: those that others stored are read here, or a damaged model would be
+ * imported without a word.
+ */
 static void
 import_verify(const Import *im, const char *name)
 {
@@ -200,6 +207,8 @@ import_verify(const Import *im, const char *name)
 	memcpy(model.version, im->version, DFX_VERSION_LEN);
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	if (im->shared)
+		dfx_weights_check(&model);
 	dfx_model_load(&model);
 	PopActiveSnapshot();
 }

@@ -35,6 +35,9 @@ enum
 	CHUNK_VERSION = 1, CHUNK_TENSOR, CHUNK_CHUNK, CHUNK_DATA
 };
 
+/* Not "import it under another name": one version's rows serve all its names. */
+#define WEIGHTS_HINT "Drop all models of this version, then import it again; or restore it from a backup."
+
 pg_noreturn /* Raise XX001 with what is wrong with the present tensor. */
 static void weights_corrupt(const DfxWeights *w, const char *fmt,...) pg_attribute_printf(2, 3);
 
@@ -51,7 +54,7 @@ weights_corrupt(const DfxWeights *w, const char *fmt,...)
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("the weights of model \"%s\" are damaged: tensor \"%s\" (number %d): %s",
 					w->model->name, w->tensor.name, w->number, what),
-			 errhint("Import the model again under another name, or restore it from a backup.")));
+			 errhint(WEIGHTS_HINT)));
 }
 
 /* ---- rows ---- */
@@ -268,9 +271,9 @@ dfx_weights_close(DfxWeights *w)
 	table_close(w->chunk_rel, NoLock);
 }
 
-/* The engine knows only that the whole is wrong; the hash kept with each tensor tells which part. */
+/* Read all of it, and compare every tensor with the hash that was stored beside it. */
 void
-dfx_weights_blame(const DfxModelRef *model)
+dfx_weights_check(const DfxModelRef *model)
 {
 	DfxWeights	w;
 	char	   *buf = palloc(DFX_CHUNK_BYTES);
@@ -293,8 +296,17 @@ dfx_weights_blame(const DfxModelRef *model)
 			weights_corrupt(&w, "its bytes do not match their hash");
 	}
 	dfx_weights_close(&w);
+	pfree(buf);
+}
+
+/* The engine knows only that the whole is wrong; the hash kept with each tensor tells which part. */
+void
+dfx_weights_blame(const DfxModelRef *model)
+{
+	dfx_weights_check(model);
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("the weights of model \"%s\" do not match its version", model->name),
-			 errdetail("Each tensor matches its own hash, so names, shapes or metadata were changed.")));
+			 errdetail("Each tensor matches its own hash, so names, shapes or metadata were changed."),
+			 errhint(WEIGHTS_HINT)));
 }

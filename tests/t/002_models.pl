@@ -72,6 +72,26 @@ my @damage = (
 	'a long chunk'    =>
 	  "UPDATE dfx_model_chunk SET data = data || '\\x00000000'");
 $expected = $node->safe_psql('postgres', $other);
+
+# Importing the same file again would share the damaged rows: it must say so,
+# although the engine still has them right, and its advice must work.
+my $again =
+  "SELECT dfx_import_model('again', '$ENV{DFX_TEST_DIR}/resnet18b.safetensors')";
+$node->safe_psql('postgres',
+	"UPDATE dfx_model_chunk SET data = set_byte(data, 7, get_byte(data, 7) # 1) WHERE ctid = $first"
+);
+state_is($node, $again, 'XX001', 'a second import of a damaged version',
+	qr/hash.*Drop all models of this version/s);
+is( $node->safe_psql('postgres',
+		"SELECT count(*) FROM dfx_models WHERE name = 'again'"),
+	0,
+	'... makes no model');
+$node->safe_psql('postgres', "SELECT dfx_drop_model('resnet18b')");
+dfx_model($node, 'resnet18b');
+state_is($node, $again, '00000',
+	'dropped and imported again it is whole, and can be shared');
+$node->safe_psql('postgres', "SELECT dfx_drop_model('again')");
+
 my $engine = kill_engine($node);
 while (my ($what, $sql) = splice @damage, 0, 2)
 {

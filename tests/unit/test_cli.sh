@@ -69,6 +69,12 @@ ok "devices succeeds" [ $status = 0 ]
 ok "the CPU can be used" json 'any { $_->{backend} eq "cpu" && $_->{usable} } @d'
 ok "what cannot be used has a reason" json 'all { $_->{usable} || $_->{reason} } @d'
 
+# A full disk behind a pipe or a redirection must not look like success.
+"$engine" devices --json >/dev/full 2>"$work/err"
+status=$?
+ok "results that cannot be written: status 1" [ $status = 1 ]
+ok "and it is said why" err_has "could not write"
+
 run decode $images/photo-444-q75.jpg --out "$work/pixels"
 ok "decode succeeds" [ $status = 0 ]
 ok "256 x 256 x 3 bytes" [ "$(stat -c %s "$work/pixels")" = 196608 ]

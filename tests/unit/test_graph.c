@@ -144,6 +144,9 @@ check_models(void)
 	check_model((DfxModelMeta){"trinet", "resnet18", "", 3, 256}, DFX_EWEIGHTS, "head stride 3");
 	check_model((DfxModelMeta){"trinet", "resnet18", "", 0, 256}, DFX_EWEIGHTS, "head stride 0");
 	check_model((DfxModelMeta){"backbone", "resnet18", "", 1, 256}, DFX_EWEIGHTS, "head stride 1");
+	check_model((DfxModelMeta){"trinet", "resnet18", "real,gan,dm", 1, 256}, DFX_EWEIGHTS, "classes");
+	check_model((DfxModelMeta){"trinet", "resnet18", "", 1, 256}, DFX_EWEIGHTS, "classes");
+	check_model((DfxModelMeta){"backbone", "resnet18", "dm,gan,real", 0, 256}, DFX_EWEIGHTS, "classes");
 	check_model((DfxModelMeta){"trinet", "resnet18", "", 1, 224}, DFX_EWEIGHTS, "input size 224");
 }
 

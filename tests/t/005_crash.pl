@@ -13,7 +13,11 @@ use Time::HiRes qw(sleep time);
 my $node = dfx_node(
 	'crash',
 	models => ['resnet18'],
-	conf   => "dfx.max_batch = 4\ndfx.queue_slots = 16\n");
+	conf   => q{
+dfx.max_batch = 4
+dfx.queue_slots = 16
+dfx.request_timeout = 120s
+});
 dfx_images($node, 8);
 dfx_expect($node, 'resnet18');
 is( $node->safe_psql(
@@ -76,28 +80,32 @@ is( join(' ', map { finish_sql($_)->{state} } @all),
 	join(' ', ('00000') x 16),
 	'kill -9 with every slot queued: all are answered');
 
-# Poison: an image that kills the engine each time
+# Poison: images that kill the engine each time, three kinds among eight good ones
 put_image($node, 'segv',  'DFXTEST:SEGV');
 put_image($node, 'abort', 'DFXTEST:ABORT');
 put_image($node, 'exit',  'DFXTEST:EXIT3');
 put_image($node, 'hang',  'DFXTEST:HANG');
-foreach my $poison ('segv', 'abort', 'exit')
+my @poison = (
+	[ 'segv',  qr/engine.*signal 11/ ],
+	[ 'abort', qr/engine.*signal 6/ ],
+	[ 'exit',  qr/engine.*code 3/ ]);
+my @neighbours = map { start_sql($node, "SELECT check_verdict($_)") } 1 .. 5;
+my @poisoned   = map {
+	start_sql($node,
+		"SELECT dfx_classify(image) FROM images WHERE name = '$_->[0]'")
+} @poison;
+push @neighbours, map { start_sql($node, "SELECT check_verdict($_)") } 6 .. 8;
+foreach (@poison)
 {
-	my @neighbours =
-	  map { start_sql($node, "SELECT check_verdict($_)") } 1 .. 5;
-	my $job = start_sql($node,
-		"SELECT dfx_classify(image) FROM images WHERE name = '$poison'");
-	push @neighbours,
-	  map { start_sql($node, "SELECT check_verdict($_)") } 6 .. 8;
-	is(finish_sql($job)->{state},
-		'58000', "an image that kills the engine ($poison)");
-	like($job->{err}, qr/engine/, '... the message says so');
-	note(sprintf '%s: refused after %.3f s: %s',
-		$poison, $job->{seconds}, $job->{err});
-	is( join(' ', map { finish_sql($_)->{state} } @neighbours),
-		join(' ', ('00000') x 8),
-		'... its neighbours get their verdicts');
+	my ($name, $crash) = @$_;
+	my $job = finish_sql(shift @poisoned);
+	is($job->{state}, '58000', "an image that kills the engine ($name)");
+	like($job->{err}, $crash, '... is told which crash it was');
+	note(sprintf '%s: refused after %.2f s', $name, $job->{seconds});
 }
+is( join(' ', map { finish_sql($_)->{state} } @neighbours),
+	join(' ', ('00000') x 8),
+	'their neighbours get their verdicts');
 is( $node->safe_psql(
 		'postgres',
 		"SELECT restarts > 0 AND last_error <> '' FROM dfx_engine_status()"),
@@ -107,7 +115,7 @@ is( $node->safe_psql(
 # One user's poison must not keep the others from their answers
 my $poisoner = start_sql($node,
 		"\\set ON_ERROR_STOP 0\n"
-	  . "SELECT dfx_classify(image) FROM images WHERE name = 'segv';\n" x 3);
+	  . "SELECT dfx_classify(image) FROM images WHERE name = 'segv';\n" x 2);
 my %neighbour;
 my $slowest = 0;
 while ($poisoner->{run}->pump_nb && $poisoner->{run}->pumpable)
@@ -122,7 +130,7 @@ is(join(' ', keys %neighbour),
 note(sprintf '%d of them, the slowest after %.2f s',
 	$neighbour{'00000'}, $slowest);
 is(scalar(() = $poisoner->{err} =~ /58000/g),
-	3, '... and the poison is refused each time');
+	2, '... and the poison is refused each time');
 
 # A hang: the watchdog replaces the engine, twice, then the image is named
 $node->append_conf('postgresql.conf', "dfx.engine_timeout = 1500ms");
@@ -132,7 +140,7 @@ my $job =
 	"SELECT dfx_classify(image) FROM images WHERE name = 'hang'",
 	'58000', 'an image that hangs the engine', qr/progress/);
 note(sprintf 'hang: refused after %.2f s: %s', $job->{seconds}, $job->{err});
-cmp_ok($job->{seconds}, '<', 29,
+cmp_ok($job->{seconds}, '<', 100,
 	'... ends by the watchdog, not by its deadline');
 is(sql($node, 'SELECT check_verdict(1)')->{state},
 	'00000', '... and service goes on');

@@ -80,10 +80,12 @@ my $again =
 $node->safe_psql('postgres',
 	"UPDATE dfx_model_chunk SET data = set_byte(data, 7, get_byte(data, 7) # 1) WHERE ctid = $first"
 );
-state_is($node, $again, 'XX001', 'a second import of a damaged version',
+state_is(
+	$node, $again, 'XX001',
+	'a second import of a damaged version',
 	qr/hash.*Drop all models of this version/s);
-is( $node->safe_psql('postgres',
-		"SELECT count(*) FROM dfx_models WHERE name = 'again'"),
+is( $node->safe_psql(
+		'postgres', "SELECT count(*) FROM dfx_models WHERE name = 'again'"),
 	0,
 	'... makes no model');
 $node->safe_psql('postgres', "SELECT dfx_drop_model('resnet18b')");

@@ -24,6 +24,7 @@
 
 #include "pg/queue_priv.h"
 #include "pg/reply.h"
+#include "pg/settings.h"
 #include "pg/slot.h"
 #include "pg/wait_event.h"
 
@@ -109,15 +110,30 @@ dfx_loader_buffer(Size *capacity)
 	return (char *) dfx_ring + dfx_layout.loader_off;
 }
 
-/* A load begins with an engine that is there; those that cannot be started raise. */
+/*
+ * A load begins with an engine that is there, which a request would wait for
+ * as long; those that cannot be started raise.
+ */
 static void
 loader_wait_for_engine(void)
 {
+	TimestampTz give_up = dfx_request_timeout == 0 ? DT_NOEND :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dfx_request_timeout);
+
 	ConditionVariablePrepareToSleep(&dfx_shared->loader_cv);
 	while (pg_atomic_read_u32(&dfx_shared->state) != DFX_ENGINE_READY)
 	{
+		long		left = 1000;
+
 		dfx_queue_require_engine();
-		(void) ConditionVariableTimedSleep(&dfx_shared->loader_cv, 1000,
+		if (give_up != DT_NOEND)
+			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), give_up);
+		if (left <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+					 errmsg("the deepfeaturex engine was not ready within %d ms", dfx_request_timeout),
+					 errhint("See dfx_engine_status(), or increase dfx.request_timeout.")));
+		(void) ConditionVariableTimedSleep(&dfx_shared->loader_cv, Min(left, 1000),
 										   dfx_wait_event(DFX_WAIT_LOADER));
 		CHECK_FOR_INTERRUPTS();
 	}

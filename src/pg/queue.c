@@ -27,6 +27,8 @@
 #include "pg/slot.h"
 #include "pg/wait_event.h"
 
+#define QUEUE_ALONE_MS 10000	/* that a call waits for a supervisor; a new one comes after 1 s */
+
 typedef struct QueueHeld
 {
 	int			slot;
@@ -67,14 +69,48 @@ dfx_require_ring(void)
 		dfx_unavailable(dfx_ring_reason);
 }
 
-/* Raises as dfx_require_ring(), and 57P03 with the engine's reason when it cannot be started. */
+/*
+ * Raises 57P03 when there has been no supervisor for some time.  A backend's
+ * first seconds do not count: after a long recovery both start at once.
+ */
+static void
+queue_require_supervisor(void)
+{
+	TimestampTz since = MyStartTimestamp;
+	char		reason[DFX_REASON_LEN];
+	bool		there;
+
+	LWLockAcquire(dfx_shared->lock, LW_SHARED);
+	there = dfx_shared->supervisor_pid != 0;
+	since = Max(since, dfx_shared->supervisor_gone);
+	strlcpy(reason, dfx_shared->last_error, sizeof(reason));
+	LWLockRelease(dfx_shared->lock);
+	if (there || !TimestampDifferenceExceeds(since, GetCurrentTimestamp(), QUEUE_ALONE_MS))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+			 errmsg("the deepfeaturex engine is not available"),
+			 errdetail("%s", reason[0] != '\0' ? reason : "its supervisor is not running"),
+			 errhint("The supervisor is a background worker: see the server log, and increase max_worker_processes"
+					 " if it is too low.")));
+}
+
+/*
+ * Raises as dfx_require_ring(), and 57P03 with the engine's reason when it
+ * cannot be started or nobody is there to start it.  Whoever waits calls it
+ * every second.
+ */
 void
 dfx_queue_require_engine(void)
 {
 	char		reason[DFX_REASON_LEN];
+	uint32		state;
 
 	dfx_require_ring();
-	if (pg_atomic_read_u32(&dfx_shared->state) != DFX_ENGINE_FAILED)
+	state = pg_atomic_read_u32(&dfx_shared->state);
+	if (state == DFX_ENGINE_DOWN)
+		queue_require_supervisor();
+	if (state != DFX_ENGINE_FAILED)
 		return;
 	LWLockAcquire(dfx_shared->lock, LW_SHARED);
 	strlcpy(reason, dfx_shared->last_error, sizeof(reason));

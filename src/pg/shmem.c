@@ -104,6 +104,8 @@ shmem_init_shared(DfxShared *s)
 	ConditionVariableInit(&s->loader_cv);
 	pg_atomic_init_u32(&s->state, DFX_ENGINE_DOWN);
 	pg_atomic_init_u64(&s->epoch, 0);
+	s->supervisor_gone = GetCurrentTimestamp();
+	strlcpy(s->last_error, "the supervisor has not started; see max_worker_processes", DFX_REASON_LEN);
 }
 
 /*

@@ -104,6 +104,8 @@ typedef struct DfxShared
 	 */
 	pg_atomic_uint32 state;		/* DfxEngineState */
 	pg_atomic_uint64 epoch;		/* engines started since the server did */
+	int			supervisor_pid; /* 0: none, and so no engine will come */
+	TimestampTz supervisor_gone;	/* since when there is none */
 	int			engine_pid;		/* 0: none */
 	TimestampTz engine_started; /* 0: never */
 	uint64		restarts;		/* engines that ended unasked */

@@ -418,6 +418,27 @@ sup_reload(void)
 	sup_load_options();
 }
 
+/* Backends do not wait long for an engine that nobody will start. */
+static void
+sup_leave(int code, Datum arg)
+{
+	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
+	dfx_shared->supervisor_pid = 0;
+	dfx_shared->supervisor_gone = GetCurrentTimestamp();
+	LWLockRelease(dfx_shared->lock);
+}
+
+static void
+sup_enter(void)
+{
+	before_shmem_exit(sup_leave, 0);
+	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
+	dfx_shared->supervisor_pid = MyProcPid;
+	if (pg_atomic_read_u64(&dfx_shared->epoch) == 0)
+		dfx_shared->last_error[0] = '\0';	/* which was that there is no supervisor */
+	LWLockRelease(dfx_shared->lock);
+}
+
 /*
  * However the supervisor ends, its engine ends first: a postmaster that is
  * process 1 would inherit it, and take its death for a backend's crash.
@@ -455,6 +476,7 @@ dfx_supervisor_main(Datum arg)
 	pqsignal(SIGINT, SIG_IGN);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);	/* to be seen in pg_stat_activity */
+	sup_enter();
 
 	if (dfx_ring == NULL)
 	{

@@ -53,6 +53,28 @@ my $refused = state_is($node, $classify, '57P03', 'no engine',
 	qr{/nonexistent/dfx-engine});
 cmp_ok($refused->{seconds}, '<', 10, '... is said within seconds');
 
+# No supervisor: there is no room for one more background worker
+$node->append_conf('postgresql.conf', 'max_worker_processes = 0');
+$node->restart;
+like(
+	$node->safe_psql(
+		'postgres',
+		"SELECT state || ': ' || last_error FROM dfx_engine_status()"),
+	qr/^down: .*max_worker_processes/,
+	'dfx_engine_status says that there is no supervisor');
+foreach my $alone (map { start_sql($node, $_) }
+	$classify, "SELECT dfx_preload('resnet18')")
+{
+	finish_sql($alone);
+	is($alone->{state}, '57P03', 'no supervisor');
+	like(
+		$alone->{err},
+		qr/HINT:.*max_worker_processes/,
+		'... with what to do about it');
+	cmp_ok($alone->{seconds}, '<', 20, '... is said within seconds');
+}
+$node->append_conf('postgresql.conf', 'max_worker_processes = 8');
+
 # The library not in shared_preload_libraries
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->restart;

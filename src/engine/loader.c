@@ -23,8 +23,8 @@ loader_free_stream(DfxLoader *l)
 	l->stream = NULL;
 }
 
-static void
-loader_reset(DfxLoader *l)
+void
+dfx_loader_forget(DfxLoader *l)
 {
 	loader_free_stream(l);
 	if (l->active)
@@ -60,7 +60,7 @@ loader_begin(DfxLoader *l, const DfxRequest *req, uint64_t *reply_len, DfxErr *e
 	DfxStatus st;
 	void *p;
 
-	loader_reset(l); /* what a client that died left behind */
+	dfx_loader_forget(l); /* what a client that died left behind */
 	if (req->in_len < sizeof begin)
 		return dfx_fail(err, DFX_EINVAL, "LOAD_BEGIN takes %zu bytes, not %" PRIu64, sizeof begin,
 		                req->in_len);
@@ -200,7 +200,7 @@ loader_abort(DfxLoader *l, const DfxRequest *req, uint64_t *reply_len, DfxErr *e
 	(void) req;
 	(void) reply_len;
 	(void) err;
-	loader_reset(l);
+	dfx_loader_forget(l);
 	return DFX_OK;
 }
 
@@ -243,6 +243,6 @@ dfx_loader_run(DfxLoader *loader, const DfxRequest *req, uint64_t *reply_len, Df
 		return dfx_fail(err, DFX_EINVAL, "operation %d does not belong in the loader's slot", (int) req->op);
 	st = loader_op[req->op].run(loader, req, reply_len, err);
 	if (st != DFX_OK && loader_op[req->op].fatal)
-		loader_reset(loader);
+		dfx_loader_forget(loader);
 	return st;
 }

@@ -33,6 +33,9 @@ typedef struct DfxLoader
  */
 extern DfxStatus dfx_loader_run(DfxLoader *loader, const DfxRequest *req, uint64_t *reply_len, DfxErr *err);
 
+/* Forget the load in progress, which nobody will go on with: its stream and its reservation. */
+extern void dfx_loader_forget(DfxLoader *loader);
+
 /*
  * The tensors of a canonical stream (base/version.h), as views into it.
  * *tensor is malloc'd.  DFX_EWEIGHTS when it is not one: a hash that fits

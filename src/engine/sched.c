@@ -380,7 +380,8 @@ sched_loader_thread(void *arg)
 	for (;;)
 	{
 		DfxErr err = {.code = DFX_OK};
-		uint64_t reply_len;
+		DfxRequest req;
+		uint64_t reply_len = 0;
 		DfxStatus st;
 
 		pthread_mutex_lock(&s->lock);
@@ -389,9 +390,15 @@ sched_loader_thread(void *arg)
 		s->loader_work = false;
 		pthread_mutex_unlock(&s->lock);
 
-		dfx_ring_start(s->map, &task->req);
-		st = dfx_loader_run(s->loader, &task->req, &reply_len, &err);
+		req = task->req; /* the task may be taken for the next one as soon as this one is answered */
+		dfx_ring_start(s->map, &req);
+		st = dfx_ring_canceled(s->map, &req) ? dfx_fail(&err, DFX_ECANCELED, "canceled")
+		                                     : dfx_loader_run(s->loader, &req, &reply_len, &err);
 		dfx_task_finish(s, task, st, st == DFX_OK ? NULL : &err, 0, reply_len);
+
+		/* Whoever gives up between two pieces says LOAD_ABORT; within one, this is all that tells. */
+		if (dfx_ring_canceled(s->map, &req))
+			dfx_loader_forget(s->loader);
 		dfx_control_done();
 		dfx_ring_kick(s->map); /* models came or went: requests that waited for that may go on */
 	}

@@ -13,8 +13,8 @@
  * LOAD_BEGIN and compared after every answer.
  *
  * The loader's role belongs to a ResourceOwner like a slot does; its release
- * abandons what is in flight, and the next loader waits for the engine to be
- * through with it.
+ * abandons what is in flight, has the engine forget what it got so far, and the
+ * next loader waits for the engine to be through with that.
  */
 #include "postgres.h"
 
@@ -35,6 +35,8 @@
 static ResourceOwner loader_owner = NULL;	/* not NULL: this backend is the loader */
 static uint64 loader_gen = 0;	/* of its last request; 0: none yet */
 static uint64 loader_epoch = 0; /* of the engine that got LOAD_BEGIN */
+static bool loader_open = false;	/* that engine may hold a load that has begun and not ended */
+static uint8 loader_version[DFX_VERSION_LEN];	/* of that load */
 
 typedef enum LoaderTry
 {
@@ -140,6 +142,17 @@ loader_wait_for_engine(void)
 	ConditionVariableCancelSleep();
 }
 
+/* After an answer: does the engine expect more of this load?  A failure has ended it. */
+static bool
+loader_goes_on(DfxRingOp op, const DfxReply *reply)
+{
+	if (reply->status != DFX_OK)
+		return false;
+	if (op == DFX_RING_LOAD_BEGIN)
+		return reply->len == sizeof(DfxLoadReply) && ((DfxLoadReply *) reply->data)->resident == 0;
+	return op == DFX_RING_LOAD_DATA;
+}
+
 void
 dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply)
 {
@@ -162,11 +175,14 @@ dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply)
 	words->in_len = len;
 	words->reply_off = reply_off;
 	words->reply_cap = LOADER_REPLY_CAP;
+	loader_open = op != DFX_RING_EVICT; /* should the wait be given up */
+	memcpy(loader_version, version, DFX_VERSION_LEN);
 	ticket.gen = loader_gen = dfx_slot_submit(slot, 0, 0);
 
 	/* No deadline: how long a model takes is its own affair, and the supervisor watches the engine. */
 	dfx_queue_wait(&ticket);
 	dfx_reply_read(slot, reply_off, LOADER_REPLY_CAP, reply);
+	loader_open = loader_goes_on(op, reply);
 
 	if (pg_atomic_read_u64(&dfx_shared->epoch) != loader_epoch && op != DFX_RING_EVICT)
 	{
@@ -176,12 +192,34 @@ dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply)
 	}
 }
 
+/*
+ * Have the engine forget what it got of a load that will not be ended.  The
+ * answer is not waited for: the slot is abandoned with it.  (While a request
+ * is in flight, its being cancelled says the same.)
+ */
+static void
+loader_abort(void)
+{
+	int			slot = dfx_shared->nslots;
+	DfxSlot    *words = dfx_ring_words(slot);
+
+	if (!loader_open || !dfx_slot_done(slot, loader_gen) ||
+		pg_atomic_read_u64(&dfx_shared->epoch) != loader_epoch)
+		return;
+	dfx_queue_fill(slot, DFX_RING_LOAD_ABORT, loader_version);
+	words->in_off = words->in_len = 0;
+	words->reply_off = words->reply_cap = 0;
+	loader_gen = dfx_slot_submit(slot, 0, 0);
+}
+
 void
 dfx_loader_end(void)
 {
 	if (loader_owner == NULL)
 		return;
 	loader_owner = NULL;
+	loader_abort();
+	loader_open = false;
 	dfx_slot_let_go(dfx_shared->nslots, loader_gen);
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	dfx_shared->loader_busy = false;

@@ -96,6 +96,13 @@ test_load(Client *c, const Stream *a, const Stream *partial)
 	ok(client_call(c, CLIENT_LOADER, DFX_RING_LOAD_DATA, a->bytes, 1000, a->version) == DFX_EINVAL,
 	   "data of another model than was begun: DFX_EINVAL");
 
+	client_load_begin(c, a, 1);
+	client_fill(c, CLIENT_LOADER, DFX_RING_LOAD_DATA, a->bytes, 1000, a->version);
+	atomic_store(&client_slot(c, CLIENT_LOADER)->cancel_gen, c->gen + 1);
+	client_submit(c, CLIENT_LOADER);
+	ok(client_wait(c, CLIENT_LOADER) == DFX_ECANCELED, "a canceled piece: DFX_ECANCELED");
+	ok(client_call(c, CLIENT_LOADER, DFX_RING_LOAD_DATA, a->bytes, 1000, a->version) == DFX_EINVAL,
+	   "... and the load that it belonged to is forgotten");
 	client_load_begin(c, partial, 1); /* and dies; the next load begins anew */
 	ok(client_load(c, a, 1, 1234567) == DFX_OK, "a model is loaded in odd pieces");
 	memcpy(&reply, client_reply(c, CLIENT_LOADER), sizeof reply);

@@ -105,6 +105,29 @@ is($node->safe_psql('postgres', 'SELECT model_loads FROM dfx_stat_engine'),
 	1, '... loaded once');
 is(engine_pid($node), $engine, '... by the same engine');
 
+# A load that is given up leaves nothing behind, whenever that happens; as good
+# as done, it may still be finished
+my @left;
+foreach my $ms (40, 80, 120, 160, 200)
+{
+	$engine = kill_engine($node);
+	service_is_back($node);
+	my $before = process_memory($engine);
+	next
+	  if sql($node,
+		"SET statement_timeout = $ms; SELECT dfx_preload('resnet18b')")
+	  ->{state} ne '57014';
+	push @left, $ms
+	  unless defined wait_for(
+		sub {
+			return process_memory($engine) < $before + 8192
+			  || $node->safe_psql('postgres',
+				'SELECT model_loads FROM dfx_stat_engine') == 1;
+		},
+		5);
+}
+is("@left", '', 'the engine forgets loads that were given up');
+
 # The engine dies half-way
 $engine = kill_engine($node);
 service_is_back($node);

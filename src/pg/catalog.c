@@ -165,11 +165,10 @@ dfx_catalog(void)
 static SysScanDesc
 catalog_scan(DfxTable which, Relation *rel, int nkeys, ScanKey keys)
 {
-	const DfxCatalog *c = dfx_catalog();
-	Oid			pkey = c->pkey[which];
+	*rel = table_open(dfx_catalog()->table[which], AccessShareLock);
 
-	*rel = table_open(c->table[which], AccessShareLock);
-	return systable_beginscan(*rel, pkey, true, GetActiveSnapshot(), nkeys, keys);
+	/* REINDEX CONCURRENTLY drops no index that was looked up under the table's lock. */
+	return systable_beginscan(*rel, dfx_catalog()->pkey[which], true, GetActiveSnapshot(), nkeys, keys);
 }
 
 static void

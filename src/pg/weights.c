@@ -63,16 +63,15 @@ weights_corrupt(const DfxWeights *w, const char *fmt,...)
 static SysScanDesc
 weights_scan(DfxTable which, const uint8 *version, Relation *rel, Relation *idx)
 {
-	const DfxCatalog *c = dfx_catalog();
-	Oid			table = c->table[which];
-	Oid			pkey = c->pkey[which];
 	bytea	   *key_value = palloc(VARHDRSZ + DFX_VERSION_LEN);
 	ScanKeyData key;
 
 	SET_VARSIZE(key_value, VARHDRSZ + DFX_VERSION_LEN);
 	memcpy(VARDATA(key_value), version, DFX_VERSION_LEN);
-	*rel = table_open(table, AccessShareLock);
-	*idx = index_open(pkey, AccessShareLock);
+	*rel = table_open(dfx_catalog()->table[which], AccessShareLock);
+
+	/* As in catalog_scan(): the index is looked up under the table's lock. */
+	*idx = index_open(dfx_catalog()->pkey[which], AccessShareLock);
 	StaticAssertStmt(TENSOR_VERSION == 1 && CHUNK_VERSION == 1, "both keys begin with the version");
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_BYTEAEQ, PointerGetDatum(key_value));
 	return systable_beginscan_ordered(*rel, *idx, GetActiveSnapshot(), 1, &key);

@@ -158,6 +158,7 @@ SET ROLE regress_dfx_user;
 SELECT dfx_model_usable('owned') AS as_member;
 SELECT name, owner FROM dfx_models;
 SELECT count(dfx_classify(image, 'owned')) FROM photos;
+SELECT dfx_export_model('owned');
 SELECT dfx_drop_model('owned');
 SELECT dfx_revoke_model('owned', 'regress_dfx_group');
 SET ROLE regress_dfx_owner;

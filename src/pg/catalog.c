@@ -264,6 +264,14 @@ catalog_may_use(const char *name, const char *owner)
 	return allowed;
 }
 
+pg_noreturn static void
+catalog_not_owner(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("must be owner of model \"%s\"", name)));
+}
+
 /*
  * Once for every image.  As with tables, the message tells a model that does
  * not exist from one that is not for this user: names are no secrets.
@@ -295,6 +303,16 @@ dfx_model_resolve(const text *name, DfxModelRef *model)
 	pfree(owner);
 }
 
+void
+dfx_model_resolve_own(const text *name, DfxModelRef *model)
+{
+	char	   *owner;
+
+	dfx_model_resolve(name, model);
+	if (catalog_fetch(model->name, NULL, &owner) && !catalog_has_role(owner))
+		catalog_not_owner(model->name);
+}
+
 /*
  * The lock is on a hash of the name within this database: two names that share
  * one wait for each other, which is harmless.
@@ -315,9 +333,7 @@ dfx_model_owner(const char *name)
 	if (!found)
 		return NULL;
 	if (!catalog_has_role(owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of model \"%s\"", name)));
+		catalog_not_owner(name);
 	return owner;
 }
 

@@ -55,6 +55,9 @@ extern const DfxCatalog *dfx_catalog(void);
  */
 extern void dfx_model_resolve(const text *name, DfxModelRef *model);
 
+/* The same for its owner's rights, without a lock: also 42501 when the user has them not. */
+extern void dfx_model_resolve_own(const text *name, DfxModelRef *model);
+
 /*
  * For changing a model: its owner, or NULL when there is no such model.  42501
  * when the user has not the owner's rights.  Until the transaction ends nobody

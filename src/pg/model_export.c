@@ -4,7 +4,8 @@
  *
  * The tensors go out in byte order of their names, so the same version always
  * gives the same file, and importing that gives the same version again.  What
- * is read is hashed on the way: a damaged model is not exported.
+ * is read is hashed on the way: a damaged model is not exported.  A grant is
+ * for use: the weights themselves are given to their owner only.
  */
 #include "postgres.h"
 
@@ -137,7 +138,7 @@ dfx_export_model_file(PG_FUNCTION_ARGS)
 	DfxModelRef model;
 	DfxSink    *sink;
 
-	dfx_model_resolve(cstring_to_text(name), &model);
+	dfx_model_resolve_own(cstring_to_text(name), &model);
 	sink = dfx_sink_file(file);
 	export_model(&model, sink);
 	PG_RETURN_INT64((int64) sink->written);
@@ -153,7 +154,7 @@ dfx_export_model_lo(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("dfx_export_model()");
 	PreventCommandIfParallelMode("dfx_export_model()");
-	dfx_model_resolve(cstring_to_text(name), &model);
+	dfx_model_resolve_own(cstring_to_text(name), &model);
 	sink = dfx_sink_lo();
 	export_model(&model, sink);
 	PG_RETURN_OID(sink->loid);

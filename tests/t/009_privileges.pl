@@ -77,10 +77,10 @@ foreach my $change (
 	"dfx_drop_model('mine')",
 	"dfx_grant_model('mine', 'member')",
 	"dfx_revoke_model('mine', 'public')",
-	"dfx_export_model('mine')")
+	"dfx_export_model('mine')",
+	"dfx_export_model('mine', '/tmp/never')")
 {
-	my $state = $change =~ /export/ ? '00000' : '42501';
-	as('reader', "SELECT $change", $state, $change);
+	as('reader', "SELECT $change", '42501', $change);
 }
 $node->safe_psql('postgres', 'GRANT pg_read_server_files TO reader');
 as('reader', $import, '42501', 'cannot replace the model of another');
@@ -92,6 +92,8 @@ foreach my $table ('version', 'tensor', 'chunk', 'history', 'grant')
 as( 'reader', "INSERT INTO dfx_model VALUES ('x', '', 'reader')",
 	'42501',  'cannot write dfx_model');
 as('reader',   'SET dfx.max_image_pixels = 1',  '42501', 'cannot set limits');
+as( 'importer', "SELECT dfx_export_model('mine') > 0",
+	'00000',    'the owner exports');
 as('importer', "SELECT dfx_drop_model('mine')", '00000', 'the owner drops');
 
 done_testing();

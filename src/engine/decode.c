@@ -2,12 +2,15 @@
  * decode.c
  *	  The decode stage: encoded bytes in the ring to pixels in the task's buffer.
  *
+ * IMAGE_INFO ends here, with what the header says.
+ *
  * The only place in the project where a request's image bytes are decoded.
  * A crash here is blamed on the requests that have started, so start_gen is
  * set no earlier than when a thread takes the task up.
  */
 #include "engine/sched.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "engine/control.h"
@@ -33,8 +36,23 @@ decode_unclaim(DfxSched *s, uint64_t pixels)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* What a header says, as the reply to IMAGE_INFO. */
 static DfxStatus
-decode_image(DfxSched *s, DfxTask *task, DfxErr *err)
+decode_info(const DfxRequest *req, const DfxImageInfo *info, uint64_t *reply_len, DfxErr *err)
+{
+	DfxInfoReply reply = {
+	    .width = info->width, .height = info->height, .channels = info->channels, .bits = info->bits};
+
+	*reply_len = sizeof reply;
+	if (req->reply_cap < sizeof reply)
+		return dfx_fail(err, DFX_TOO_SMALL, "the reply takes %zu bytes", sizeof reply);
+	snprintf(reply.format, sizeof reply.format, "%s", dfx_format_name(info->format));
+	memcpy(req->reply, &reply, sizeof reply);
+	return DFX_OK;
+}
+
+static DfxStatus
+decode_image(DfxSched *s, DfxTask *task, uint64_t *reply_len, DfxErr *err)
 {
 	const DfxRequest *req = &task->req;
 	const uint8_t *bytes = req->in;
@@ -46,6 +64,8 @@ decode_image(DfxSched *s, DfxTask *task, DfxErr *err)
 	st = dfx_image_info(bytes, len, &req->limits, &info, err);
 	if (st != DFX_OK)
 		return st;
+	if (req->op == DFX_RING_IMAGE_INFO)
+		return decode_info(req, &info, reply_len, err);
 	pixels = (uint64_t) info.width * info.height;
 	decode_claim(s, pixels);
 	st = dfx_image_prepare(bytes, len, &req->limits, task->model->input_size, task->pixels, err);
@@ -57,7 +77,7 @@ decode_image(DfxSched *s, DfxTask *task, DfxErr *err)
 static void
 decode_task(DfxSched *s, DfxTask *task)
 {
-	uint64_t t0 = dfx_now_ns();
+	uint64_t t0 = dfx_now_ns(), reply_len = 0;
 	DfxErr err = {.code = DFX_OK};
 	DfxStatus st;
 
@@ -66,15 +86,15 @@ decode_task(DfxSched *s, DfxTask *task)
 	else
 	{
 		dfx_ring_start(s->map, &task->req);
-		st = decode_image(s, task, &err);
+		st = decode_image(s, task, &reply_len, &err);
 		atomic_fetch_add(&s->stats->decode_ns, dfx_now_ns() - t0);
 	}
 	atomic_fetch_add(&s->stats->progress, 1);
-	if (st != DFX_OK)
+	if (st != DFX_OK || task->req.op == DFX_RING_IMAGE_INFO)
 	{
 		if (st == DFX_EIMAGE || st == DFX_ELIMIT)
 			atomic_fetch_add(&s->stats->image_errors, 1);
-		dfx_task_finish(s, task, st, &err, 0, 0);
+		dfx_task_finish(s, task, st, st == DFX_OK ? NULL : &err, 0, reply_len);
 		dfx_control_done();
 		return;
 	}

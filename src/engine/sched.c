@@ -5,13 +5,13 @@
  * A pass collects the slots that wait, sorts them by (priority, order), and
  * admits them in that order until there is no room: order is service order,
  * so nothing small overtakes something large for ever.  Behind that point only
- * what costs nothing is answered (pings, headers, cancelled requests, absent
- * models).  Requests for a model that is being closed (cache.h) are passed over.
+ * what costs nothing is answered (pings, cancelled requests, absent models).
+ * Not so headers: an image can be made to have millions of them.  Requests for
+ * a model that is being closed (cache.h) are passed over.
  */
 #include "engine/sched.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,35 +91,6 @@ dfx_task_finish(DfxSched *s, DfxTask *task, DfxStatus status, const DfxErr *err,
 
 /* --- requests answered by the scan --------------------------------------- */
 
-static void
-sched_info(DfxSched *s, DfxTask *task)
-{
-	const DfxRequest *req = &task->req;
-	DfxImageInfo info;
-	DfxInfoReply reply = {{0}};
-	DfxErr err = {.code = DFX_OK};
-	DfxStatus st;
-
-	dfx_ring_start(s->map, req);
-	st = dfx_image_info(req->in, req->in_len, &req->limits, &info, &err);
-	if (st == DFX_OK && req->reply_cap < sizeof reply)
-		st = dfx_fail(&err, DFX_TOO_SMALL, "the reply takes %zu bytes", sizeof reply);
-	if (st == DFX_OK)
-	{
-		snprintf(reply.format, sizeof reply.format, "%s", dfx_format_name(info.format));
-		reply.width = info.width;
-		reply.height = info.height;
-		reply.channels = info.channels;
-		reply.bits = info.bits;
-		memcpy(req->reply, &reply, sizeof reply);
-	}
-	else if (st != DFX_TOO_SMALL)
-		atomic_fetch_add(&s->stats->image_errors, 1);
-	dfx_task_finish(s, task, st, st == DFX_OK ? NULL : &err, 0,
-	                st == DFX_OK || st == DFX_TOO_SMALL ? sizeof reply : 0);
-	s->answered = true;
-}
-
 /*
  * What can be said about a CLASSIFY or FEATURES before its image is touched:
  * DFX_OK and the model held, DFX_BUSY when the request has to wait, or the
@@ -181,7 +152,7 @@ sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need
 {
 	bool idle = s->busy == 0 && !s->task[s->map->nslots].busy;
 	bool apart = !s->solo && !s->solo_waits && (idle || !task->req.solo);
-	bool room = apart && (task->req.op == DFX_RING_IMAGE_INFO || (!full && s->busy < s->limit));
+	bool room = apart && !full && s->busy < s->limit;
 
 	if (*st == DFX_OK && dfx_ring_canceled(s->map, &task->req))
 		*st = dfx_fail(err, DFX_ECANCELED, "canceled");
@@ -220,15 +191,10 @@ sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need
 static void
 sched_dispatch(DfxSched *s, DfxTask *task)
 {
-	if (task->req.op == DFX_RING_IMAGE_INFO)
-		sched_info(s, task);
-	else
-	{
-		pthread_mutex_lock(&s->lock);
-		dfx_task_insert(&s->decode, task);
-		pthread_cond_signal(&s->decode_cv);
-		pthread_mutex_unlock(&s->lock);
-	}
+	pthread_mutex_lock(&s->lock);
+	dfx_task_insert(&s->decode, task);
+	pthread_cond_signal(&s->decode_cv);
+	pthread_mutex_unlock(&s->lock);
 }
 
 /* --- the scan ------------------------------------------------------------ */

@@ -25,6 +25,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
@@ -58,16 +59,30 @@ static struct
 	int			control;
 	WaitEventSet *events;
 	DfxSpawnOptions options;
-	TimestampTz ready_at;		/* 0: not ready yet */
-	TimestampTz next_start;
+	int64		ready_at;		/* 0: not ready yet; this and the others by sup_clock() */
+	int64		next_start;
 	int			pause;			/* ms before the next start, should one be due */
 	int			failed_starts;	/* in a row */
 	bool		refused;		/* the engine said 'F' */
 	char		reason[DFX_REASON_LEN]; /* from 'F' or the watchdog; "" if neither */
 	char		logged[DFX_REASON_LEN]; /* the failure logged last */
 	uint64		progress;		/* of the ring's statistics, when it moved last */
-	TimestampTz progress_at;
+	int64		progress_at;
 }			sup;
+
+/*
+ * Milliseconds that no administrator and no NTP can move: a wall clock set
+ * forward must not look like an engine that hangs, nor one set back put off
+ * the next start.
+ */
+static int64
+sup_clock(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
 
 static void
 sup_set_state(DfxEngineState state)
@@ -93,7 +108,7 @@ sup_set_error(const char *text)
 static void
 sup_pause(void)
 {
-	sup.next_start = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), sup.pause);
+	sup.next_start = sup_clock() + sup.pause;
 	sup.pause = Min(sup.pause * 2, SUP_PAUSE_MAX_MS);
 }
 
@@ -166,7 +181,7 @@ sup_start(void)
 	sup.reason[0] = '\0';
 	sup.ready_at = 0;
 	sup.progress = 0;
-	sup.progress_at = GetCurrentTimestamp();
+	sup.progress_at = sup_clock();
 	if (!sup_has_failed())
 		sup_set_state(DFX_ENGINE_STARTING);
 
@@ -199,7 +214,7 @@ sup_ready(void)
 	dfx_clean_text(device, sizeof(device), dfx_ring->device, sizeof(dfx_ring->device));
 	ereport(LOG,
 			(errmsg("dfx engine is ready on %s (PID %d)", device, (int) sup.pid)));
-	sup.ready_at = GetCurrentTimestamp();
+	sup.ready_at = sup_clock();
 	sup.failed_starts = 0;
 	sup.logged[0] = '\0';
 	sup_set_state(DFX_ENGINE_READY);
@@ -230,8 +245,7 @@ sup_engine_died(void)
 	sup_set_state(DFX_ENGINE_DOWN);
 	sup_set_error(how);
 	running = dfx_slot_sweep(&sweep);
-	if (running == 1 ||
-		TimestampDifferenceExceeds(sup.ready_at, GetCurrentTimestamp(), SUP_HEALTHY_MS))
+	if (running == 1 || sup_clock() - sup.ready_at >= SUP_HEALTHY_MS)
 		sup.pause = SUP_PAUSE_MIN_MS;
 	if (running == 1)
 		sup.next_start = 0;
@@ -311,7 +325,7 @@ sup_listen(void)
 static void
 sup_watch(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = sup_clock();
 	uint64		progress = atomic_load(&dfx_ring->stats.progress);
 	bool		owes = sup.ready_at == 0 || dfx_slot_in_flight() > 0;
 
@@ -321,8 +335,7 @@ sup_watch(void)
 		sup.progress_at = now;
 		return;
 	}
-	if (sup.reason[0] != '\0' ||
-		!TimestampDifferenceExceeds(sup.progress_at, now, dfx_engine_timeout))
+	if (sup.reason[0] != '\0' || now - sup.progress_at < dfx_engine_timeout)
 		return;
 	snprintf(sup.reason, sizeof(sup.reason), "made no progress for %d ms", dfx_engine_timeout);
 	kill(sup.pid, SIGKILL);
@@ -332,7 +345,8 @@ sup_watch(void)
 static void
 sup_serve(void)
 {
-	static TimestampTz last_tick = 0;
+	static int64 last_tick = 0;
+	int64		now;
 	WaitEvent	event[3];
 	int			tick = SUP_TICK_MS;
 	int			n;
@@ -351,9 +365,10 @@ sup_serve(void)
 			return;
 		}
 	}
-	if (TimestampDifferenceExceeds(last_tick, GetCurrentTimestamp(), tick))
+	now = sup_clock();
+	if (now - last_tick >= tick)
 	{
-		last_tick = GetCurrentTimestamp();
+		last_tick = now;
 		sup_watch();
 		dfx_slot_deliver();		/* should a message have been lost */
 	}
@@ -365,7 +380,7 @@ sup_idle(void)
 {
 	char		reason[DFX_REASON_LEN];
 	DfxSweep	sweep = {NULL, NULL};
-	long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), sup.next_start);
+	int64		left = sup.next_start - sup_clock();
 
 	if (left <= 0)
 	{

@@ -232,6 +232,9 @@ extern const DfxOpInfo dfx_op_info[DFX_OP_COUNT];
 extern double dfx_op_flops(const DfxGraph *g, const DfxOp *op);
 extern double dfx_graph_flops(const DfxGraph *g);
 
+/* How many numbers training adjusts; BatchNorm's running statistics are not among them. */
+extern size_t dfx_graph_parameters(const DfxGraph *g);
+
 /* ---- networks: backbone.c, a file a family, trinet.c ---- */
 
 typedef struct DfxBackbone

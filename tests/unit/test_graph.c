@@ -83,7 +83,11 @@ check_keys(void)
 	fclose(f);
 }
 
-/* The figures of reference measurements (fvcore and the papers), as billions of multiply-adds times two. */
+/*
+ * The figures of reference measurements (fvcore and the papers), as billions of multiply-adds times two.
+ * EfficientNet's 1.008 are in convolutions, the rest in what a depthwise network does between them.
+ * The ViTs do less than their 35.1 and 8.82: the last layer's perceptron sees one token (vit.c).
+ */
 static void
 check_figures(const char *name, int features, double gflop)
 {
@@ -483,8 +487,11 @@ main(void)
 	check_keys();
 	check_figures("densenet121", 1024, 7.45);
 	check_figures("densenet161", 2208, 20.26);
+	check_figures("efficientnet_b0", 1280, 1.008 + 0.02);
 	check_figures("resnet18", 512, 4.75);
 	check_figures("resnext101_32x4d", 2048, 20.89);
+	check_figures("vit_b_16", 768, 35.13 - 196 * 4 * 768 * 3072 / 1e9);
+	check_figures("vit_b_32", 768, 8.82 - 49 * 4 * 768 * 3072 / 1e9);
 	check_outputs();
 	check_models();
 	check_wrong();

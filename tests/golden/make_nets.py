@@ -13,7 +13,8 @@ runs them in evaluation mode in float64, and writes tests/golden/nets:
 
 Inputs are 256 x 256 x 3 uint8: pattern:0 to 2 by a formula (pattern() below, and
 golden_pattern() in tests/unit/golden_net.h), and three encoded files of
-tests/golden/images, decoded and resized as METHOD "Preprocessing" says.
+tests/golden/images, decoded and resized as METHOD "Preprocessing" says; a ViT
+sees the middle 224 x 224.
 Only every step-th number is kept, with norm, largest magnitude and minimum of all.
 """
 import argparse

@@ -104,6 +104,37 @@ check_figures(const char *name, int features, double gflop)
 	dfx_graph_free(g);
 }
 
+/* Stochastic depth on each residual branch of EfficientNet, more the deeper it is; dropout before the
+ * classifier. */
+static void
+check_drops(void)
+{
+	DfxGraph *g = dfx_graph_new();
+	DfxErr err;
+	DfxDrop path = {0}, last = {0};
+	int paths = 0;
+	bool rising = true;
+
+	dfx_build_backbone(g, dfx_backbone_find("efficientnet_b0"), 1000, &err);
+	for (int i = 0; i < g->nop; i++)
+	{
+		const DfxOp *op = &g->op[i];
+
+		if (op->kind != DFX_OP_DROP)
+			continue;
+		last = op->u.drop;
+		if (!last.whole)
+			continue;
+		rising = rising && last.p > path.p;
+		path = last;
+		paths++;
+	}
+	ok(paths == 9 && rising && fabsf(path.p - 0.2f * 14 / 16) < 1e-6f && !last.whole &&
+	       fabsf(last.p - 0.2f) < 1e-6f,
+	   "efficientnet_b0 drops branches and features in training as torchvision does");
+	dfx_graph_free(g);
+}
+
 static void
 check_outputs(void)
 {
@@ -492,6 +523,7 @@ main(void)
 	check_figures("resnext101_32x4d", 2048, 20.89);
 	check_figures("vit_b_16", 768, 35.13 - 196 * 4 * 768 * 3072 / 1e9);
 	check_figures("vit_b_32", 768, 8.82 - 49 * 4 * 768 * 3072 / 1e9);
+	check_drops();
 	check_outputs();
 	check_models();
 	check_wrong();

@@ -19,8 +19,8 @@ static const DfxBackbone tiny_nets[] = {
     {"tiny_resnet", "resnet", 128, 64, dfx_resnet, &(const DfxResnet){{2, 1, 1, 1}, false, 16, 1, 64}},
     {"tiny_resnet_deep", "resnet", 512, 64, dfx_resnet, &(const DfxResnet){{1, 2, 1, 1}, true, 16, 1, 64}},
     {"tiny_resnext", "resnext", 512, 64, dfx_resnet, &(const DfxResnet){{1, 1, 1, 1}, true, 16, 8, 8}},
-    {"tiny_efficientnet", "efficientnet", 320, 64, dfx_efficientnet,
-     &(const DfxEfficientnet){0.25, 0.5, 0.2f}},
+    {"tiny_efficientnet", "efficientnet", 128, 64, dfx_efficientnet,
+     &(const DfxEfficientnet){0.1, 0.5, 0.2f}},
     {"tiny_vit", "vit", 64, 64, dfx_vit, &(const DfxVit){16, 64, 128, 2, 2}},
     {"tiny_vit_odd", "vit", 36, 64, dfx_vit, &(const DfxVit){8, 36, 50, 3, 3}},
 };

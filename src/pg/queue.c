@@ -340,6 +340,13 @@ void
 dfx_queue_call(const DfxCall *call, DfxReply *reply)
 {
 	DfxTicket	ticket = DFX_TICKET_INIT;
+
+	dfx_queue_go_on(call, &ticket, reply);
+}
+
+void
+dfx_queue_go_on(const DfxCall *call, DfxTicket *ticket, DfxReply *reply)
+{
 	DfxCall		now = *call;
 
 	dfx_require_ring();
@@ -351,12 +358,12 @@ dfx_queue_call(const DfxCall *call, DfxReply *reply)
 					   "Increase dfx.queue_memory.");
 			return;
 		}
-		queue_submit_waiting(&now, &ticket);
-		dfx_queue_wait(&ticket);
-		dfx_queue_harvest(&ticket, reply);
+		queue_submit_waiting(&now, ticket);
+		dfx_queue_wait(ticket);
+		dfx_queue_harvest(ticket, reply);
 
 		if (reply->status == DFX_NEED_MODEL && now.need_model != NULL)
-			queue_need_model(&now, &ticket);
+			queue_need_model(&now, ticket);
 		else if (reply->status == DFX_TOO_SMALL && now.reply_cap == call->reply_cap &&
 				 reply->len > now.reply_cap)
 			now.reply_cap = reply->len;

@@ -69,6 +69,9 @@ typedef struct DfxTicket
  */
 extern void dfx_queue_call(const DfxCall *call, DfxReply *reply);
 
+/* The same for a request that has been submitted before, without an answer that counts. */
+extern void dfx_queue_go_on(const DfxCall *call, DfxTicket *ticket, DfxReply *reply);
+
 /* ereport(ERROR) with the status's SQLSTATE, message and hint; returns when the status is DFX_OK. */
 extern void dfx_reply_raise(const DfxReply *reply);
 

@@ -34,6 +34,7 @@
 #include "pg/readahead.h"
 
 #define RA_FIRST_WINDOW 4
+#define RA_ROW_BYTES (32 * 1024 * 1024) /* that rows may take before more are read ahead */
 
 typedef struct RaAskState
 {
@@ -55,6 +56,7 @@ typedef struct RaState
 	/* the ring */
 	int			nrows;			/* its size; 0 before the first row is asked for */
 	MinimalTuple *row;
+	Size		row_bytes;
 	int			head,
 				count,
 				sent;
@@ -147,6 +149,7 @@ static void
 ra_drop_head(RaState *ra)
 {
 	dfx_window_forget(&ra->window, ra->head);
+	ra->row_bytes -= ra->row[ra->head]->t_len;
 	pfree(ra->row[ra->head]);
 	ra->head = ra_place(ra, 1);
 	ra->count--;
@@ -159,6 +162,7 @@ static bool
 ra_pull(RaState *ra)
 {
 	TupleTableSlot *slot = ra->eof ? NULL : ExecProcNode(outerPlanState(&ra->css));
+	MinimalTuple row;
 	MemoryContext old;
 
 	if (TupIsNull(slot))
@@ -167,9 +171,10 @@ ra_pull(RaState *ra)
 		return false;
 	}
 	old = MemoryContextSwitchTo(ra->css.ss.ps.state->es_query_cxt);
-	ra->row[ra_place(ra, ra->count)] = ExecCopySlotMinimalTuple(slot);
-	ra->count++;
+	row = ExecCopySlotMinimalTuple(slot);
 	MemoryContextSwitchTo(old);
+	ra->row[ra_place(ra, ra->count++)] = row;
+	ra->row_bytes += row->t_len;
 	return true;
 }
 
@@ -258,7 +263,7 @@ ra_fill(RaState *ra)
 	ra_find_models(ra);
 	while (ra->sent < size)
 	{
-		if (ra->sent == ra->count && !ra_pull(ra))
+		if (ra->sent == ra->count && (ra->row_bytes > RA_ROW_BYTES || !ra_pull(ra)))
 			break;
 		if (!ra_send(ra, ra->sent))
 			break;

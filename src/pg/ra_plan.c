@@ -183,8 +183,9 @@ plan_can_split(const Plan *plan)
 		case T_TableFuncScan:
 		case T_CteScan:
 		case T_NamedTuplestoreScan:
-		case T_ForeignScan:
 			return true;
+		case T_ForeignScan:		/* one that writes is a part of its ModifyTable */
+			return ((const ForeignScan *) plan)->operation == CMD_SELECT;
 		case T_Result:
 			return plan->lefttree != NULL;
 		default:

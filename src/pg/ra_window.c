@@ -340,7 +340,7 @@ window_copy_reply(const DfxReply *from, DfxReply *to)
 }
 
 bool
-dfx_window_answer(Datum image, const DfxCall *call, DfxReply *reply)
+dfx_window_answer(Datum image, const DfxCall *call, DfxTicket *ticket, DfxReply *reply)
 {
 	DfxQuestion q;
 	dlist_iter	it;
@@ -356,7 +356,7 @@ dfx_window_answer(Datum image, const DfxCall *call, DfxReply *reply)
 		{
 			DfxAhead   *a = window_at(w, w->shown, ask);
 
-			if (a->state == DFX_AHEAD_NONE || w->no_image[ask] ||
+			if (a->ticket.order == 0 || w->no_image[ask] ||
 				memcmp(&a->question, &q, sizeof(q)) != 0 || !window_same_image(w->image[ask], image))
 				continue;
 			if (window_finish(w, a))
@@ -364,6 +364,8 @@ dfx_window_answer(Datum image, const DfxCall *call, DfxReply *reply)
 				window_copy_reply(&a->reply, reply);
 				return true;
 			}
+			*ticket = a->ticket;
+			ticket->deadline = window_deadline();
 		}
 		/* The caller asks now, and loads what is missing. */
 		if (w->shown >= 0)

@@ -103,8 +103,12 @@ extern void dfx_window_show(DfxWindow *w, int row);
 /* Done with a row; its place may be used for another. */
 extern void dfx_window_forget(DfxWindow *w, int row);
 
-/* The answer to call about image, if a window shows it; waits for it if it is on its way.  Raises as dfx_queue_wait(). */
-extern bool dfx_window_answer(Datum image, const DfxCall *call, DfxReply *reply);
+/*
+ * The answer to call about image, if a window shows it; waits for it if it is
+ * on its way.  Raises as dfx_queue_wait().  False when there is none; ticket
+ * then becomes that of a request that was sent and lost, if there was one.
+ */
+extern bool dfx_window_answer(Datum image, const DfxCall *call, DfxTicket *ticket, DfxReply *reply);
 
 extern void dfx_window_init(void);
 

@@ -75,6 +75,7 @@ void
 dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply *reply)
 {
 	DfxCall		call;
+	DfxTicket	ticket = DFX_TICKET_INIT;
 	Size		size;
 	struct varlena *data;
 
@@ -88,12 +89,12 @@ dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply 
 				 size, dfx_max_image_bytes);
 		return;
 	}
-	if (dfx_window_answer(image, &call, reply))
+	if (dfx_window_answer(image, &call, &ticket, reply))
 		return;
 	data = PG_DETOAST_DATUM_PACKED(image);
 	call.data = VARDATA_ANY(data);
 	call.len = VARSIZE_ANY_EXHDR(data);
-	dfx_queue_call(&call, reply);
+	dfx_queue_go_on(&call, &ticket, reply);
 	if ((Pointer) data != DatumGetPointer(image))
 		pfree(data);
 }

@@ -188,7 +188,7 @@ window_harvest(DfxWindow *w, DfxAhead *a)
 	if (window_is_final(a->reply.status))
 	{
 		window_landed(w, a, DFX_AHEAD_DONE);
-		w->answers++;
+		w->answers += a->reply.batch > 0;
 		w->batches += a->reply.batch;
 		return;
 	}

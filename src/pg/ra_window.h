@@ -70,8 +70,8 @@ typedef struct DfxWindow
 
 	/* statistics */
 	int			max_held;
-	uint64		answers;
-	uint64		batches;		/* sum over answers of the batch that each was in */
+	uint64		answers;		/* of images that came to a network */
+	uint64		batches;		/* sum over them of the batch that each was in */
 } DfxWindow;
 
 /* Requests that one backend may have in flight now: dfx.read_ahead, at most half of the slots. */

@@ -84,7 +84,9 @@ extern void dfx_reply_raise(const DfxReply *reply);
  */
 extern bool dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait);
 extern bool dfx_queue_done(const DfxTicket *ticket);
-extern void dfx_queue_wait(const DfxTicket *ticket);	/* raises on cancel, on its deadline and when the engine is gone for good */
+
+/* Raises on cancel, at the ticket's deadline and when the engine is gone for good. */
+extern void dfx_queue_wait(const DfxTicket *ticket);
 extern bool dfx_queue_wait_until(const DfxTicket *ticket, TimestampTz until);	/* false: not done by then */
 extern void dfx_queue_harvest(DfxTicket *ticket, DfxReply *reply);	/* done tickets only; frees the slot */
 extern void dfx_queue_drop(DfxTicket *ticket);	/* cancels what is in flight */

@@ -119,6 +119,11 @@ CREATE FUNCTION dfx_try_classify(image bytea, model text DEFAULT NULL) RETURNS d
 COMMENT ON FUNCTION dfx_try_classify(bytea, text) IS
 	'dfx_classify, but NULL for an image that cannot be read or is over a limit';
 
+CREATE FUNCTION dfx_classify_many(images bytea[], model text DEFAULT NULL) RETURNS dfx_verdict[]
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION dfx_classify_many(bytea[], text) IS
+	'dfx_classify for each image of an array, many at a time; NULL elements give NULL';
+
 CREATE FUNCTION dfx_synthetic(image bytea, model text DEFAULT NULL) RETURNS real
 	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION dfx_synthetic(bytea, text) IS

@@ -79,9 +79,8 @@ catalog_on_invalidation(Datum arg, Oid relid)
 		catalog_valid = false;
 }
 
-/* Where the extension lives; InvalidOid when it is not installed. */
-static Oid
-catalog_extension_schema(void)
+Oid
+dfx_extension_schema(void)
 {
 	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
 	Oid			schema = InvalidOid;
@@ -138,7 +137,7 @@ dfx_catalog(void)
 	}
 
 	catalog_stale = false;
-	schema = catalog_extension_schema();
+	schema = dfx_extension_schema();
 	if (!OidIsValid(schema))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -263,6 +262,19 @@ catalog_may_use(const char *name, const char *owner)
 	systable_endscan(scan);
 	table_close(rel, NoLock);
 	return allowed;
+}
+
+bool
+dfx_model_find(const text *name, DfxModelRef *model)
+{
+	char	   *wanted = name ? text_to_cstring(name) : pstrdup(dfx_default_model);
+	char	   *owner;
+	bool		found;
+
+	found = catalog_fetch(wanted, model->version, &owner) && catalog_may_use(wanted, owner);
+	strlcpy(model->name, wanted, sizeof(model->name));
+	pfree(wanted);
+	return found;
 }
 
 /*

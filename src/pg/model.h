@@ -49,11 +49,17 @@ typedef struct DfxCatalog
 /* OIDs of the extension's objects in this database.  42704 when it is not installed. */
 extern const DfxCatalog *dfx_catalog(void);
 
+/* Where the extension lives in this database; InvalidOid when it is not installed. */
+extern Oid	dfx_extension_schema(void);
+
 /*
  * The model of that name, or dfx.default_model when name is NULL.
  * 42704: no such model, or no default.  42501: the user may not use it.
  */
 extern void dfx_model_resolve(const text *name, DfxModelRef *model);
+
+/* The same without an error: false where dfx_model_resolve() would raise one of these. */
+extern bool dfx_model_find(const text *name, DfxModelRef *model);
 
 /*
  * For changing a model: its owner, or NULL when there is no such model.  42501

@@ -34,6 +34,7 @@ char	   *dfx_default_model;
 int			dfx_precision;
 int			dfx_queue_timeout;
 int			dfx_request_timeout;
+int			dfx_read_ahead;
 int			dfx_priority;
 
 #define SETTINGS_DEVICE_MAX 127 /* bytes; it becomes a word of the engine's command line */
@@ -82,6 +83,9 @@ static const SettingsInt settings_int[] = {
 	{"dfx.request_timeout", "How long to wait for the answer to a request.",
 		"Loading a model does not count. 0 means without limit.",
 	&dfx_request_timeout, 30000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS},
+	{"dfx.read_ahead", "Images that one query keeps in flight.",
+		"At most half of dfx.queue_slots is used. 0 turns reading ahead off.",
+	&dfx_read_ahead, 64, 0, DFX_MAX_SLOTS, PGC_USERSET, 0},
 };
 
 /* The numbers are DfxPrecision's (src/nn/backend.h), which cross the ring. */

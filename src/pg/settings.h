@@ -33,6 +33,7 @@ extern char *dfx_default_model;
 extern int	dfx_precision;		/* DfxPrecision as a number */
 extern int	dfx_queue_timeout;
 extern int	dfx_request_timeout;
+extern int	dfx_read_ahead;		/* images; 0 = off */
 extern int	dfx_priority;		/* DfxPriority */
 
 extern void dfx_settings_init(void);

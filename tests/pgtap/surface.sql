@@ -42,6 +42,9 @@ SELECT function_returns(name, ARRAY['bytea', 'text'], result),
 	FROM (VALUES ('dfx_classify', 'dfx_verdict'), ('dfx_try_classify', 'dfx_verdict'),
 		('dfx_synthetic', 'real'), ('dfx_features', 'real[]')) AS f(name, result);
 SELECT volatility_is('dfx_image_info', ARRAY['bytea'], 'stable');
+SELECT function_returns('dfx_classify_many', ARRAY['bytea[]', 'text'], 'dfx_verdict[]'),
+	volatility_is('dfx_classify_many', ARRAY['bytea[]', 'text'], 'stable'),
+	isnt_strict('dfx_classify_many', ARRAY['bytea[]', 'text']);
 SELECT results_eq(
 	$$SELECT DISTINCT proparallel, procost >= 10000, proargnames::text COLLATE "default", pronargdefaults FROM pg_proc JOIN member ON objid = pg_proc.oid
 		WHERE proname IN ('dfx_classify', 'dfx_try_classify', 'dfx_synthetic', 'dfx_features')$$,

@@ -189,6 +189,26 @@ CREATE FUNCTION dfx_drop_model(name text) RETURNS void
 COMMENT ON FUNCTION dfx_drop_model(text) IS
 	'remove a model, its history and the versions that nothing else uses';
 
+CREATE FUNCTION dfx_rename_model(name text, new_name text) RETURNS void
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_rename_model(text, text) IS
+	'give a model another name; its history and grants go with it';
+
+CREATE FUNCTION dfx_copy_model(name text, new_name text) RETURNS text
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_copy_model(text, text) IS
+	'make a new model, owned by the current user, of the version that a model stands for; returns the version';
+
+CREATE FUNCTION dfx_promote_model(name text, version text) RETURNS text
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_promote_model(text, text) IS
+	'make a model stand for a version of its history again, given by its first digits or all; returns the version';
+
+CREATE FUNCTION dfx_prune_model(name text, keep int) RETURNS bigint
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_prune_model(text, int) IS
+	'forget all but the newest entries of a model''s history, and versions that nothing uses; returns how many entries went';
+
 CREATE FUNCTION dfx_grant_model(name text, role text) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION dfx_grant_model(text, text) IS
@@ -223,6 +243,16 @@ COMMENT ON VIEW dfx_models IS
 	'models that the current user may use';
 GRANT SELECT ON dfx_models TO PUBLIC;
 
+CREATE VIEW dfx_model_versions WITH (security_barrier) AS
+SELECT h.name,
+	pg_catalog.encode(h.version, 'hex') AS version,
+	h.since,
+	h.since = pg_catalog.max(h.since) OVER (PARTITION BY h.name) AS current
+FROM dfx_model_history h
+WHERE dfx_model_usable(h.name);
+COMMENT ON VIEW dfx_model_versions IS
+	'versions that the models the current user may use have stood for, and since when';
+GRANT SELECT ON dfx_model_versions TO PUBLIC;
 
 -- Operations ----------------------------------------------------------------
 --

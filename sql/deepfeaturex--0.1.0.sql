@@ -179,6 +179,11 @@ CREATE FUNCTION dfx_preload(model text DEFAULT NULL) RETURNS text
 COMMENT ON FUNCTION dfx_preload(text) IS
 	'have the engine load a model now rather than at its first use; returns its version';
 
+CREATE FUNCTION dfx_evict(model text) RETURNS void
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_evict(text) IS
+	'have the engine forget a model until it is needed again';
+
 CREATE FUNCTION dfx_set_default_model(name text) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION dfx_set_default_model(text) IS
@@ -333,4 +338,28 @@ CREATE VIEW dfx_stat_queue AS SELECT * FROM dfx_stat_get_queue();
 COMMENT ON VIEW dfx_stat_queue IS
 	'the queue: slots by state, backends waiting for one, memory in use, and what went wrong since the server started';
 
-GRANT SELECT ON dfx_stat_engine, dfx_stat_queue TO PUBLIC;
+CREATE FUNCTION dfx_stat_get_models(
+	OUT version text,
+	OUT "precision" text,
+	OUT resident boolean,
+	OUT bytes bigint,
+	OUT loads bigint,
+	OUT hits bigint,
+	OUT last_use timestamptz)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL SAFE ROWS 10
+AS 'MODULE_PATHNAME', 'dfx_stat_get_models';
+COMMENT ON FUNCTION dfx_stat_get_models() IS
+	'see view dfx_stat_models';
+
+-- The owner of the view reads the names, dfx_model_usable() asks about the user.
+CREATE VIEW dfx_stat_models WITH (security_barrier) AS
+SELECT s.version,
+	(SELECT pg_catalog.array_agg(m.name ORDER BY m.name) FROM dfx_model m
+		WHERE m.version = pg_catalog.decode(s.version, 'hex') AND dfx_model_usable(m.name)) AS names,
+	s."precision", s.resident, s.bytes, s.loads, s.hits, s.last_use
+FROM dfx_stat_get_models() s;
+COMMENT ON VIEW dfx_stat_models IS
+	'model versions that the present engine process has loaded, of all databases; names are those of this one that the current user may use';
+
+GRANT SELECT ON dfx_stat_engine, dfx_stat_queue, dfx_stat_models TO PUBLIC;

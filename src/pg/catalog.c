@@ -277,6 +277,14 @@ dfx_model_find(const text *name, DfxModelRef *model)
 	return found;
 }
 
+pg_noreturn static void
+catalog_not_owner(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("must be owner of model \"%s\"", name)));
+}
+
 /*
  * Once for every image.  As with tables, the message tells a model that does
  * not exist from one that is not for this user: names are no secrets.
@@ -306,6 +314,16 @@ dfx_model_resolve(const text *name, DfxModelRef *model)
 	strlcpy(model->name, wanted, sizeof(model->name));
 	pfree(wanted);
 	pfree(owner);
+}
+
+void
+dfx_model_resolve_own(const text *name, DfxModelRef *model)
+{
+	char	   *owner;
+
+	dfx_model_resolve(name, model);
+	if (catalog_fetch(model->name, NULL, &owner) && !catalog_has_role(owner))
+		catalog_not_owner(model->name);
 }
 
 /*
@@ -364,9 +382,7 @@ dfx_model_owner(const char *name)
 	if (!found)
 		return NULL;
 	if (!catalog_has_role(owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of model \"%s\"", name)));
+		catalog_not_owner(name);
 	return owner;
 }
 

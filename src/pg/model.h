@@ -61,6 +61,9 @@ extern void dfx_model_resolve(const text *name, DfxModelRef *model);
 /* The same without an error: false where dfx_model_resolve() would raise one of these. */
 extern bool dfx_model_find(const text *name, DfxModelRef *model);
 
+/* The same for its owner's rights, without a lock: also 42501 when the user has them not. */
+extern void dfx_model_resolve_own(const text *name, DfxModelRef *model);
+
 /*
  * For changing a model: its owner, or NULL when there is no such model.  42501
  * when the user has not the owner's rights.  Until the transaction ends nobody

@@ -140,6 +140,15 @@ settings_check_device(char **newval, void **extra, GucSource source)
 	return false;
 }
 
+const char *
+dfx_precision_name(int precision)
+{
+	for (const struct config_enum_entry *e = settings_precision; e->name; e++)
+		if (e->val == precision)
+			return e->name;
+	return NULL;
+}
+
 /* Define all settings; called once, from _PG_init(). */
 void
 dfx_settings_init(void)

@@ -38,4 +38,7 @@ extern int	dfx_priority;		/* DfxPriority */
 
 extern void dfx_settings_init(void);
 
+/* What a number of dfx.precision is called; NULL when it is none. */
+extern const char *dfx_precision_name(int precision);
+
 #endif							/* DFX_PG_SETTINGS_H */

@@ -24,6 +24,9 @@ extern int	dfx_model_memory;	/* MB */
 extern int	dfx_gpu_memory;		/* MB */
 extern int	dfx_engine_timeout; /* without progress; 0 = never */
 
+/* sighup: a change starts new workers */
+extern char *dfx_preload_models;
+
 /* superuser */
 extern int	dfx_max_image_pixels;
 extern int	dfx_max_image_bytes;	/* kB */

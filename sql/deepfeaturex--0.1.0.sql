@@ -164,6 +164,16 @@ CREATE FUNCTION dfx_import_model(name text, large_object oid) RETURNS text
 COMMENT ON FUNCTION dfx_import_model(text, oid) IS
 	'import a model from a safetensors file in a large object; returns its version';
 
+CREATE FUNCTION dfx_import_backbone(name text, backbone text, file text) RETURNS text
+	AS 'MODULE_PATHNAME', 'dfx_import_backbone_file' LANGUAGE C;
+COMMENT ON FUNCTION dfx_import_backbone(text, text, text) IS
+	'import one backbone, with torchvision''s names and without its classifier, from a safetensors file of the server; returns its version';
+
+CREATE FUNCTION dfx_import_backbone(name text, backbone text, large_object oid) RETURNS text
+	AS 'MODULE_PATHNAME', 'dfx_import_backbone_lo' LANGUAGE C;
+COMMENT ON FUNCTION dfx_import_backbone(text, text, oid) IS
+	'import one backbone, with torchvision''s names and without its classifier, from a safetensors file in a large object; returns its version';
+
 CREATE FUNCTION dfx_export_model(name text, file text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'dfx_export_model_file' LANGUAGE C;
 COMMENT ON FUNCTION dfx_export_model(text, text) IS

@@ -277,6 +277,14 @@ dfx_model_find(const text *name, DfxModelRef *model)
 	return found;
 }
 
+pg_noreturn static void
+catalog_not_owner(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("must be owner of model \"%s\"", name)));
+}
+
 /*
  * Once for every image.  As with tables, the message tells a model that does
  * not exist from one that is not for this user: names are no secrets.
@@ -308,18 +316,64 @@ dfx_model_resolve(const text *name, DfxModelRef *model)
 	pfree(owner);
 }
 
+void
+dfx_model_resolve_own(const text *name, DfxModelRef *model)
+{
+	char	   *owner;
+
+	dfx_model_resolve(name, model);
+	if (catalog_fetch(model->name, NULL, &owner) && !catalog_has_role(owner))
+		catalog_not_owner(model->name);
+}
+
 /*
  * The lock is on a hash of the name within this database: two names that share
  * one wait for each other, which is harmless.
  */
+static Oid
+catalog_lock_key(const char *name)
+{
+	return string_hash(name, NAMEDATALEN);
+}
+
+void
+dfx_model_lock(const char *name)
+{
+	LockDatabaseObject(dfx_catalog()->table[DFX_TABLE_MODEL], catalog_lock_key(name), 0, ExclusiveLock);
+}
+
+/* By key, so that sessions that rename a to b and b to a meet at the same lock first. */
+void
+dfx_model_lock_two(const char *a, const char *b)
+{
+	bool		a_first = catalog_lock_key(a) <= catalog_lock_key(b);
+
+	dfx_model_lock(a_first ? a : b);
+	dfx_model_lock(a_first ? b : a);
+}
+
+void
+dfx_model_require_new(const char *name)
+{
+	bool		found;
+
+	dfx_model_lock(name);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	found = catalog_fetch(name, NULL, NULL);
+	PopActiveSnapshot();
+	if (found)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("model \"%s\" already exists", name)));
+}
+
 char *
 dfx_model_owner(const char *name)
 {
-	Oid			table = dfx_catalog()->table[DFX_TABLE_MODEL];
 	char	   *owner;
 	bool		found;
 
-	LockDatabaseObject(table, string_hash(name, NAMEDATALEN), 0, ExclusiveLock);
+	dfx_model_lock(name);
 
 	/* Whoever had the lock may have committed since the statement's snapshot. */
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -328,19 +382,20 @@ dfx_model_owner(const char *name)
 	if (!found)
 		return NULL;
 	if (!catalog_has_role(owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of model \"%s\"", name)));
+		catalog_not_owner(name);
 	return owner;
 }
 
-void
+char *
 dfx_model_require_owner(const char *name)
 {
-	if (!dfx_model_owner(name))
+	char	   *owner = dfx_model_owner(name);
+
+	if (!owner)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("model \"%s\" does not exist", name)));
+	return owner;
 }
 
 /* dfx_model_usable(name text) -> boolean, for the view dfx_models. */

@@ -35,6 +35,7 @@
 #include "utils/timestamp.h"
 
 #include "pg/compat.h"
+#include "pg/preload.h"
 #include "pg/reply.h"
 #include "pg/settings.h"
 #include "pg/slot.h"
@@ -203,6 +204,7 @@ sup_ready(void)
 	sup.failed_starts = 0;
 	sup.logged[0] = '\0';
 	sup_set_state(DFX_ENGINE_READY);
+	dfx_preload_engine_ready();
 	ConditionVariableBroadcast(&dfx_shared->loader_cv);
 }
 
@@ -214,6 +216,7 @@ sup_engine_died(void)
 	DfxSweep	sweep = {how, NULL};
 	int			pid = sup.pid;
 	int			running;
+	bool		healthy;
 
 	sup_reap(SUP_EXIT_GRACE_MS, how);
 	if (sup.reason[0] != '\0')
@@ -230,8 +233,9 @@ sup_engine_died(void)
 	sup_set_state(DFX_ENGINE_DOWN);
 	sup_set_error(how);
 	running = dfx_slot_sweep(&sweep);
-	if (running == 1 ||
-		TimestampDifferenceExceeds(sup.ready_at, GetCurrentTimestamp(), SUP_HEALTHY_MS))
+	healthy = TimestampDifferenceExceeds(sup.ready_at, GetCurrentTimestamp(), SUP_HEALTHY_MS);
+	dfx_preload_engine_died(healthy);
+	if (running == 1 || healthy)
 		sup.pause = SUP_PAUSE_MIN_MS;
 	if (running == 1)
 		sup.next_start = 0;
@@ -351,6 +355,7 @@ sup_serve(void)
 			return;
 		}
 	}
+	dfx_preload_turn();
 	if (TimestampDifferenceExceeds(last_tick, GetCurrentTimestamp(), tick))
 	{
 		last_tick = GetCurrentTimestamp();
@@ -404,6 +409,7 @@ sup_reload(void)
 
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
+	dfx_preload_reload();
 	dfx_spawn_options(&options);
 	if (memcmp(&options, &sup.options, sizeof(options)) == 0)
 	{

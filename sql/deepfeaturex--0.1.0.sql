@@ -119,6 +119,11 @@ CREATE FUNCTION dfx_try_classify(image bytea, model text DEFAULT NULL) RETURNS d
 COMMENT ON FUNCTION dfx_try_classify(bytea, text) IS
 	'dfx_classify, but NULL for an image that cannot be read or is over a limit';
 
+CREATE FUNCTION dfx_classify_many(images bytea[], model text DEFAULT NULL) RETURNS dfx_verdict[]
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION dfx_classify_many(bytea[], text) IS
+	'dfx_classify for each image of an array, many at a time; NULL elements give NULL';
+
 CREATE FUNCTION dfx_synthetic(image bytea, model text DEFAULT NULL) RETURNS real
 	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION dfx_synthetic(bytea, text) IS
@@ -159,6 +164,16 @@ CREATE FUNCTION dfx_import_model(name text, large_object oid) RETURNS text
 COMMENT ON FUNCTION dfx_import_model(text, oid) IS
 	'import a model from a safetensors file in a large object; returns its version';
 
+CREATE FUNCTION dfx_import_backbone(name text, backbone text, file text) RETURNS text
+	AS 'MODULE_PATHNAME', 'dfx_import_backbone_file' LANGUAGE C;
+COMMENT ON FUNCTION dfx_import_backbone(text, text, text) IS
+	'import one backbone, with torchvision''s names and without its classifier, from a safetensors file of the server; returns its version';
+
+CREATE FUNCTION dfx_import_backbone(name text, backbone text, large_object oid) RETURNS text
+	AS 'MODULE_PATHNAME', 'dfx_import_backbone_lo' LANGUAGE C;
+COMMENT ON FUNCTION dfx_import_backbone(text, text, oid) IS
+	'import one backbone, with torchvision''s names and without its classifier, from a safetensors file in a large object; returns its version';
+
 CREATE FUNCTION dfx_export_model(name text, file text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'dfx_export_model_file' LANGUAGE C;
 COMMENT ON FUNCTION dfx_export_model(text, text) IS
@@ -174,6 +189,11 @@ CREATE FUNCTION dfx_preload(model text DEFAULT NULL) RETURNS text
 COMMENT ON FUNCTION dfx_preload(text) IS
 	'have the engine load a model now rather than at its first use; returns its version';
 
+CREATE FUNCTION dfx_evict(model text) RETURNS void
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_evict(text) IS
+	'have the engine forget a model until it is needed again';
+
 CREATE FUNCTION dfx_set_default_model(name text) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION dfx_set_default_model(text) IS
@@ -183,6 +203,26 @@ CREATE FUNCTION dfx_drop_model(name text) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION dfx_drop_model(text) IS
 	'remove a model, its history and the versions that nothing else uses';
+
+CREATE FUNCTION dfx_rename_model(name text, new_name text) RETURNS void
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_rename_model(text, text) IS
+	'give a model another name; its history and grants go with it';
+
+CREATE FUNCTION dfx_copy_model(name text, new_name text) RETURNS text
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_copy_model(text, text) IS
+	'make a new model, owned by the current user, of the version that a model stands for; returns the version';
+
+CREATE FUNCTION dfx_promote_model(name text, version text) RETURNS text
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_promote_model(text, text) IS
+	'make a model stand for a version of its history again, given by its first digits or all; returns the version';
+
+CREATE FUNCTION dfx_prune_model(name text, keep int) RETURNS bigint
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_prune_model(text, int) IS
+	'forget all but the newest entries of a model''s history, and versions that nothing uses; returns how many entries went';
 
 CREATE FUNCTION dfx_grant_model(name text, role text) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C;
@@ -218,6 +258,16 @@ COMMENT ON VIEW dfx_models IS
 	'models that the current user may use';
 GRANT SELECT ON dfx_models TO PUBLIC;
 
+CREATE VIEW dfx_model_versions WITH (security_barrier) AS
+SELECT h.name,
+	pg_catalog.encode(h.version, 'hex') AS version,
+	h.since,
+	h.since = pg_catalog.max(h.since) OVER (PARTITION BY h.name) AS current
+FROM dfx_model_history h
+WHERE dfx_model_usable(h.name);
+COMMENT ON VIEW dfx_model_versions IS
+	'versions that the models the current user may use have stood for, and since when';
+GRANT SELECT ON dfx_model_versions TO PUBLIC;
 
 -- Operations ----------------------------------------------------------------
 --
@@ -298,4 +348,28 @@ CREATE VIEW dfx_stat_queue AS SELECT * FROM dfx_stat_get_queue();
 COMMENT ON VIEW dfx_stat_queue IS
 	'the queue: slots by state, backends waiting for one, memory in use, and what went wrong since the server started';
 
-GRANT SELECT ON dfx_stat_engine, dfx_stat_queue TO PUBLIC;
+CREATE FUNCTION dfx_stat_get_models(
+	OUT version text,
+	OUT "precision" text,
+	OUT resident boolean,
+	OUT bytes bigint,
+	OUT loads bigint,
+	OUT hits bigint,
+	OUT last_use timestamptz)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL SAFE ROWS 10
+AS 'MODULE_PATHNAME', 'dfx_stat_get_models';
+COMMENT ON FUNCTION dfx_stat_get_models() IS
+	'see view dfx_stat_models';
+
+-- The owner of the view reads the names, dfx_model_usable() asks about the user.
+CREATE VIEW dfx_stat_models WITH (security_barrier) AS
+SELECT s.version,
+	(SELECT pg_catalog.array_agg(m.name ORDER BY m.name) FROM dfx_model m
+		WHERE m.version = pg_catalog.decode(s.version, 'hex') AND dfx_model_usable(m.name)) AS names,
+	s."precision", s.resident, s.bytes, s.loads, s.hits, s.last_use
+FROM dfx_stat_get_models() s;
+COMMENT ON VIEW dfx_stat_models IS
+	'model versions that the present engine process has loaded, of all databases; names are those of this one that the current user may use';
+
+GRANT SELECT ON dfx_stat_engine, dfx_stat_queue, dfx_stat_models TO PUBLIC;

@@ -137,6 +137,7 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->threads = threads;
 	dev->progress = opts->progress;
 	dev->kernels = cpu_kernels();
+	dev->token_kernels = cpu_token_kernels();
 	dev->block = device_has_avx512() ? 16 : 8;
 	dnnl_set_primitive_cache_capacity(DEVICE_CACHE);
 	device_name(dev);
@@ -172,6 +173,10 @@ device_supports(void *dev, const DfxGraph *g, const DfxOp *op)
 		case DFX_OP_ACT:
 			return op->u.act != DFX_ACT_NONE && op->epi_add < 0 && op->epi_act == DFX_ACT_NONE &&
 			       op->epi_scale < 0 && op->epi_shift < 0;
+		case DFX_OP_TOKENS:
+		case DFX_OP_LAYERNORM:
+		case DFX_OP_ATTN:
+			return cpu_tokens_supports(op);
 		default:
 			return cpu_own_supports(g, op);
 	}

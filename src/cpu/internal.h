@@ -8,6 +8,7 @@
  *	plan.c		from a graph to steps: compile, release
  *	conv.c		steps that the library runs
  *	ops.c		steps that we run (kernels.c has their loops)
+ *	tokens.c	those of transformers (kernels_tokens.c has their loops)
  *	run.c		forward: images over workers
  *
  * One number describes a layout: vec, how many neighbouring channels of one
@@ -37,6 +38,7 @@ struct DfxDev
 	dnnl_engine_t engine;
 	dnnl_stream_t *stream; /* one per worker */
 	const CpuKernels *kernels;
+	const CpuTokenKernels *token_kernels;
 	int block; /* channels in a block: 16 with AVX-512, else 8 */
 	_Atomic uint64_t *progress;
 	char name[96];
@@ -71,6 +73,33 @@ cpu_floats(const CpuView *v)
 	return (size_t) cpu_planes(v) * (size_t) v->vec * cpu_pixels(v);
 }
 
+/* Where an image of a micro-batch starts. */
+static inline float *
+cpu_at(char *arena, const CpuView *v, int image)
+{
+	return (float *) (void *) (arena + v->off) + (size_t) image * v->stride;
+}
+
+/* Where channel c of an image starts. */
+static inline size_t
+cpu_channel(const CpuView *v, int c)
+{
+	return (size_t) (c / v->vec) * cpu_pixels(v) * (size_t) v->vec + (size_t) (c % v->vec);
+}
+
+/* How many channels from c on lie together. */
+static inline int
+cpu_lanes(const CpuView *v, int c)
+{
+	return v->vec - c % v->vec;
+}
+
+static inline int
+cpu_min(int a, int b)
+{
+	return a < b ? a : b;
+}
+
 /* A primitive for one bucket, with each worker's arguments (memory objects that point into its arena). */
 typedef struct CpuPrim
 {
@@ -103,7 +132,9 @@ struct CpuStep
 	bool relu;
 	DfxPool pool;
 	int index;     /* TAKE */
-	float *param;  /* affine: scale, then shift, each padded; input: 3 x 256 pixel values */
+	int heads;     /* ATTN */
+	float eps;     /* LAYERNORM */
+	float *param;  /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; tokens.c */
 	bool copy_add; /* conv: the residual add_from must be copied into out first */
 	CpuView add_from;
 
@@ -181,6 +212,13 @@ extern DfxStatus cpu_own_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *
 extern bool cpu_own_supports(const DfxGraph *g, const DfxOp *op);
 /* Copy one image's channels into channels c0 .. of dst, whatever the two layouts. */
 extern void cpu_copy_channels(float *dst, const CpuView *dv, int c0, const float *src, const CpuView *sv);
+
+/* Channels beyond the last real one must read as zero. */
+extern void cpu_zero_padding(float *dst, const CpuView *v);
+
+/* tokens.c: steps for TOKENS, LAYERNORM and ATTN */
+extern DfxStatus cpu_tokens_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
+extern bool cpu_tokens_supports(const DfxOp *op);
 
 /* run.c */
 extern DfxStatus cpu_forward(DfxPlan *plan, const void *in, int n, float *const *out, DfxErr *err);

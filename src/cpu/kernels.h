@@ -44,4 +44,26 @@ extern const CpuKernels *cpu_kernels(void);
 /* All variants this CPU runs, best first, so that tests can compare them; NULL past the end. */
 extern const CpuKernels *cpu_kernels_variant(int i);
 
+/*
+ * The loops of transformers.  A token's channels lie in planes of nl lanes,
+ * ps floats apart; the last plane may hold fewer than nl real ones.
+ */
+typedef struct CpuTokenKernels
+{
+	const char *name;
+
+	/* One token of c channels: (x - mean) / sqrt(variance + eps) * scale + shift. */
+	void (*layernorm)(float *dst, size_t dps, const float *src, size_t sps, int nl, int c, const float *scale,
+	                  const float *shift, float eps);
+
+	/* exp(x) / sum of exp(x), in place; room for n rounded up to CPU_SOFTMAX_STEP, whose rest is overwritten.
+	 */
+	void (*softmax)(float *x, int n);
+} CpuTokenKernels;
+
+#define CPU_SOFTMAX_STEP 16
+
+extern const CpuTokenKernels *cpu_token_kernels(void);
+extern const CpuTokenKernels *cpu_token_kernels_variant(int i);
+
 #endif /* DFX_CPU_KERNELS_H */

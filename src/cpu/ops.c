@@ -12,42 +12,15 @@
 
 #include "cpu/internal.h"
 
-static inline float *
-own_at(char *arena, const CpuView *v, int image)
-{
-	return (float *) (void *) (arena + v->off) + (size_t) image * v->stride;
-}
-
-/* Where channel c of an image starts. */
-static inline size_t
-own_channel(const CpuView *v, int c)
-{
-	return (size_t) (c / v->vec) * cpu_pixels(v) * (size_t) v->vec + (size_t) (c % v->vec);
-}
-
-/* How many channels from c on lie together. */
-static inline int
-own_lanes(const CpuView *v, int c)
-{
-	return v->vec - c % v->vec;
-}
-
-static inline int
-own_min(int a, int b)
-{
-	return a < b ? a : b;
-}
-
-/* Channels beyond the last real one must read as zero. */
-static void
-own_zero_padding(float *dst, const CpuView *v)
+void
+cpu_zero_padding(float *dst, const CpuView *v)
 {
 	int used = v->c % v->vec;
 	float *last;
 
 	if (used == 0)
 		return;
-	last = dst + own_channel(v, v->c - used);
+	last = dst + cpu_channel(v, v->c - used);
 	for (size_t i = 0; i < cpu_pixels(v); i++)
 		memset(last + i * (size_t) v->vec + used, 0, (size_t) (v->vec - used) * sizeof *dst);
 }
@@ -59,10 +32,10 @@ cpu_copy_channels(float *dst, const CpuView *dv, int c0, const float *src, const
 
 	for (int c = 0, nl; c < sv->c; c += nl)
 	{
-		float *to = dst + own_channel(dv, c0 + c);
-		const float *from = src + own_channel(sv, c);
+		float *to = dst + cpu_channel(dv, c0 + c);
+		const float *from = src + cpu_channel(sv, c);
 
-		nl = own_min(own_min(own_lanes(sv, c), own_lanes(dv, c0 + c)), sv->c - c);
+		nl = cpu_min(cpu_min(cpu_lanes(sv, c), cpu_lanes(dv, c0 + c)), sv->c - c);
 		if ((size_t) nl == dps && (size_t) nl == sps)
 			memcpy(to, from, npix * (size_t) nl * sizeof *to);
 		else if (nl == 1)
@@ -84,7 +57,7 @@ own_run_input(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	(void) err;
 	for (int n = 0; n < run->n; n++)
 	{
-		float *dst = own_at(run->arena, v, n);
+		float *dst = cpu_at(run->arena, v, n);
 
 		if (s->param == NULL)
 			cpu_copy_channels(dst, v, 0, (const float *) run->in + (size_t) n * npix * (size_t) v->c, &plain);
@@ -93,12 +66,12 @@ own_run_input(const CpuStep *s, const CpuRun *run, DfxErr *err)
 			{
 				const uint8_t *px = (const uint8_t *) run->in + (size_t) n * npix * 3 + c;
 				const float *value = s->param + c * 256;
-				float *to = dst + own_channel(v, c);
+				float *to = dst + cpu_channel(v, c);
 
 				for (size_t i = 0; i < npix; i++)
 					to[i * vec] = value[px[i * 3]];
 			}
-		own_zero_padding(dst, v);
+		cpu_zero_padding(dst, v);
 	}
 	return DFX_OK;
 }
@@ -111,24 +84,24 @@ own_run_affine(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	(void) err;
 	for (int n = 0; n < run->n; n++)
 	{
-		float *dst = own_at(run->arena, &s->out, n);
+		float *dst = cpu_at(run->arena, &s->out, n);
 		int c0 = 0;
 
 		for (int j = 0; j < s->nin; j++)
 		{
 			const CpuView *in = &s->in[j];
-			const float *src = own_at(run->arena, in, n);
+			const float *src = cpu_at(run->arena, in, n);
 
 			for (int c = 0, nl; c < in->c; c += nl)
 			{
-				nl = own_min(own_min(own_lanes(in, c), own_lanes(&s->out, c0 + c)), in->c - c);
-				run->plan->dev->kernels->affine(dst + own_channel(&s->out, c0 + c), (size_t) s->out.vec,
-				                                src + own_channel(in, c), (size_t) in->vec, cpu_pixels(in),
+				nl = cpu_min(cpu_min(cpu_lanes(in, c), cpu_lanes(&s->out, c0 + c)), in->c - c);
+				run->plan->dev->kernels->affine(dst + cpu_channel(&s->out, c0 + c), (size_t) s->out.vec,
+				                                src + cpu_channel(in, c), (size_t) in->vec, cpu_pixels(in),
 				                                nl, scale + c0 + c, shift + c0 + c, s->relu);
 			}
 			c0 += in->c;
 		}
-		own_zero_padding(dst, &s->out);
+		cpu_zero_padding(dst, &s->out);
 	}
 	return DFX_OK;
 }
@@ -146,16 +119,16 @@ own_run_pool(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	g.p = s->pool.k > 0 ? s->pool.p : 0;
 	for (int n = 0; n < run->n; n++)
 	{
-		float *dst = own_at(run->arena, out, n);
-		const float *src = own_at(run->arena, in, n);
+		float *dst = cpu_at(run->arena, out, n);
+		const float *src = cpu_at(run->arena, in, n);
 
 		for (int c = 0, nl; c < in->c; c += nl)
 		{
-			nl = own_min(own_min(own_lanes(in, c), own_lanes(out, c)), in->c - c);
-			run->plan->dev->kernels->pool(dst + own_channel(out, c), (size_t) out->vec,
-			                              src + own_channel(in, c), (size_t) in->vec, nl, &g, s->pool.avg);
+			nl = cpu_min(cpu_min(cpu_lanes(in, c), cpu_lanes(out, c)), in->c - c);
+			run->plan->dev->kernels->pool(dst + cpu_channel(out, c), (size_t) out->vec,
+			                              src + cpu_channel(in, c), (size_t) in->vec, nl, &g, s->pool.avg);
 		}
-		own_zero_padding(dst, out);
+		cpu_zero_padding(dst, out);
 	}
 	return DFX_OK;
 }
@@ -170,17 +143,17 @@ own_run_binary(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	(void) err;
 	for (int n = 0; n < run->n; n++)
 	{
-		float *dst = own_at(run->arena, out, n);
-		const float *x = own_at(run->arena, a, n), *y = own_at(run->arena, b, n);
+		float *dst = cpu_at(run->arena, out, n);
+		const float *x = cpu_at(run->arena, a, n), *y = cpu_at(run->arena, b, n);
 
 		for (int c = 0, nl; c < a->c; c += nl)
 		{
-			nl = own_min(own_min(own_lanes(a, c), own_lanes(b, c)), own_min(own_lanes(out, c), a->c - c));
-			run->plan->dev->kernels->binary(dst + own_channel(out, c), (size_t) out->vec,
-			                                x + own_channel(a, c), (size_t) a->vec, y + own_channel(b, c),
+			nl = cpu_min(cpu_min(cpu_lanes(a, c), cpu_lanes(b, c)), cpu_min(cpu_lanes(out, c), a->c - c));
+			run->plan->dev->kernels->binary(dst + cpu_channel(out, c), (size_t) out->vec,
+			                                x + cpu_channel(a, c), (size_t) a->vec, y + cpu_channel(b, c),
 			                                bps, cpu_pixels(a), nl, s->kind == DFX_OP_MUL, s->relu);
 		}
-		own_zero_padding(dst, out);
+		cpu_zero_padding(dst, out);
 	}
 	return DFX_OK;
 }
@@ -192,15 +165,15 @@ own_run_concat(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	(void) err;
 	for (int n = 0; n < run->n; n++)
 	{
-		float *dst = own_at(run->arena, &s->out, n);
+		float *dst = cpu_at(run->arena, &s->out, n);
 		int c0 = 0;
 
 		for (int j = 0; j < s->nin; j++)
 		{
-			cpu_copy_channels(dst, &s->out, c0, own_at(run->arena, &s->in[j], n), &s->in[j]);
+			cpu_copy_channels(dst, &s->out, c0, cpu_at(run->arena, &s->in[j], n), &s->in[j]);
 			c0 += s->in[j].c;
 		}
-		own_zero_padding(dst, &s->out);
+		cpu_zero_padding(dst, &s->out);
 	}
 	return DFX_OK;
 }
@@ -215,17 +188,17 @@ own_run_stack(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	(void) err;
 	for (int n = 0; n < run->n; n++)
 	{
-		float *dst = own_at(run->arena, out, n);
+		float *dst = cpu_at(run->arena, out, n);
 
 		for (int j = 0; j < s->nin; j++)
 		{
-			const float *src = own_at(run->arena, &s->in[j], n);
-			float *to = dst + own_channel(out, j);
+			const float *src = cpu_at(run->arena, &s->in[j], n);
+			float *to = dst + cpu_channel(out, j);
 
 			for (int c = 0; c < s->in[j].c; c++)
 				to[(size_t) c * (size_t) out->vec] = src[c];
 		}
-		own_zero_padding(dst, out);
+		cpu_zero_padding(dst, out);
 	}
 	return DFX_OK;
 }
@@ -238,12 +211,12 @@ own_run_take(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	(void) err;
 	for (int n = 0; n < run->n; n++)
 	{
-		float *dst = own_at(run->arena, &s->out, n);
-		const float *src = own_at(run->arena, in, n) + (size_t) s->index * (size_t) in->vec;
+		float *dst = cpu_at(run->arena, &s->out, n);
+		const float *src = cpu_at(run->arena, in, n) + (size_t) s->index * (size_t) in->vec;
 
 		for (int c = 0; c < in->c; c++)
-			dst[c] = src[own_channel(in, c)];
-		own_zero_padding(dst, &s->out);
+			dst[c] = src[cpu_channel(in, c)];
+		cpu_zero_padding(dst, &s->out);
 	}
 	return DFX_OK;
 }

@@ -141,6 +141,8 @@ plan_step(CpuBuild *b, const DfxOp *op, DfxErr *err)
 		return cpu_conv_step(b, op, s, err);
 	if (op->kind == DFX_OP_ACT)
 		return cpu_act_step(b, op, s, err);
+	if (op->kind == DFX_OP_TOKENS || op->kind == DFX_OP_LAYERNORM || op->kind == DFX_OP_ATTN)
+		return cpu_tokens_step(b, op, s, err);
 	return cpu_own_step(b, op, s, err);
 }
 

@@ -7,6 +7,7 @@
  * other models should be admitted.
  */
 #include "engine/cache.h"
+#include "engine/roster.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -14,14 +15,16 @@
 #include <string.h>
 
 #define CACHE_MAX_MODELS 64
-#define CACHE_MAX_SIZES  256
-#define CACHE_FRESH_NS   3000000000u /* a model that has not served is kept this long after its load */
-#define CACHE_CLOSED_NS  1000000000u /* a closed model opens again if nobody came for its room */
+_Static_assert(CACHE_MAX_MODELS <= DFX_RING_MODELS, "every model has a place in the roster");
+#define CACHE_MAX_SIZES 256
+#define CACHE_FRESH_NS  3000000000u /* a model that has not served is kept this long after its load */
+#define CACHE_CLOSED_NS 1000000000u /* a closed model opens again if nobody came for its room */
 
 struct DfxResident
 {
 	DfxModel *model;
 	int refs;
+	int place;            /* in the roster */
 	uint64_t fresh_until; /* kept until then; 0 once it has served */
 	uint64_t used_ns;
 	uint64_t closed_order; /* closed to requests younger than this ... */
@@ -53,10 +56,11 @@ struct DfxCache
 	void *needs_arg;
 	DfxRingStats *stats;
 	DfxRingStats no_stats; /* where stats points when the caller wants none */
+	DfxRingModel *roster;  /* NULL: the caller wants none */
 };
 
 DfxCache *
-dfx_cache_new(uint64_t limit, DfxNeeds needs, void *arg, DfxRingStats *stats)
+dfx_cache_new(uint64_t limit, DfxNeeds needs, void *arg, DfxRingStats *stats, DfxRingModel *roster)
 {
 	DfxCache *c = calloc(1, sizeof *c);
 
@@ -67,6 +71,7 @@ dfx_cache_new(uint64_t limit, DfxNeeds needs, void *arg, DfxRingStats *stats)
 	c->needs = needs;
 	c->needs_arg = arg;
 	c->stats = stats ? stats : &c->no_stats;
+	c->roster = roster;
 	atomic_store(&c->stats->model_limit, limit);
 	return c;
 }
@@ -101,6 +106,7 @@ cache_unlink(DfxCache *c, int i)
 
 	c->resident[i] = c->resident[--c->n];
 	c->bytes -= r->model->bytes;
+	dfx_roster_left(c->roster, r->place);
 	atomic_fetch_add(&c->stats->model_evictions, 1);
 	cache_publish(c);
 	return r;
@@ -152,6 +158,7 @@ dfx_cache_release(DfxCache *c, DfxResident *resident, bool used)
 	{
 		resident->fresh_until = 0;
 		resident->used_ns = now;
+		dfx_roster_used(c->roster, resident->place);
 	}
 	if (resident->refs == 0 && c->bytes > c->limit && now < resident->closed_until)
 		for (int i = 0; i < c->n && !gone; i++)
@@ -350,6 +357,7 @@ dfx_cache_insert(DfxCache *c, DfxModel *model, uint64_t order, DfxErr *err)
 		r->model = model;
 		r->used_ns = dfx_now_ns();
 		r->fresh_until = order == UINT64_MAX ? 0 : r->used_ns + CACHE_FRESH_NS;
+		r->place = dfx_roster_loaded(c->roster, model->version, model->precision, model->bytes);
 		c->resident[c->n++] = r;
 		c->bytes += model->bytes;
 		atomic_fetch_add(&c->stats->model_loads, 1);

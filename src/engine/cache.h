@@ -29,8 +29,9 @@ typedef struct DfxResident DfxResident; /* a model in the cache */
 /* Whether a request older than order waits for version (dfx_ring_needs; tests put their own). */
 typedef bool (*DfxNeeds)(void *arg, const uint8_t *version, uint64_t order);
 
-/* NULL: out of memory.  stats may be NULL; limit in bytes. */
-extern DfxCache *dfx_cache_new(uint64_t limit, DfxNeeds needs, void *arg, DfxRingStats *stats);
+/* NULL: out of memory.  stats and roster (DFX_RING_MODELS entries, all zero) may be NULL; limit in bytes. */
+extern DfxCache *
+dfx_cache_new(uint64_t limit, DfxNeeds needs, void *arg, DfxRingStats *stats, DfxRingModel *roster);
 
 /*
  * DFX_OK with *resident held; DFX_NEED_MODEL when it is not there; DFX_BUSY

@@ -1,6 +1,7 @@
 /*
  * cmd_tools.c
- *	  decode: what the network sees of an image; devices: what there is to run on.
+ *	  decode: what the network sees of an image; devices: what there is to run
+ *	  on; backbones: which networks there are.
  */
 #include "engine/command.h"
 
@@ -85,5 +86,42 @@ dfx_cmd_devices(const DfxOptions *o)
 		dfx_out_text(&out, "reason", r.usable ? "" : r.reason.msg);
 		dfx_out_end(&out);
 	}
+	return 0;
+}
+
+/* Parameters and arithmetic are those of one branch: up to the feature vector, without a classifier. */
+static DfxStatus
+tools_backbone(const DfxBackbone *b, bool json, DfxErr *err)
+{
+	DfxGraph *g = dfx_graph_new();
+	DfxOutput out;
+	DfxStatus st;
+
+	if (!g)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a network");
+	st = dfx_build_backbone(g, b, 0, err);
+	if (st == DFX_OK)
+	{
+		dfx_out_begin(&out, json);
+		dfx_out_text(&out, "name", b->name);
+		dfx_out_text(&out, "family", b->family);
+		dfx_out_int(&out, "features", b->features);
+		dfx_out_int(&out, "input_size", b->input_size);
+		dfx_out_int(&out, "parameters", (int64_t) dfx_graph_parameters(g));
+		dfx_out_float(&out, "gflops", dfx_graph_flops(g) / 1e9);
+		dfx_out_end(&out);
+	}
+	dfx_graph_free(g);
+	return st;
+}
+
+int
+dfx_cmd_backbones(const DfxOptions *o)
+{
+	DfxErr err;
+
+	for (int i = 0; i < dfx_nbackbones; i++)
+		if (tools_backbone(&dfx_backbones[i], o->json, &err) != DFX_OK)
+			return dfx_complain(&err);
 	return 0;
 }

@@ -14,6 +14,7 @@ extern int dfx_cmd_logits(const DfxOptions *o);
 extern int dfx_cmd_trinet(const DfxOptions *o);
 extern int dfx_cmd_decode(const DfxOptions *o); /* cmd_tools.c */
 extern int dfx_cmd_devices(const DfxOptions *o);
+extern int dfx_cmd_backbones(const DfxOptions *o);
 extern int dfx_cmd_bench(const DfxOptions *o); /* cmd_bench.c */
 extern int dfx_cmd_init(const DfxOptions *o);  /* cmd_init.c */
 

@@ -69,6 +69,8 @@ static const struct Command
      "writes an untrained model"},
     {"devices", dfx_cmd_devices, NO_FILES, "json", "[--json]",
      "what there is to run on, and what was refused"},
+    {"backbones", dfx_cmd_backbones, NO_FILES, "json", "[--json]",
+     "the networks there are: features, input size, parameters, GFLOP an image"},
     {"serve", main_serve, NO_FILES, "parent device threads max-batch batch-wait model-memory gpu-memory",
      "--parent PID [--device D] [--threads T] [--max-batch N] [--batch-wait MS] [--model-memory BYTES] "
      "[--gpu-memory BYTES]",

@@ -4,7 +4,7 @@
  *
  * One memfd, mapped by the postmaster's children and by the engine:
  *
- *	offset 0			DfxRing						(one page)
+ *	offset 0			DfxRing						(DFX_RING_HEADER bytes)
  *	slots_off			DfxSlot[nslots + 1]			(the last one is the loader's)
  *	arena_off			image requests: input pages and reply pages
  *	loader_off			DFX_LOADER_BYTES			(weights only)
@@ -46,8 +46,10 @@
 #include "base/version.h"
 
 #define DFX_RING_MAGIC      0x44465852u /* "DFXR" */
-#define DFX_RING_VERSION    1u
+#define DFX_RING_VERSION    2u
 #define DFX_PAGE            4096u
+#define DFX_RING_HEADER     (4 * DFX_PAGE)
+#define DFX_RING_MODELS     128 /* versions that statistics are kept of; more than are ever resident */
 #define DFX_MAX_SLOTS       1024
 #define DFX_LOADER_BYTES    (16u << 20)
 #define DFX_MAX_BATCH       128
@@ -156,6 +158,30 @@ typedef struct DfxRingStats
 	_Atomic uint64_t model_loads, model_evictions, models, model_bytes, model_limit;
 } DfxRingStats;
 
+/*
+ * What the engine knows about one model version at one precision.  An entry
+ * stays when its model is evicted, until the engine needs its place.
+ *
+ * The engine writes (one thread at a time), others read at any moment: seq is
+ * odd while the entry is being written, and moves with every writing.
+ */
+typedef struct DfxModelStat
+{
+	uint32_t precision; /* DfxPrecision as a number, never 0 in an entry that is used */
+	uint32_t resident;
+	uint8_t version[DFX_VERSION_LEN];
+	uint64_t bytes;    /* that it takes, or took, on the device */
+	uint64_t loads;    /* since the engine started */
+	uint64_t hits;     /* requests that it has served */
+	uint64_t last_use; /* CLOCK_REALTIME, ns; 0: never */
+} DfxModelStat;
+
+typedef struct DfxRingModel
+{
+	_Atomic uint64_t seq;
+	DfxModelStat stat;
+} DfxRingModel;
+
 typedef struct DfxRing
 {
 	/* written once, by PostgreSQL, before anyone else maps it */
@@ -173,8 +199,9 @@ typedef struct DfxRing
 	_Alignas(64) DfxRingStats stats;
 	char device[128];  /* what it runs on, before 'R' */
 	char refused[512]; /* which backends were refused, and why */
+	_Alignas(64) DfxRingModel model[DFX_RING_MODELS];
 } DfxRing;
-_Static_assert(sizeof(DfxRing) <= DFX_PAGE, "the ring header is one page");
+_Static_assert(sizeof(DfxRing) <= DFX_RING_HEADER, "the ring header fits its room");
 
 static inline DfxSlot *
 dfx_ring_slot(DfxRing *ring, uint32_t i)

@@ -137,7 +137,8 @@ serve_begin(const DfxServeOpts *opts, DfxRingMap *map, DfxDevice *device, DfxSch
 		snprintf(map->ring->device, sizeof map->ring->device, "%s", device->info.name);
 		so.threads = opts->threads > 0 ? opts->threads : serve_cores();
 		so.batch_wait_ns = (uint64_t) opts->batch_wait_ms * 1000000u;
-		so.cache = dfx_cache_new(serve_model_limit(opts, device), dfx_ring_needs, map, &map->ring->stats);
+		so.cache = dfx_cache_new(serve_model_limit(opts, device), dfx_ring_needs, map, &map->ring->stats,
+		                         map->ring->model);
 		st = so.cache ? dfx_sched_start(sched, &so, err)
 		              : dfx_fail(err, DFX_ENOMEM, "out of memory for the model cache");
 	}

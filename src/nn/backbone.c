@@ -21,12 +21,26 @@
 	{                                                                                                        \
 		__VA_ARGS__                                                                                          \
 	}
+/* width, depth, dropout */
+#define EFFICIENTNET(...)                                                                                    \
+	dfx_efficientnet, &(const DfxEfficientnet)                                                               \
+	{                                                                                                        \
+		__VA_ARGS__                                                                                          \
+	}
+/* patch, width, perceptron, heads, layers */
+#define VIT(...)                                                                                             \
+	dfx_vit, &(const DfxVit)                                                                                 \
+	{                                                                                                        \
+		__VA_ARGS__                                                                                          \
+	}
 
 const DfxBackbone dfx_backbones[] = {
     {"densenet121", "densenet", 1024, 256, DENSENET(32, 64, {6, 12, 24, 16})},
     {"densenet161", "densenet", 2208, 256, DENSENET(48, 96, {6, 12, 36, 24})},
     {"densenet169", "densenet", 1664, 256, DENSENET(32, 64, {6, 12, 32, 32})},
     {"densenet201", "densenet", 1920, 256, DENSENET(32, 64, {6, 12, 48, 32})},
+    {"efficientnet_b0", "efficientnet", 1280, 256, EFFICIENTNET(1.0, 1.0, 0.2f)},
+    {"efficientnet_b4", "efficientnet", 1792, 256, EFFICIENTNET(1.4, 1.8, 0.4f)},
     {"resnet18", "resnet", 512, 256, RESNET({2, 2, 2, 2}, false, 64, 1, 64)},
     {"resnet34", "resnet", 512, 256, RESNET({3, 4, 6, 3}, false, 64, 1, 64)},
     {"resnet50", "resnet", 2048, 256, RESNET({3, 4, 6, 3}, true, 64, 1, 64)},
@@ -34,6 +48,8 @@ const DfxBackbone dfx_backbones[] = {
     {"resnet152", "resnet", 2048, 256, RESNET({3, 8, 36, 3}, true, 64, 1, 64)},
     {"resnext101_32x4d", "resnext", 2048, 256, RESNET({3, 4, 23, 3}, true, 64, 32, 4)},
     {"resnext101_32x8d", "resnext", 2048, 256, RESNET({3, 4, 23, 3}, true, 64, 32, 8)},
+    {"vit_b_16", "vit", 768, 224, VIT(16, 768, 3072, 12, 12)},
+    {"vit_b_32", "vit", 768, 224, VIT(32, 768, 3072, 12, 12)},
 };
 const int dfx_nbackbones = sizeof dfx_backbones / sizeof dfx_backbones[0];
 

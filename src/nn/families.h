@@ -29,6 +29,25 @@ typedef struct DfxResnet
 } DfxResnet;
 extern DfxVal dfx_resnet(DfxGraph *g, const DfxBackbone *b, DfxVal x, int nclass, DfxVal *features);
 
+/* Tan, Le, "EfficientNet: Rethinking Model Scaling", ICML 2019. */
+typedef struct DfxEfficientnet
+{
+	double width, depth; /* factors on channels and layers */
+	float dropout;       /* before the classifier */
+} DfxEfficientnet;
+extern DfxVal dfx_efficientnet(DfxGraph *g, const DfxBackbone *b, DfxVal x, int nclass, DfxVal *features);
+
+/* Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021. */
+typedef struct DfxVit
+{
+	int patch; /* side of a patch in pixels */
+	int width; /* channels of a token */
+	int mlp;   /* channels between the two layers of the perceptron */
+	int heads;
+	int layers;
+} DfxVit;
+extern DfxVal dfx_vit(DfxGraph *g, const DfxBackbone *b, DfxVal x, int nclass, DfxVal *features);
+
 #define DFX_BN_EPS 1e-5f /* torchvision's for these families */
 
 /* Channels of x; 0 after a failure, so that families can ask without checking. */

@@ -458,17 +458,30 @@ dfx_take(DfxGraph *g, DfxVal x, int index)
 	return op->out;
 }
 
+static DfxVal
+layer_drop(DfxGraph *g, DfxVal x, DfxDrop a)
+{
+	DfxOp *op;
+
+	if (!(a.p >= 0 && a.p < 1))
+		dfx_graph_fail(g, DFX_EINVAL, "dropout", "probability %g is not in [0, 1)", (double) a.p);
+	op = layer_same(g, DFX_OP_DROP, "dropout", x);
+	if (op == NULL)
+		return -1;
+	op->u.drop = a;
+	return op->out;
+}
+
 /* Dropout with probability p when training, the identity otherwise. */
 DfxVal
 dfx_drop(DfxGraph *g, DfxVal x, float p)
 {
-	DfxOp *op;
+	return layer_drop(g, x, (DfxDrop){.p = p});
+}
 
-	if (!(p >= 0 && p < 1))
-		dfx_graph_fail(g, DFX_EINVAL, "dropout", "probability %g is not in [0, 1)", (double) p);
-	op = layer_same(g, DFX_OP_DROP, "dropout", x);
-	if (op == NULL)
-		return -1;
-	op->u.p = p;
-	return op->out;
+/* Stochastic depth: an image's values vanish together, with probability p when training. */
+DfxVal
+dfx_drop_path(DfxGraph *g, DfxVal x, float p)
+{
+	return layer_drop(g, x, (DfxDrop){.p = p, .whole = true});
 }

@@ -51,7 +51,7 @@ typedef enum DfxOpKind
 	DFX_OP_POOL,      /* u.pool */
 	DFX_OP_TOKENS,    /* class token and position embedding; param W (1,1,C), B (1,T,C) */
 	DFX_OP_TAKE,      /* u.index: token number index, C x T x 1 -> C x 1 x 1 */
-	DFX_OP_DROP,      /* u.p; identity in inference */
+	DFX_OP_DROP,      /* u.drop; identity in inference */
 	DFX_OP_COUNT
 } DfxOpKind;
 
@@ -120,6 +120,13 @@ typedef struct DfxPool
 	bool avg;
 } DfxPool;
 
+/* Dropout: each element with probability p; whole: all of an image's at once (stochastic depth). */
+typedef struct DfxDrop
+{
+	float p;
+	bool whole;
+} DfxDrop;
+
 /*
  * rgb8: the caller feeds uint8 H x W x 3 pixels, and the op is
  * (x / 255 - mean) / std per channel (METHOD "Preprocessing").  Otherwise the
@@ -144,7 +151,7 @@ typedef struct DfxOp
 		DfxConv conv;
 		DfxPool pool;
 		float eps;
-		float p;
+		DfxDrop drop;
 		DfxAct act;
 		int heads;
 		int index;
@@ -209,6 +216,7 @@ extern DfxVal dfx_pool(DfxGraph *g, DfxVal x, DfxPool a);
 extern DfxVal dfx_tokens(DfxGraph *g, DfxVal x, const char *cls, const char *pos);
 extern DfxVal dfx_take(DfxGraph *g, DfxVal x, int index);
 extern DfxVal dfx_drop(DfxGraph *g, DfxVal x, float p);
+extern DfxVal dfx_drop_path(DfxGraph *g, DfxVal x, float p); /* a whole image's values or none */
 extern void dfx_output(DfxGraph *g, DfxVal x, const char *name);
 
 /* ---- the op table: optable.c ---- */
@@ -224,7 +232,10 @@ extern const DfxOpInfo dfx_op_info[DFX_OP_COUNT];
 extern double dfx_op_flops(const DfxGraph *g, const DfxOp *op);
 extern double dfx_graph_flops(const DfxGraph *g);
 
-/* ---- networks: backbone.c, densenet.c, resnet.c, trinet.c ---- */
+/* How many numbers training adjusts; BatchNorm's running statistics are not among them. */
+extern size_t dfx_graph_parameters(const DfxGraph *g);
+
+/* ---- networks: backbone.c, a file a family, trinet.c ---- */
 
 typedef struct DfxBackbone
 {

@@ -1,7 +1,8 @@
 /*
  * optable.c
  *	  What is known of each kind of op apart from its execution: names, whether
- *	  it may carry an epilogue, and how much arithmetic it is.
+ *	  it may carry an epilogue, and how much arithmetic it is; and sums of that
+ *	  over a network.
  */
 #include "nn/backend.h"
 #include "nn/graph_priv.h"
@@ -90,5 +91,16 @@ dfx_graph_flops(const DfxGraph *g)
 
 	for (int i = 0; i < g->nop; i++)
 		n += dfx_op_flops(g, &g->op[i]);
+	return n;
+}
+
+size_t
+dfx_graph_parameters(const DfxGraph *g)
+{
+	size_t n = 0;
+
+	for (int i = 0; i < g->nparam; i++)
+		if (g->param[i].role != DFX_ROLE_MEAN && g->param[i].role != DFX_ROLE_VAR)
+			n += dfx_param_count(&g->param[i]);
 	return n;
 }

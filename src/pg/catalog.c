@@ -79,9 +79,8 @@ catalog_on_invalidation(Datum arg, Oid relid)
 		catalog_valid = false;
 }
 
-/* Where the extension lives; InvalidOid when it is not installed. */
-static Oid
-catalog_extension_schema(void)
+Oid
+dfx_extension_schema(void)
 {
 	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
 	Oid			schema = InvalidOid;
@@ -138,7 +137,7 @@ dfx_catalog(void)
 	}
 
 	catalog_stale = false;
-	schema = catalog_extension_schema();
+	schema = dfx_extension_schema();
 	if (!OidIsValid(schema))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -264,6 +263,19 @@ catalog_may_use(const char *name, const char *owner)
 	return allowed;
 }
 
+bool
+dfx_model_find(const text *name, DfxModelRef *model)
+{
+	char	   *wanted = name ? text_to_cstring(name) : pstrdup(dfx_default_model);
+	char	   *owner;
+	bool		found;
+
+	found = catalog_fetch(wanted, model->version, &owner) && catalog_may_use(wanted, owner);
+	strlcpy(model->name, wanted, sizeof(model->name));
+	pfree(wanted);
+	return found;
+}
+
 pg_noreturn static void
 catalog_not_owner(const char *name)
 {
@@ -317,14 +329,50 @@ dfx_model_resolve_own(const text *name, DfxModelRef *model)
  * The lock is on a hash of the name within this database: two names that share
  * one wait for each other, which is harmless.
  */
+static Oid
+catalog_lock_key(const char *name)
+{
+	return string_hash(name, NAMEDATALEN);
+}
+
+void
+dfx_model_lock(const char *name)
+{
+	LockDatabaseObject(dfx_catalog()->table[DFX_TABLE_MODEL], catalog_lock_key(name), 0, ExclusiveLock);
+}
+
+/* By key, so that sessions that rename a to b and b to a meet at the same lock first. */
+void
+dfx_model_lock_two(const char *a, const char *b)
+{
+	bool		a_first = catalog_lock_key(a) <= catalog_lock_key(b);
+
+	dfx_model_lock(a_first ? a : b);
+	dfx_model_lock(a_first ? b : a);
+}
+
+void
+dfx_model_require_new(const char *name)
+{
+	bool		found;
+
+	dfx_model_lock(name);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	found = catalog_fetch(name, NULL, NULL);
+	PopActiveSnapshot();
+	if (found)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("model \"%s\" already exists", name)));
+}
+
 char *
 dfx_model_owner(const char *name)
 {
-	Oid			table = dfx_catalog()->table[DFX_TABLE_MODEL];
 	char	   *owner;
 	bool		found;
 
-	LockDatabaseObject(table, string_hash(name, NAMEDATALEN), 0, ExclusiveLock);
+	dfx_model_lock(name);
 
 	/* Whoever had the lock may have committed since the statement's snapshot. */
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -337,13 +385,16 @@ dfx_model_owner(const char *name)
 	return owner;
 }
 
-void
+char *
 dfx_model_require_owner(const char *name)
 {
-	if (!dfx_model_owner(name))
+	char	   *owner = dfx_model_owner(name);
+
+	if (!owner)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("model \"%s\" does not exist", name)));
+	return owner;
 }
 
 /* dfx_model_usable(name text) -> boolean, for the view dfx_models. */

@@ -67,4 +67,19 @@
 #define DFX_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
 
+/* 18 moved the parts of EXPLAIN out of explain.h. */
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+
+/* 18 dropped execute_once from ExecutorRun_hook. */
+#if PG_VERSION_NUM >= 180000
+#define DFX_EXECUTOR_RUN_ARGS QueryDesc *desc, ScanDirection direction, uint64 count
+#define DFX_EXECUTOR_RUN_PASS desc, direction, count
+#else
+#define DFX_EXECUTOR_RUN_ARGS QueryDesc *desc, ScanDirection direction, uint64 count, bool once
+#define DFX_EXECUTOR_RUN_PASS desc, direction, count, once
+#endif
+
 #endif							/* DFX_PG_COMPAT_H */

@@ -6,7 +6,8 @@
  * full of images cannot keep out the weights they wait for.  Whoever wants a
  * version that is being loaded waits for the end of that attempt; whoever
  * wants another one waits for its turn.  (A backend waits here holding no
- * image slot, so images cannot keep the loader waiting either.)
+ * image slot, see dfx_queue_on_yield(), so images cannot keep the loader waiting
+ * either.)
  *
  * The weights sent so far live and die with one engine.  The epoch, which
  * moves before each start, tells whether it is still the same: it is noted at

@@ -49,11 +49,17 @@ typedef struct DfxCatalog
 /* OIDs of the extension's objects in this database.  42704 when it is not installed. */
 extern const DfxCatalog *dfx_catalog(void);
 
+/* Where the extension lives in this database; InvalidOid when it is not installed. */
+extern Oid	dfx_extension_schema(void);
+
 /*
  * The model of that name, or dfx.default_model when name is NULL.
  * 42704: no such model, or no default.  42501: the user may not use it.
  */
 extern void dfx_model_resolve(const text *name, DfxModelRef *model);
+
+/* The same without an error: false where dfx_model_resolve() would raise one of these. */
+extern bool dfx_model_find(const text *name, DfxModelRef *model);
 
 /* The same for its owner's rights, without a lock: also 42501 when the user has them not. */
 extern void dfx_model_resolve_own(const text *name, DfxModelRef *model);
@@ -65,7 +71,15 @@ extern void dfx_model_resolve_own(const text *name, DfxModelRef *model);
  * dfx_model_require_owner: 42704 instead of NULL.
  */
 extern char *dfx_model_owner(const char *name);
-extern void dfx_model_require_owner(const char *name);
+extern char *dfx_model_require_owner(const char *name);
+
+/*
+ * The lock alone; two of them (in one order for all sessions); and for a name
+ * that is to be new: the lock, and 42710 when there is such a model.
+ */
+extern void dfx_model_lock(const char *name);
+extern void dfx_model_lock_two(const char *a, const char *b);
+extern void dfx_model_require_new(const char *name);
 
 /* A version's metadata, from its row.  XX001 when that is missing or damaged. */
 extern void dfx_model_meta(const DfxModelRef *model, DfxModelMeta *meta);
@@ -155,11 +169,22 @@ extern void dfx_store_end(DfxStore *s);
 /* Insert the version's row; false when it is there already (it is locked then, and stays). */
 extern bool dfx_store_version(const uint8 *version, const DfxModelMeta *meta);
 
+/* Lock a version's row against its deletion; false when there is none (any more). */
+extern bool dfx_store_hold_version(const uint8 *version);
+
 /* Insert a tensor's row, or one of its chunks. */
 extern void dfx_store_tensor(const uint8 *version, int32 number, const DfxTensor *t, const uint8 *sha256);
 extern void dfx_store_chunk(const uint8 *version, int32 number, int32 chunk, bytea *data);
 
 /* Point the name at the version, and keep the history.  A new name gets that owner. */
 extern void dfx_store_name(const char *name, const uint8 *version, const char *owner);
+
+/* Delete those versions of a bytea[] that no name and no history refers to any more. */
+extern void dfx_store_delete_unused(Datum versions);
+
+/* ---- model_admin.c ---- */
+
+/* 2BP01 when ALTER DATABASE made that model the default here. */
+extern void dfx_model_require_not_default(const char *name);
 
 #endif							/* DFX_PG_MODEL_H */

@@ -146,6 +146,16 @@ admin_is_default(const char *name)
 	return found;
 }
 
+void
+dfx_model_require_not_default(const char *name)
+{
+	if (admin_is_default(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("model \"%s\" is the default model of this database", name),
+				 errhint("Choose another one with dfx_set_default_model(), NULL for none.")));
+}
+
 /* ---- drop ----
  *
  * Sessions with an older snapshot still see the rows and go on using the
@@ -157,36 +167,26 @@ Datum
 dfx_drop_model(PG_FUNCTION_ARGS)
 {
 	char	   *name = dfx_name_arg(fcinfo, 0);
-	Oid			types[] = {TEXTOID, BYTEAARRAYOID};
-	Datum		values[2];
+	Oid			types[] = {TEXTOID};
+	Datum		values[1],
+				versions;
 	DfxStore	store;
 	bool		isnull;
 
 	PreventCommandIfReadOnly("dfx_drop_model()");
 	PreventCommandIfParallelMode("dfx_drop_model()");
 	dfx_model_require_owner(name);
-	if (admin_is_default(name))
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("model \"%s\" is the default model of this database", name),
-				 errhint("Choose another one with dfx_set_default_model(), NULL for none.")));
+	dfx_model_require_not_default(name);
 
 	values[0] = CStringGetTextDatum(name);
 	dfx_store_begin(&store);
 	dfx_store_sql("SELECT array_agg(DISTINCT version) FROM @extschema@.dfx_model_history WHERE name = $1",
 				  1, types, values);
-	values[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	versions = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (isnull)
-		values[1] = PointerGetDatum(construct_empty_array(BYTEAOID));
+		versions = PointerGetDatum(construct_empty_array(BYTEAOID));
 	dfx_store_sql("DELETE FROM @extschema@.dfx_model WHERE name = $1", 1, types, values);
-
-	/* See store.c: lock, then look for other references in a newer snapshot. */
-	dfx_store_sql("SELECT FROM @extschema@.dfx_model_version WHERE version = ANY ($2) ORDER BY version FOR UPDATE",
-				  2, types, values);
-	dfx_store_sql("DELETE FROM @extschema@.dfx_model_version v WHERE version = ANY ($2)"
-				  " AND NOT EXISTS (SELECT FROM @extschema@.dfx_model_history h WHERE h.version = v.version)"
-				  " AND NOT EXISTS (SELECT FROM @extschema@.dfx_model m WHERE m.version = v.version)",
-				  2, types, values);
+	dfx_store_delete_unused(versions);
 	dfx_store_end(&store);
 	PG_RETURN_VOID();
 }

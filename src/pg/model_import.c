@@ -1,6 +1,6 @@
 /*
  * model_import.c
- *	  From a safetensors file to a model: dfx_import_model().
+ *	  From a safetensors file to a model: dfx_import_model(), dfx_import_backbone().
  *
  * The key of all rows is the hash of all bytes, so the source is read twice:
  * first to hash it, then (unless the version is there already) to store it.
@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/names.h"
 #include "base/safetensors.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -27,6 +28,8 @@
 
 PG_FUNCTION_INFO_V1(dfx_import_model_file);
 PG_FUNCTION_INFO_V1(dfx_import_model_lo);
+PG_FUNCTION_INFO_V1(dfx_import_backbone_file);
+PG_FUNCTION_INFO_V1(dfx_import_backbone_lo);
 
 typedef struct ImportHash
 {
@@ -109,6 +112,65 @@ import_meta(Import *im)
 	if (dfx_meta_parse(lines.data, lines.len, &im->meta, &err) != DFX_OK)
 		dfx_err_raise(&err);
 	pfree(lines.data);
+}
+
+/* ---- a backbone's file, which says nothing about itself ---- */
+
+typedef struct ImportEntry
+{
+	DfxTensor	tensor;
+	uint64_t	offset;
+} ImportEntry;
+
+static int
+import_entry_cmp(const void *a, const void *b)
+{
+	return strcmp(((const ImportEntry *) a)->tensor.name, ((const ImportEntry *) b)->tensor.name);
+}
+
+static void
+import_backbone_meta(Import *im, const char *backbone)
+{
+	if (backbone[0] == '\0' || strlen(backbone) >= sizeof(im->meta.backbone))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is not the name of a backbone", backbone)));
+	strlcpy(im->meta.kind, "backbone", sizeof(im->meta.kind));
+	strlcpy(im->meta.backbone, backbone, sizeof(im->meta.backbone));
+	im->meta.input_size = dfx_backbone_input_side(backbone);
+}
+
+/* Our names for the tensors, in their order, without what the features do not need. */
+static void
+import_backbone_names(Import *im)
+{
+	ImportEntry *entry = palloc(im->st.ntensor * sizeof(ImportEntry));
+	size_t		n = 0;
+
+	for (size_t i = 0; i < im->st.ntensor; i++)
+	{
+		entry[n].tensor = im->st.tensor[i];
+		entry[n].offset = im->st.offset[i];
+		if (dfx_backbone_tensor_name(im->st.tensor[i].name, entry[n].tensor.name))
+			n++;
+	}
+	if (n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+				 errmsg("%s holds no tensors of a backbone", im->src->what)));
+	qsort(entry, n, sizeof(ImportEntry), import_entry_cmp);
+	for (size_t i = 0; i < n; i++)
+	{
+		if (i > 0 && import_entry_cmp(&entry[i - 1], &entry[i]) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+					 errmsg("%s has tensor \"%s\" twice, under an old name and a new one",
+							im->src->what, entry[i].tensor.name)));
+		im->st.tensor[i] = entry[i].tensor;
+		im->st.offset[i] = entry[i].offset;
+	}
+	im->st.ntensor = n;
+	pfree(entry);
 }
 
 /* ---- the two passes ---- */
@@ -215,9 +277,12 @@ import_verify(const Import *im, const char *name)
 
 /* ---- SQL ---- */
 
-/* Everything but opening the source, which differs; what can be refused early is. */
+/*
+ * Everything but opening the source, which differs; what can be refused early
+ * is.  backbone: NULL for a file that has its own metadata.
+ */
 static Datum
-import_model(const char *name, DfxSource *src)
+import_model(const char *name, const char *backbone, DfxSource *src)
 {
 	Import	   *im = palloc0(sizeof(Import));
 	char	   *owner = dfx_model_owner(name);
@@ -227,7 +292,13 @@ import_model(const char *name, DfxSource *src)
 		owner = GetUserNameFromId(GetUserId(), false);
 	im->src = src;
 	import_header(im);
-	import_meta(im);
+	if (backbone)
+	{
+		import_backbone_meta(im, backbone);
+		import_backbone_names(im);
+	}
+	else
+		import_meta(im);
 	im->tensor_hash = palloc(im->st.ntensor * sizeof(ImportHash));
 	im->buf = palloc(VARHDRSZ + DFX_CHUNK_BYTES);
 	import_hash(im);
@@ -239,10 +310,10 @@ import_model(const char *name, DfxSource *src)
 }
 
 static void
-import_check(void)
+import_check(const char *function)
 {
-	PreventCommandIfReadOnly("dfx_import_model()");
-	PreventCommandIfParallelMode("dfx_import_model()");
+	PreventCommandIfReadOnly(function);
+	PreventCommandIfParallelMode(function);
 	dfx_require_ring();
 }
 
@@ -253,8 +324,18 @@ dfx_import_model_file(PG_FUNCTION_ARGS)
 	char	   *name = dfx_name_arg(fcinfo, 0);
 	char	   *file = dfx_text_arg(fcinfo, 1, "file name");
 
-	import_check();
-	return import_model(name, dfx_source_file(file));
+	import_check("dfx_import_model()");
+	return import_model(name, NULL, dfx_source_file(file));
+}
+
+static Oid
+import_lo_arg(FunctionCallInfo fcinfo, int n)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("large object must not be null")));
+	return PG_GETARG_OID(n);
 }
 
 /* dfx_import_model(name text, large_object oid) -> text */
@@ -262,11 +343,32 @@ Datum
 dfx_import_model_lo(PG_FUNCTION_ARGS)
 {
 	char	   *name = dfx_name_arg(fcinfo, 0);
+	Oid			loid = import_lo_arg(fcinfo, 1);
 
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("large object must not be null")));
-	import_check();
-	return import_model(name, dfx_source_lo(PG_GETARG_OID(1)));
+	import_check("dfx_import_model()");
+	return import_model(name, NULL, dfx_source_lo(loid));
+}
+
+/* dfx_import_backbone(name text, backbone text, file text) -> text */
+Datum
+dfx_import_backbone_file(PG_FUNCTION_ARGS)
+{
+	char	   *name = dfx_name_arg(fcinfo, 0);
+	char	   *backbone = dfx_text_arg(fcinfo, 1, "backbone");
+	char	   *file = dfx_text_arg(fcinfo, 2, "file name");
+
+	import_check("dfx_import_backbone()");
+	return import_model(name, backbone, dfx_source_file(file));
+}
+
+/* dfx_import_backbone(name text, backbone text, large_object oid) -> text */
+Datum
+dfx_import_backbone_lo(PG_FUNCTION_ARGS)
+{
+	char	   *name = dfx_name_arg(fcinfo, 0);
+	char	   *backbone = dfx_text_arg(fcinfo, 1, "backbone");
+	Oid			loid = import_lo_arg(fcinfo, 2);
+
+	import_check("dfx_import_backbone()");
+	return import_model(name, backbone, dfx_source_lo(loid));
 }

@@ -26,6 +26,7 @@
 #define LOAD_MAX_RESTARTS	3
 
 PG_FUNCTION_INFO_V1(dfx_preload);
+PG_FUNCTION_INFO_V1(dfx_evict);
 
 static const char load_magic[] = "dfx1\n";
 
@@ -252,4 +253,37 @@ dfx_preload(PG_FUNCTION_ARGS)
 	dfx_model_load(&model);
 	dfx_version_hex(model.version, hex);
 	PG_RETURN_TEXT_P(cstring_to_text(hex));
+}
+
+/*
+ * dfx_evict(model text) -> void: have the engine forget a model's version now.
+ * Nothing is lost by it; whoever needs the version next loads it.  Other names
+ * of the version, also those of other databases, share its fate.
+ */
+Datum
+dfx_evict(PG_FUNCTION_ARGS)
+{
+	char	   *name = dfx_name_arg(fcinfo, 0);
+	TimestampTz start = GetCurrentTimestamp();
+	DfxReply	reply;
+	DfxModelRef model;
+
+	dfx_require_ring();
+	dfx_model_resolve_own(cstring_to_text(name), &model);
+	for (;;)
+	{
+		while (!dfx_loader_begin(model.version))
+			;
+		dfx_loader_send(DFX_RING_EVICT, model.version, 0, &reply);
+		dfx_loader_end();
+		if (reply.status != DFX_BUSY)
+			break;
+		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), dfx_queue_timeout))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("model \"%s\" was in use all through dfx.queue_timeout", name)));
+		load_wait(LOAD_BUSY_MS);
+	}
+	dfx_reply_raise(&reply);
+	PG_RETURN_VOID();
 }

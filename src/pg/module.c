@@ -14,6 +14,7 @@
 
 #include "pg/compat.h"
 #include "pg/queue_priv.h"
+#include "pg/readahead.h"
 #include "pg/settings.h"
 #include "pg/shmem.h"
 #include "pg/supervisor.h"
@@ -30,5 +31,6 @@ _PG_init(void)
 		return;
 	dfx_shmem_init();
 	dfx_queue_init();
+	dfx_ra_init();
 	dfx_supervisor_register();
 }

@@ -42,6 +42,7 @@ typedef struct QueueHeld
 static QueueHeld queue_held[DFX_MAX_SLOTS];
 static int	queue_nheld = 0;
 static ResourceOwner queue_line_owner = NULL;	/* not NULL: in line for a first slot */
+static void (*queue_yield) (void) = NULL;
 
 static uint64
 queue_pages(Size bytes)
@@ -196,6 +197,15 @@ dfx_queue_fill(int slot, DfxRingOp op, const uint8 *version)
 		memset(words->version, 0, DFX_VERSION_LEN);
 }
 
+/* Is there any sense in submitting without waiting? */
+static bool
+queue_can_take(const DfxCall *call)
+{
+	return dfx_shared != NULL && dfx_ring != NULL &&
+		pg_atomic_read_u32(&dfx_shared->state) != DFX_ENGINE_FAILED &&
+		queue_fits(call->len, call->reply_cap);
+}
+
 bool
 dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 {
@@ -205,6 +215,8 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 	int			slot;
 
 	Assert(ticket->slot < 0);
+	if (nowait && !queue_can_take(call))
+		return false;
 	dfx_queue_require_engine();
 	dfx_queue_at_exit();
 	if (!nowait && queue_nheld > 0)
@@ -253,23 +265,18 @@ dfx_queue_done(const DfxTicket *ticket)
 	return dfx_slot_done(ticket->slot, ticket->gen);
 }
 
-void
-dfx_queue_wait(const DfxTicket *ticket)
+/* Wait for the answer, until DT_NOEND without an end.  Raises on cancel and when the engine is gone for good. */
+bool
+dfx_queue_wait_until(const DfxTicket *ticket, TimestampTz until)
 {
 	while (!dfx_queue_done(ticket))
 	{
 		long		left = 1000;
 
-		if (ticket->deadline != DT_NOEND)
-			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), ticket->deadline);
+		if (until != DT_NOEND)
+			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 		if (left <= 0)
-		{
-			dfx_slot_count(&dfx_shared->count.timeouts);
-			ereport(ERROR,
-					(errcode(ERRCODE_SYSTEM_ERROR),
-					 errmsg("the deepfeaturex engine did not answer within %d ms", dfx_request_timeout),
-					 errhint("See dfx_engine_status(), or increase dfx.request_timeout.")));
-		}
+			return false;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Min(left, 1000), dfx_wait_event(DFX_WAIT_ANSWER));
 		ResetLatch(MyLatch);
@@ -279,6 +286,19 @@ dfx_queue_wait(const DfxTicket *ticket)
 		if (!dfx_queue_done(ticket))
 			dfx_queue_require_engine();
 	}
+	return true;
+}
+
+void
+dfx_queue_wait(const DfxTicket *ticket)
+{
+	if (dfx_queue_wait_until(ticket, ticket->deadline))
+		return;
+	dfx_slot_count(&dfx_shared->count.timeouts);
+	ereport(ERROR,
+			(errcode(ERRCODE_SYSTEM_ERROR),
+			 errmsg("the deepfeaturex engine did not answer within %d ms", dfx_request_timeout),
+			 errhint("See dfx_engine_status(), or increase dfx.request_timeout.")));
 }
 
 void
@@ -311,6 +331,25 @@ dfx_queue_held(void)
 	return queue_nheld;
 }
 
+void
+dfx_queue_on_yield(void (*yield) (void))
+{
+	queue_yield = yield;
+}
+
+/* Submit, for the first slot or for one more, by way of having none. */
+static void
+queue_submit_waiting(const DfxCall *call, DfxTicket *ticket)
+{
+	if (queue_nheld > 0 && queue_yield != NULL)
+	{
+		if (dfx_queue_submit(call, ticket, true))
+			return;
+		queue_yield();
+	}
+	(void) dfx_queue_submit(call, ticket, false);
+}
+
 static void
 queue_fail(DfxReply *reply, DfxStatus status, const char *msg, const char *hint)
 {
@@ -326,6 +365,8 @@ queue_need_model(const DfxCall *call, DfxTicket *ticket)
 {
 	TimestampTz before = GetCurrentTimestamp();
 
+	if (queue_nheld > 0 && queue_yield != NULL)
+		queue_yield();			/* others may wait for these slots; a load takes its time */
 	call->need_model(call->version, ticket->order, call->need_model_arg);
 	if (ticket->deadline != DT_NOEND)
 		ticket->deadline += GetCurrentTimestamp() - before;
@@ -335,6 +376,13 @@ void
 dfx_queue_call(const DfxCall *call, DfxReply *reply)
 {
 	DfxTicket	ticket = DFX_TICKET_INIT;
+
+	dfx_queue_go_on(call, &ticket, reply);
+}
+
+void
+dfx_queue_go_on(const DfxCall *call, DfxTicket *ticket, DfxReply *reply)
+{
 	DfxCall		now = *call;
 
 	dfx_require_ring();
@@ -346,12 +394,12 @@ dfx_queue_call(const DfxCall *call, DfxReply *reply)
 					   "Increase dfx.queue_memory.");
 			return;
 		}
-		(void) dfx_queue_submit(&now, &ticket, false);
-		dfx_queue_wait(&ticket);
-		dfx_queue_harvest(&ticket, reply);
+		queue_submit_waiting(&now, ticket);
+		dfx_queue_wait(ticket);
+		dfx_queue_harvest(ticket, reply);
 
 		if (reply->status == DFX_NEED_MODEL && now.need_model != NULL)
-			queue_need_model(&now, &ticket);
+			queue_need_model(&now, ticket);
 		else if (reply->status == DFX_TOO_SMALL && now.reply_cap == call->reply_cap &&
 				 reply->len > now.reply_cap)
 			now.reply_cap = reply->len;

@@ -9,7 +9,9 @@
  *
  * A backend blocks only for its FIRST slot; while it holds one, further
  * submissions must be nowait.  That rules out deadlock between backends that
- * each hold slots and want more.
+ * each hold slots and want more.  dfx_queue_call() keeps to it by itself: it
+ * asks those who registered with dfx_queue_on_yield() to give back what they
+ * hold before it waits.
  */
 #ifndef DFX_PG_QUEUE_H
 #define DFX_PG_QUEUE_H
@@ -67,20 +69,35 @@ typedef struct DfxTicket
  */
 extern void dfx_queue_call(const DfxCall *call, DfxReply *reply);
 
+/* The same for a request that has been submitted before, without an answer that counts. */
+extern void dfx_queue_go_on(const DfxCall *call, DfxTicket *ticket, DfxReply *reply);
+
 /* ereport(ERROR) with the status's SQLSTATE, message and hint; returns when the status is DFX_OK. */
 extern void dfx_reply_raise(const DfxReply *reply);
 
 /*
  * Submit.  A ticket with order != 0 is a resubmission and keeps its position,
- * its deadline, and the suspicion of killing engines.  nowait: returns false when there is no slot or no room now.
- * Raises as dfx_queue_call(), and 54000 for data larger than the arena.
+ * its deadline, and the suspicion of killing engines.  Raises as
+ * dfx_queue_call(), and 54000 for data larger than the arena.  nowait raises
+ * nothing: false when there is no slot, no room or no engine now, or never
+ * will be for data of this size.
  */
 extern bool dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait);
 extern bool dfx_queue_done(const DfxTicket *ticket);
-extern void dfx_queue_wait(const DfxTicket *ticket);	/* raises on cancel, on its deadline and when the engine is gone for good */
+
+/* Raises on cancel, at the ticket's deadline and when the engine is gone for good. */
+extern void dfx_queue_wait(const DfxTicket *ticket);
+extern bool dfx_queue_wait_until(const DfxTicket *ticket, TimestampTz until);	/* false: not done by then */
 extern void dfx_queue_harvest(DfxTicket *ticket, DfxReply *reply);	/* done tickets only; frees the slot */
 extern void dfx_queue_drop(DfxTicket *ticket);	/* cancels what is in flight */
 extern int	dfx_queue_held(void);	/* slots this backend holds */
+
+/*
+ * Register who keeps several requests in flight.  yield is called before this
+ * backend waits for a slot or for the loader, and must see to it that the
+ * backend holds no slot any more.
+ */
+extern void dfx_queue_on_yield(void (*yield) (void));
 
 /*
  * The loader: at most one backend streams weights at a time, through a slot

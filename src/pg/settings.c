@@ -16,12 +16,14 @@
 #include "utils/guc.h"
 
 #include "engine/proto.h"
+#include "pg/preload.h"
 #include "pg/settings.h"
 
 int			dfx_queue_slots;
 int			dfx_queue_memory;
 char	   *dfx_engine_path;
 char	   *dfx_device;
+char	   *dfx_preload_models;
 int			dfx_threads;
 int			dfx_max_batch;
 int			dfx_batch_wait;
@@ -34,6 +36,7 @@ char	   *dfx_default_model;
 int			dfx_precision;
 int			dfx_queue_timeout;
 int			dfx_request_timeout;
+int			dfx_read_ahead;
 int			dfx_priority;
 
 #define SETTINGS_DEVICE_MAX 127 /* bytes; it becomes a word of the engine's command line */
@@ -82,6 +85,9 @@ static const SettingsInt settings_int[] = {
 	{"dfx.request_timeout", "How long to wait for the answer to a request.",
 		"Loading a model does not count. 0 means without limit.",
 	&dfx_request_timeout, 30000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS},
+	{"dfx.read_ahead", "Images that one query keeps in flight.",
+		"At most half of dfx.queue_slots is used. 0 turns reading ahead off.",
+	&dfx_read_ahead, 64, 0, DFX_MAX_SLOTS, PGC_USERSET, 0},
 };
 
 /* The numbers are DfxPrecision's (src/nn/backend.h), which cross the ring. */
@@ -136,6 +142,15 @@ settings_check_device(char **newval, void **extra, GucSource source)
 	return false;
 }
 
+const char *
+dfx_precision_name(int precision)
+{
+	for (const struct config_enum_entry *e = settings_precision; e->name; e++)
+		if (e->val == precision)
+			return e->name;
+	return NULL;
+}
+
 /* Define all settings; called once, from _PG_init(). */
 void
 dfx_settings_init(void)
@@ -156,6 +171,9 @@ dfx_settings_init(void)
 	DefineCustomStringVariable("dfx.device", "What the network runs on.",
 							   "auto, cpu, cuda, or a list such as cuda:0,cuda:1.",
 							   &dfx_device, "auto", PGC_SIGHUP, 0, settings_check_device, NULL, NULL);
+	DefineCustomStringVariable("dfx.preload_models", "Models that each new engine loads at once.",
+							   "A list such as 'db.model, db.other, db2.model'.",
+							   &dfx_preload_models, "", PGC_SIGHUP, 0, dfx_preload_check, NULL, NULL);
 	DefineCustomStringVariable("dfx.default_model", "The model used when a call names none.", NULL,
 							   &dfx_default_model, "", PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("dfx.precision", "Arithmetic of the network.", NULL,

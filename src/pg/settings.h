@@ -24,6 +24,9 @@ extern int	dfx_model_memory;	/* MB */
 extern int	dfx_gpu_memory;		/* MB */
 extern int	dfx_engine_timeout; /* without progress; 0 = never */
 
+/* sighup: a change starts new workers */
+extern char *dfx_preload_models;
+
 /* superuser */
 extern int	dfx_max_image_pixels;
 extern int	dfx_max_image_bytes;	/* kB */
@@ -33,8 +36,12 @@ extern char *dfx_default_model;
 extern int	dfx_precision;		/* DfxPrecision as a number */
 extern int	dfx_queue_timeout;
 extern int	dfx_request_timeout;
+extern int	dfx_read_ahead;		/* images; 0 = off */
 extern int	dfx_priority;		/* DfxPriority */
 
 extern void dfx_settings_init(void);
+
+/* What a number of dfx.precision is called; NULL when it is none. */
+extern const char *dfx_precision_name(int precision);
 
 #endif							/* DFX_PG_SETTINGS_H */

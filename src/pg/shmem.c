@@ -171,7 +171,7 @@ shmem_layout(void)
 {
 	DfxLayout	l;
 
-	l.slots_off = DFX_PAGE;
+	l.slots_off = DFX_RING_HEADER;
 	l.arena_off = TYPEALIGN(DFX_PAGE, l.slots_off + (Size) (dfx_queue_slots + 1) * DFX_SLOT_STRIDE);
 	l.arena_bytes = (Size) shmem_arena_pages() * DFX_PAGE;
 	l.loader_off = l.arena_off + l.arena_bytes;

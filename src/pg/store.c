@@ -110,6 +110,16 @@ store_options(const DfxModelMeta *meta)
 }
 
 bool
+dfx_store_hold_version(const uint8 *version)
+{
+	Oid			types[] = {BYTEAOID};
+	Datum		values[] = {store_bytea(version, DFX_VERSION_LEN)};
+
+	return dfx_store_sql("SELECT FROM @extschema@.dfx_model_version WHERE version = $1 FOR KEY SHARE",
+						 1, types, values) == 1;
+}
+
+bool
 dfx_store_version(const uint8 *version, const DfxModelMeta *meta)
 {
 	Oid			types[] = {BYTEAOID, TEXTOID, TEXTOID, JSONBOID};
@@ -126,8 +136,7 @@ dfx_store_version(const uint8 *version, const DfxModelMeta *meta)
 						  " VALUES ($1, $2, $3, $4) ON CONFLICT (version) DO NOTHING",
 						  4, types, values) == 1)
 			return true;
-		if (dfx_store_sql("SELECT FROM @extschema@.dfx_model_version WHERE version = $1 FOR KEY SHARE",
-						  1, types, values) == 1)
+		if (dfx_store_hold_version(version))
 			return false;
 		/* It was dropped between the two statements: try again. */
 	}
@@ -190,7 +199,23 @@ dfx_store_name(const char *name, const uint8 *version, const char *owner)
 					  " ON CONFLICT (name) DO UPDATE SET version = excluded.version"
 					  " WHERE m.version <> excluded.version",
 					  lengthof(types), types, values) == 1)
+		/* The newest entry is the present version, also when the clock was set back. */
 		dfx_store_sql("INSERT INTO @extschema@.dfx_model_history (name, version, since)"
-					  " VALUES ($1, $2, clock_timestamp())",
+					  " SELECT $1, $2, GREATEST(clock_timestamp(), max(since) + interval '1 microsecond')"
+					  " FROM @extschema@.dfx_model_history WHERE name = $1",
 					  2, types, values);
+}
+
+/* See above: lock, then look for other references in a newer snapshot. */
+void
+dfx_store_delete_unused(Datum versions)
+{
+	Oid			types[] = {BYTEAARRAYOID};
+
+	dfx_store_sql("SELECT FROM @extschema@.dfx_model_version WHERE version = ANY ($1) ORDER BY version FOR UPDATE",
+				  1, types, &versions);
+	dfx_store_sql("DELETE FROM @extschema@.dfx_model_version v WHERE version = ANY ($1)"
+				  " AND NOT EXISTS (SELECT FROM @extschema@.dfx_model_history h WHERE h.version = v.version)"
+				  " AND NOT EXISTS (SELECT FROM @extschema@.dfx_model m WHERE m.version = v.version)",
+				  1, types, &versions);
 }

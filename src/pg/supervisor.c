@@ -36,6 +36,7 @@
 #include "utils/timestamp.h"
 
 #include "pg/compat.h"
+#include "pg/preload.h"
 #include "pg/reply.h"
 #include "pg/settings.h"
 #include "pg/slot.h"
@@ -218,6 +219,7 @@ sup_ready(void)
 	sup.failed_starts = 0;
 	sup.logged[0] = '\0';
 	sup_set_state(DFX_ENGINE_READY);
+	dfx_preload_engine_ready();
 	ConditionVariableBroadcast(&dfx_shared->loader_cv);
 }
 
@@ -229,6 +231,7 @@ sup_engine_died(void)
 	DfxSweep	sweep = {how, NULL};
 	int			pid = sup.pid;
 	int			running;
+	bool		healthy;
 
 	sup_reap(SUP_EXIT_GRACE_MS, how);
 	if (sup.reason[0] != '\0')
@@ -245,7 +248,9 @@ sup_engine_died(void)
 	sup_set_state(DFX_ENGINE_DOWN);
 	sup_set_error(how);
 	running = dfx_slot_sweep(&sweep);
-	if (running == 1 || sup_clock() - sup.ready_at >= SUP_HEALTHY_MS)
+	healthy = sup_clock() - sup.ready_at >= SUP_HEALTHY_MS;
+	dfx_preload_engine_died(healthy);
+	if (running == 1 || healthy)
 		sup.pause = SUP_PAUSE_MIN_MS;
 	if (running == 1)
 		sup.next_start = 0;
@@ -365,6 +370,7 @@ sup_serve(void)
 			return;
 		}
 	}
+	dfx_preload_turn();
 	now = sup_clock();
 	if (now - last_tick >= tick)
 	{
@@ -419,6 +425,7 @@ sup_reload(void)
 
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
+	dfx_preload_reload();
 	dfx_spawn_options(&options);
 	if (memcmp(&options, &sup.options, sizeof(options)) == 0)
 	{

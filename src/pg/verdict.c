@@ -14,6 +14,7 @@
 #include "catalog/pg_enum.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
+#include "pg/ra_window.h"
 #include "pg/settings.h"
 #include "pg/verdict.h"
 #include "utils/builtins.h"
@@ -50,6 +51,22 @@ dfx_image_at_fault(DfxStatus status)
 	return status == DFX_EIMAGE || status == DFX_ELIMIT;
 }
 
+bool
+dfx_image_call(Datum image, DfxRingOp op, const DfxModelRef *model, DfxCall *call, Size *size)
+{
+	memset(call, 0, sizeof(*call));
+	call->op = op;
+	call->reply_cap = op == DFX_RING_FEATURES ? DFX_REPLY_FEATURES : DFX_REPLY_VERDICT;
+	if (model)
+	{
+		call->version = model->version;
+		call->need_model = dfx_model_need;
+		call->need_model_arg = unconstify(DfxModelRef *, model);
+	}
+	*size = toast_raw_datum_size(image) - VARHDRSZ;
+	return *size <= (Size) dfx_max_image_bytes * 1024;
+}
+
 /*
  * The backend holds one copy of the image, for as long as the request may have
  * to be submitted again, and never looks into it.
@@ -57,12 +74,13 @@ dfx_image_at_fault(DfxStatus status)
 void
 dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply *reply)
 {
-	DfxCall		call = {.op = op};
-	Size		size = toast_raw_datum_size(image) - VARHDRSZ;
+	DfxCall		call;
+	DfxTicket	ticket = DFX_TICKET_INIT;
+	Size		size;
 	struct varlena *data;
 
 	memset(reply, 0, sizeof(*reply));
-	if (size > (Size) dfx_max_image_bytes * 1024)
+	if (!dfx_image_call(image, op, model, &call, &size))
 	{
 		/* Before detoasting: the limit is there to bound memory. */
 		reply->status = DFX_ELIMIT;
@@ -71,17 +89,12 @@ dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply 
 				 size, dfx_max_image_bytes);
 		return;
 	}
+	if (dfx_window_answer(image, &call, &ticket, reply))
+		return;
 	data = PG_DETOAST_DATUM_PACKED(image);
 	call.data = VARDATA_ANY(data);
 	call.len = VARSIZE_ANY_EXHDR(data);
-	call.reply_cap = op == DFX_RING_FEATURES ? DFX_REPLY_FEATURES : DFX_REPLY_VERDICT;
-	if (model)
-	{
-		call.version = model->version;
-		call.need_model = dfx_model_need;
-		call.need_model_arg = unconstify(DfxModelRef *, model);
-	}
-	dfx_queue_call(&call, reply);
+	dfx_queue_go_on(&call, &ticket, reply);
 	if ((Pointer) data != DatumGetPointer(image))
 		pfree(data);
 }

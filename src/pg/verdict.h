@@ -18,6 +18,12 @@
  */
 extern void dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply *reply);
 
+/*
+ * The call that dfx_image_request() makes, without its data.  False when the
+ * image, of size bytes once it is detoasted, is over dfx.max_image_bytes.
+ */
+extern bool dfx_image_call(Datum image, DfxRingOp op, const DfxModelRef *model, DfxCall *call, Size *size);
+
 /* Is this status the image's own fault?  Then dfx_try_classify() gives NULL. */
 extern bool dfx_image_at_fault(DfxStatus status);
 

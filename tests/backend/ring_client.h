@@ -63,7 +63,7 @@ client_sleep_ms(int ms)
 static void
 client_make_ring(Client *c)
 {
-	uint64_t slots = DFX_PAGE, arena = slots + (CLIENT_SLOTS + 1) * DFX_SLOT_STRIDE;
+	uint64_t slots = DFX_RING_HEADER, arena = slots + (CLIENT_SLOTS + 1) * DFX_SLOT_STRIDE;
 	uint64_t arena_bytes = (uint64_t) CLIENT_SLOTS * (CLIENT_INPUT + CLIENT_REPLY);
 	uint64_t total;
 

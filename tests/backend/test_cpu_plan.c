@@ -261,10 +261,11 @@ main(void)
 			check_same_bits(dev, g, tiny_nets[i].name);
 		dfx_graph_free(g);
 	}
-	/* The library's choices depend on sizes, so three networks in full too. */
-	for (int i = 0; i < 3; i++)
+	/* The library's choices depend on sizes, so one network of each kind in full too. */
+	for (int i = 0; i < 5; i++)
 	{
-		static const char *const full[] = {"resnet50", "densenet121", "resnext101_32x4d"};
+		static const char *const full[] = {"resnet50", "densenet121", "resnext101_32x4d", "efficientnet_b0",
+		                                   "vit_b_32"};
 
 		g = optimised(dev, dfx_backbone_find(full[i]), 1);
 		if (g)

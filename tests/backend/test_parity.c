@@ -4,10 +4,10 @@
  *	  backend?
  *
  * Every backbone of dfx_backbones, and some tri-branch nets, optimised for the
- * backend, in fp32, against tests/golden/nets (tests/golden/make_nets.py).
- * Inputs are patterns and encoded files; what is decoded is first compared
- * with what PyTorch saw.  Arguments choose networks by name.  Runs from the
- * top of the tree.
+ * backend, in fp32, against tests/golden/nets (tests/golden/make_nets.py),
+ * each image alone and all together in a batch of 8.  Inputs are patterns and
+ * encoded files; what is decoded is first compared with what PyTorch saw.  Arguments choose networks by name.
+ *Runs from the top of the tree.
  */
 #include "cpu/cpu.h"
 #include "image/image.h"
@@ -23,13 +23,30 @@ static const struct
 {
 	const char *backbone;
 	int stride;
-} trinet[] = {{"densenet121", 1}, {"resnet18", 1}, {"resnet18", 2}, {"resnext101_32x4d", 2}};
+} trinet[] = {{"densenet121", 1}, {"efficientnet_b0", 1},  {"resnet18", 1},
+              {"resnet18", 2},    {"resnext101_32x4d", 2}, {"vit_b_32", 2}};
+
+enum
+{
+	MAX_CASES = 16,
+	BATCH = 8
+};
+
+/* A golden file: its cases, those of a seed together, and their pixels as the network takes them. */
+typedef struct Golden
+{
+	const char *label;
+	const DfxBackbone *backbone;
+	int stride; /* of the head; 0: a lone backbone */
+	int n;
+	GoldenCase c[MAX_CASES];
+	uint8_t pixels[MAX_CASES][GOLDEN_PIXELS];
+} Golden;
 
 /* A compiled network of one seed. */
 typedef struct Net
 {
 	DfxPlan *plan;
-	uint64_t seed;
 	float *features, *logits;
 } Net;
 
@@ -60,83 +77,143 @@ load_pixels(const GoldenCase *c, uint8_t *rgb)
 	return c->hash == golden_fnv1a(rgb, GOLDEN_PIXELS);
 }
 
+/* The middle of the image, in place. */
 static void
-net_close(Net *n)
+crop(uint8_t *rgb, int side)
 {
-	if (n->plan)
-		dfx_cpu_backend.release(n->plan);
-	free(n->features);
-	free(n->logits);
-	*n = (Net){0};
+	int margin = (GOLDEN_SIDE - side) / 2;
+
+	for (int y = 0; y < side; y++)
+		memmove(rgb + y * side * 3, rgb + ((y + margin) * GOLDEN_SIDE + margin) * 3, (size_t) side * 3);
 }
 
 /* Build, fill by the seed, optimise, compile. */
 static DfxStatus
-net_open(Net *n, DfxDev *dev, const DfxBackbone *b, int stride, const GoldenCase *c, DfxErr *err)
+net_open(Net *n, DfxDev *dev, const Golden *o, const GoldenCase *c, DfxErr *err)
 {
-	DfxPlanOpts opts = {.max_batch = 1, .precision = DFX_PRECISION_FP32};
+	DfxPlanOpts opts = {.max_batch = BATCH, .precision = DFX_PRECISION_FP32};
 	DfxGraph *g = dfx_graph_new();
-	DfxStatus st = stride ? dfx_build_trinet(g, b, stride, err) : dfx_build_backbone(g, b, 1000, err);
+	DfxStatus st = o->stride ? dfx_build_trinet(g, o->backbone, o->stride, err)
+	                         : dfx_build_backbone(g, o->backbone, 1000, err);
 
-	net_close(n);
-	n->seed = c->seed;
 	if (st == DFX_OK)
 		st = dfx_weights_random(g, c->seed, err);
 	if (st == DFX_OK)
 		st = dfx_graph_optimize(g, dfx_cpu_backend.supports, dev, err);
 	if (st == DFX_OK)
 		st = dfx_cpu_backend.compile(dev, g, &opts, &n->plan, err);
-	n->features = calloc((size_t) c->features.n, sizeof(float));
-	n->logits = calloc((size_t) c->logits.n, sizeof(float));
+	n->features = calloc((size_t) c->features.n * BATCH, sizeof(float));
+	n->logits = calloc((size_t) c->logits.n * BATCH, sizeof(float));
 	dfx_graph_free(g);
 	return st;
+}
+
+/* One forward of n images, the k-th of case at[k]; the worst difference, infinite after a failure. */
+static double
+net_run(Net *net, const Golden *o, const int *at, int n)
+{
+	size_t bytes = (size_t) o->backbone->input_size * (size_t) o->backbone->input_size * 3;
+	uint8_t *in = malloc(bytes * (size_t) n);
+	double worst = INFINITY;
+	DfxErr err = {0};
+
+	for (int k = 0; k < n; k++)
+		memcpy(in + (size_t) k * bytes, o->pixels[at[k]], bytes);
+	if (dfx_cpu_backend.forward(net->plan, in, n, (float *[]){net->features, net->logits}, &err) == DFX_OK)
+		worst = 0;
+	else
+		diag("%s", err.msg);
+	for (int k = 0; k < n; k++)
+	{
+		const GoldenCase *c = &o->c[at[k]];
+
+		worst = fmax(worst, golden_error(&c->features, net->features + k * c->features.n));
+		worst = fmax(worst, golden_error(&c->logits, net->logits + k * c->logits.n));
+	}
+	free(in);
+	return worst;
+}
+
+/* The cases of one seed, from first up to end: one by one, then together. */
+static double
+check_seed(DfxDev *dev, const Golden *o, int first, int end)
+{
+	double tolerance = o->stride ? TRINET_TOLERANCE : BACKBONE_TOLERANCE, worst = 0;
+	int batch[BATCH];
+	Net net = {0};
+	DfxErr err = {0};
+
+	if (!ok(net_open(&net, dev, o, &o->c[first], &err) == DFX_OK, "%s: seed %" PRIu64 " compiles", o->label,
+	        o->c[first].seed))
+		diag("%s", err.msg);
+	for (int i = first; i < end && net.plan; i++)
+	{
+		double e = net_run(&net, o, &i, 1);
+
+		if (!ok(e <= tolerance, "%s: seed %" PRIu64 ", %s", o->label, o->c[i].seed, o->c[i].image))
+			diag("relative difference %g, allowed %g", e, tolerance);
+		worst = fmax(worst, e);
+	}
+	for (int k = 0; k < BATCH; k++)
+		batch[k] = first + k % (end - first);
+	if (net.plan)
+	{
+		double e = net_run(&net, o, batch, BATCH);
+
+		if (!ok(e <= tolerance, "%s: seed %" PRIu64 ", a batch of %d", o->label, o->c[first].seed, BATCH))
+			diag("relative difference %g, allowed %g", e, tolerance);
+		worst = fmax(worst, e);
+		dfx_cpu_backend.release(net.plan);
+	}
+	free(net.features);
+	free(net.logits);
+	return worst;
+}
+
+/* Read the golden file and the images it names. */
+static bool
+load(Golden *o)
+{
+	int want = o->backbone->features * (o->stride ? 3 : 1), got;
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof path, "tests/golden/nets/%s.txt", o->label);
+	f = fopen(path, "r");
+	if (!ok(f != NULL, "%s can be read", path))
+		return false;
+	for (o->n = 0; o->n < MAX_CASES && (got = golden_next(f, &o->c[o->n])) == 1; o->n++)
+	{
+		const GoldenCase *c = &o->c[o->n];
+
+		if (!ok(load_pixels(c, o->pixels[o->n]) && c->features.n == want &&
+		            c->logits.n == (o->stride ? 3 : 1000),
+		        "%s: pixels of %s and lengths are PyTorch's", o->label, c->image))
+			break;
+		crop(o->pixels[o->n], o->backbone->input_size);
+	}
+	fclose(f);
+	return ok(got == 0 && o->n >= 6, "%s: the golden file is whole", o->label);
 }
 
 static void
 check_network(DfxDev *dev, const char *label, const DfxBackbone *b, int stride)
 {
-	static uint8_t pixels[GOLDEN_PIXELS];
-	static GoldenCase c;
-	double tolerance = stride ? TRINET_TOLERANCE : BACKBONE_TOLERANCE;
+	static Golden o;
 	double worst = 0;
-	int want_features = b ? b->features * (stride ? 3 : 1) : 0;
-	int got, cases = 0;
-	char path[128];
-	Net net = {0};
-	FILE *f;
 
-	snprintf(path, sizeof path, "tests/golden/nets/%s.txt", label);
-	f = fopen(path, "r");
-	if (!ok(f && b, "%s exists, and so does its golden file", label))
+	o.label = label;
+	o.backbone = b;
+	o.stride = stride;
+	if (!load(&o))
 		return;
-	while ((got = golden_next(f, &c)) == 1)
+	for (int first = 0, end; first < o.n; first = end)
 	{
-		DfxErr err = {0};
-		DfxStatus st = DFX_OK;
-		double features = INFINITY, logits = INFINITY;
-
-		cases++;
-		if (!ok(load_pixels(&c, pixels) && c.features.n == want_features && c.logits.n == (stride ? 3 : 1000),
-		        "%s: pixels of %s and lengths are PyTorch's", label, c.image))
-			continue;
-		if (!net.plan || net.seed != c.seed)
-			st = net_open(&net, dev, b, stride, &c, &err);
-		if (st == DFX_OK)
-			st = dfx_cpu_backend.forward(net.plan, pixels, 1, (float *[]){net.features, net.logits}, &err);
-		if (st == DFX_OK)
-		{
-			features = golden_error(&c.features, net.features);
-			logits = golden_error(&c.logits, net.logits);
-		}
-		if (!ok(features <= tolerance && logits <= tolerance, "%s: seed %" PRIu64 ", %s", label, c.seed,
-		        c.image))
-			diag("features %g, logits %g, allowed %g %s", features, logits, tolerance, err.msg);
-		worst = fmax(worst, fmax(features, logits));
+		for (end = first + 1; end < o.n && o.c[end].seed == o.c[first].seed;)
+			end++;
+		worst = fmax(worst, check_seed(dev, &o, first, end));
 	}
-	ok(got == 0 && cases >= 6, "%s: the golden file is whole", label);
-	diag("%s: largest relative difference %.2g in %d cases", label, worst, cases);
-	net_close(&net);
-	fclose(f);
+	diag("%s: largest relative difference %.2g in %d cases", label, worst, o.n);
 }
 
 static bool

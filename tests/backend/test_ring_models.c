@@ -152,11 +152,21 @@ verdict_fits(const DfxVerdictReply *v, const float *logits)
 	       v->label == (uint32_t) top && fabs(v->confidence - e[top] / sum) < 1e-4 && v->binary == 0;
 }
 
+static const DfxModelStat *
+roster_of(const Client *c, const uint8_t *version)
+{
+	for (int i = 0; i < DFX_RING_MODELS; i++)
+		if (memcmp(c->ring->model[i].stat.version, version, DFX_VERSION_LEN) == 0)
+			return &c->ring->model[i].stat;
+	return NULL;
+}
+
 static void
 test_classify(Client *c, const Stream *m)
 {
 	float features[3 * 512], logits[IMAGES][3];
 	int right = 0, batched = 0, failed = 0;
+	const DfxModelStat *roster;
 
 	ok(client_load(c, m, 1, DFX_LOADER_BYTES) == DFX_OK, "a complete model is loaded");
 	for (int i = 0; i < IMAGES; i++)
@@ -185,9 +195,16 @@ test_classify(Client *c, const Stream *m)
 	ok(call_image(c, 0, DFX_RING_FEATURES, 1, m->version) == DFX_OK &&
 	       client_slot(c, 0)->reply_len == sizeof features,
 	   "features of a complete model are 3 x D");
+	roster = roster_of(c, m->version);
+	ok(roster && roster->resident && roster->loads == 1 && roster->bytes > 0 &&
+	       roster->bytes < atomic_load(&c->ring->stats.model_bytes),
+	   "the roster has the model");
+	ok(roster && roster->hits == 25 && roster->last_use > 0, "... and how many requests it has served: %d",
+	   roster ? (int) roster->hits : -1);
 	ok(client_call(c, CLIENT_LOADER, DFX_RING_EVICT, NULL, 0, m->version) == DFX_OK &&
 	       call_image(c, 0, DFX_RING_CLASSIFY, 0, m->version) == DFX_NEED_MODEL,
 	   "an evicted model is gone");
+	ok(roster && !roster->resident && roster->loads == 1 && roster->hits == 25, "... its figures stay");
 }
 
 /* ---- two models that do not fit together ---- */

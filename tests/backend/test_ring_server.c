@@ -102,7 +102,7 @@ test_malformed(Client *c)
 	    {"payload past the end", ~0ull - 100, 50, 0, 0, DFX_RING_IMAGE_INFO, 0},
 	    {"payload length that wraps around", DFX_PAGE * 40, ~0ull - 10, 0, 0, DFX_RING_IMAGE_INFO, 0},
 	    {"payload inside the header", 0, 64, 0, 0, DFX_RING_IMAGE_INFO, 0},
-	    {"reply over the slots", 0, 0, DFX_PAGE, 512, DFX_RING_IMAGE_INFO, 0},
+	    {"reply over the slots", 0, 0, DFX_RING_HEADER, 512, DFX_RING_IMAGE_INFO, 0},
 	    {"reply past the end", 0, 0, 1ull << 62, 512, DFX_RING_FEATURES, 0},
 	    {"an operation that does not exist", 0, 0, 0, 0, 77, 0},
 	    {"a loader's operation in an image slot", 0, 0, 0, 0, DFX_RING_LOAD_END, 0},

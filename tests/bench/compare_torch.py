@@ -12,6 +12,8 @@ more than a second an image.
 PyTorch gets what helps it: channels_last, no_grad, as many threads, a malloc
 tuned not to give memory back, and (modes "freeze" and "ofi") its graph
 optimiser.  Its child process waits between turns without using the CPU.
+For the ViTs it also needs OpenBLAS (libopenblas0, or LD_LIBRARY_PATH): on
+Debian's default BLAS they crawl.
 
     tests/bench/compare_torch.py densenet121 resnet50 [--batch 8] [--mode eager] [--rounds 5]
 
@@ -46,7 +48,8 @@ def torch_child(backbone, batch, threads, mode):
     with torch.no_grad():
         net = getattr(torchvision.models, backbone)(weights=None).eval()
         net = net.to(memory_format=torch.channels_last)
-        x = torch.rand(batch, 3, 256, 256).contiguous(memory_format=torch.channels_last)
+        side = 224 if backbone.startswith("vit") else 256
+        x = torch.rand(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
         if mode != "eager":
             net = torch.jit.freeze(torch.jit.trace(net, x))
         if mode == "ofi":

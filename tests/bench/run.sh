@@ -18,6 +18,11 @@ if /usr/bin/python3 -c 'import torch, torchvision' 2>/dev/null; then
 	for mode in eager ofi; do
 		/usr/bin/python3 tests/bench/compare_torch.py densenet121 resnet50 resnet18 --mode $mode
 	done
+	/usr/bin/python3 tests/bench/compare_torch.py efficientnet_b0 --mode freeze
+	# On Debian's default BLAS a ViT takes PyTorch half a minute an image.
+	if ldconfig -p | grep -q libopenblas; then
+		/usr/bin/python3 tests/bench/compare_torch.py vit_b_16 --mode freeze --batch 4
+	fi
 else
 	echo "skipped: needs Debian's python3-torch and python3-torchvision"
 fi

@@ -13,7 +13,8 @@ runs them in evaluation mode in float64, and writes tests/golden/nets:
 
 Inputs are 256 x 256 x 3 uint8: pattern:0 to 2 by a formula (pattern() below, and
 golden_pattern() in tests/unit/golden_net.h), and three encoded files of
-tests/golden/images, decoded and resized as METHOD "Preprocessing" says.
+tests/golden/images, decoded and resized as METHOD "Preprocessing" says; a ViT
+sees the middle 224 x 224.
 Only every step-th number is kept, with norm, largest magnitude and minimum of all.
 """
 import argparse
@@ -65,8 +66,10 @@ def values(seed, name, shape, norm):
     u = uniform(seed, name, int(np.prod(shape)))
     if leaf == "running_var":
         u = 1 + 0.2 * u
-    elif leaf in ("running_mean", "bias"):
+    elif leaf in ("running_mean", "bias", "in_proj_bias"):
         u = 0.05 * u
+    elif leaf in ("class_token", "pos_embedding"):
+        u = 0.02 * u
     elif norm:
         u = 0.7 + 0.1 * u
     else:
@@ -95,15 +98,25 @@ def resnext101_32x4d(**kw):
 
 
 BACKBONES = {n: getattr(torchvision.models, n) for n in
-             ("densenet121", "densenet161", "densenet169", "densenet201", "resnet18", "resnet34", "resnet50",
-              "resnet101", "resnet152", "resnext101_32x8d")}
+             ("densenet121", "densenet161", "densenet169", "densenet201", "efficientnet_b0", "efficientnet_b4",
+              "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext101_32x8d", "vit_b_16", "vit_b_32")}
 BACKBONES["resnext101_32x4d"] = resnext101_32x4d
-TRINETS = (("densenet121", 1), ("resnet18", 1), ("resnet18", 2), ("resnext101_32x4d", 2))
+TRINETS = (("densenet121", 1), ("efficientnet_b0", 1), ("resnet18", 1), ("resnet18", 2), ("resnext101_32x4d", 2),
+           ("vit_b_32", 2))
+
+
+def side(backbone):
+    """Pixels a side: 256, of which a ViT sees the middle."""
+    return 224 if backbone.startswith("vit") else 256
+
+
+def classifier_name(model):
+    return next(name for name in ("classifier", "fc", "heads") if hasattr(model, name))
 
 
 def split(model):
-    """Take the last linear layer off: the model then gives its features."""
-    name = "classifier" if hasattr(model, "classifier") else "fc"
+    """Take the classifier off: the model then gives its features."""
+    name = classifier_name(model)
     last = getattr(model, name)
     setattr(model, name, nn.Identity())
     return last
@@ -152,9 +165,10 @@ class Backbone(nn.Module):
         self.body.eval()
 
     def forward(self, x):
+        name = classifier_name(self.body)
         last = split(self.body)
         features = self.body(x)
-        setattr(self.body, "classifier" if hasattr(self.body, "classifier") else "fc", last)
+        setattr(self.body, name, last)
         return features, last(features)
 
 
@@ -192,8 +206,9 @@ def images(seed):
             yield name, decoded(name)
 
 
-def batch(pixels):
-    x = pixels.astype(np.float64) / 255
+def batch(pixels, size):
+    margin = (256 - size) // 2
+    x = pixels[margin:margin + size, margin:margin + size].astype(np.float64) / 255
     x = (x - MEAN.astype(np.float64)) / STD.astype(np.float64)
     return torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))[None]
 
@@ -205,7 +220,7 @@ def write_vector(f, name, v, step):
     f.write(" ".join("%.9g" % a for a in v[::step]) + "\n")
 
 
-def outputs(path, model, fill_model, feature_step, logit_step):
+def outputs(path, model, fill_model, size, feature_step, logit_step):
     with open(path + ".new", "w") as f:
         f.write("# make_nets.py: case SEED IMAGE, FNV-1a of its pixels; "
                 "name, length, step, L2 norm, max |x|, min; every step-th number\n")
@@ -214,7 +229,7 @@ def outputs(path, model, fill_model, feature_step, logit_step):
             fill_model(seed)
             model.double().eval()
             for name, pixels in images(seed):
-                features, logits = (t[0].numpy() for t in model(batch(pixels)))
+                features, logits = (t[0].numpy() for t in model(batch(pixels, size)))
                 f.write("case %d %s %016x\n" % (seed, name, fnv1a(pixels.tobytes())))
                 write_vector(f, "features", features, feature_step)
                 write_vector(f, "logits", logits, logit_step)
@@ -257,12 +272,13 @@ def main():
     for name in BACKBONES:
         if not args.only or name in args.only:
             model = Backbone(name)
-            outputs(os.path.join(OUT, name + ".txt"), model, model.fill, 32, 32)
+            outputs(os.path.join(OUT, name + ".txt"), model, model.fill, side(name), 32, 32)
     for name, stride in TRINETS:
         label = "trinet_%s_s%d" % (name, stride)
         if not args.only or label in args.only:
             model = TriNet(name, stride)
-            outputs(os.path.join(OUT, label + ".txt"), model, lambda seed, m=model: fill(m, seed), 64, 1)
+            outputs(os.path.join(OUT, label + ".txt"), model, lambda seed, m=model: fill(m, seed), side(name),
+                    64, 1)
 
 
 if __name__ == "__main__":

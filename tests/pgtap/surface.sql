@@ -42,6 +42,9 @@ SELECT function_returns(name, ARRAY['bytea', 'text'], result),
 	FROM (VALUES ('dfx_classify', 'dfx_verdict'), ('dfx_try_classify', 'dfx_verdict'),
 		('dfx_synthetic', 'real'), ('dfx_features', 'real[]')) AS f(name, result);
 SELECT volatility_is('dfx_image_info', ARRAY['bytea'], 'stable');
+SELECT function_returns('dfx_classify_many', ARRAY['bytea[]', 'text'], 'dfx_verdict[]'),
+	volatility_is('dfx_classify_many', ARRAY['bytea[]', 'text'], 'stable'),
+	isnt_strict('dfx_classify_many', ARRAY['bytea[]', 'text']);
 SELECT results_eq(
 	$$SELECT DISTINCT proparallel, procost >= 10000, proargnames::text COLLATE "default", pronargdefaults FROM pg_proc JOIN member ON objid = pg_proc.oid
 		WHERE proname IN ('dfx_classify', 'dfx_try_classify', 'dfx_synthetic', 'dfx_features')$$,
@@ -55,6 +58,9 @@ SELECT function_returns(name, args, result), volatility_is(name, args, 'volatile
 	FROM (VALUES ('dfx_import_model', ARRAY['text', 'text'], 'text'), ('dfx_import_model', ARRAY['text', 'oid'], 'text'),
 		('dfx_export_model', ARRAY['text', 'text'], 'bigint'), ('dfx_export_model', ARRAY['text'], 'oid'),
 		('dfx_set_default_model', ARRAY['text'], 'void'), ('dfx_drop_model', ARRAY['text'], 'void'),
+		('dfx_rename_model', ARRAY['text', 'text'], 'void'), ('dfx_copy_model', ARRAY['text', 'text'], 'text'),
+		('dfx_promote_model', ARRAY['text', 'text'], 'text'), ('dfx_import_backbone', ARRAY['text', 'text', 'text'], 'text'),
+		('dfx_import_backbone', ARRAY['text', 'text', 'oid'], 'text'), ('dfx_evict', ARRAY['text'], 'void'), ('dfx_prune_model', ARRAY['text', 'integer'], 'bigint'),
 		('dfx_grant_model', ARRAY['text', 'text'], 'void'), ('dfx_revoke_model', ARRAY['text', 'text'], 'void'))
 		AS f(name, args, result);
 SELECT results_eq(
@@ -64,6 +70,18 @@ SELECT results_eq(
 		('created', 'timestamp with time zone'), ('bytes', 'bigint'), ('is_default', 'boolean'), ('options', 'jsonb'),
 		('metrics', 'jsonb')$$,
 	'columns of dfx_models');
+
+SELECT results_eq(
+	$$SELECT attname::text COLLATE "default", atttypid::regtype::text FROM pg_attribute
+		WHERE attrelid = 'dfx_model_versions'::regclass AND attnum > 0 ORDER BY attnum$$,
+	$$VALUES ('name', 'text'), ('version', 'text'), ('since', 'timestamp with time zone'), ('current', 'boolean')$$,
+	'columns of dfx_model_versions');
+SELECT results_eq(
+	$$SELECT attname::text COLLATE "default", atttypid::regtype::text FROM pg_attribute
+		WHERE attrelid = 'dfx_stat_models'::regclass AND attnum > 0 ORDER BY attnum$$,
+	$$VALUES ('version', 'text'), ('names', 'text[]'), ('precision', 'text'), ('resident', 'boolean'), ('bytes', 'bigint'),
+		('loads', 'bigint'), ('hits', 'bigint'), ('last_use', 'timestamp with time zone')$$,
+	'columns of dfx_stat_models');
 
 -- Tables: private, dumped, and nothing in them that pg_upgrade or a standby could stumble over
 CREATE TEMP VIEW own_table AS SELECT objid AS oid, name FROM member WHERE type = 'table';
@@ -106,7 +124,7 @@ SELECT is_empty(
 	$$SELECT identity FROM member WHERE type = 'view' AND NOT has_table_privilege('public', objid, 'SELECT')$$,
 	'PUBLIC may read the views');
 SELECT set_has('SELECT name FROM member WHERE type = ''view''',
-	$$VALUES ('dfx_models'), ('dfx_stat_engine'), ('dfx_stat_queue')$$, 'views');
+	$$VALUES ('dfx_models'), ('dfx_model_versions'), ('dfx_stat_models'), ('dfx_stat_engine'), ('dfx_stat_queue')$$, 'views');
 
 SELECT finish();
 ROLLBACK;

@@ -35,6 +35,15 @@ state_is(
 	$standby, "SELECT dfx_set_default_model('resnet18')",
 	'25006',  'setting the default is refused on a standby');
 
+$standby->safe_psql('postgres',
+	"SELECT dfx_evict('resnet18'); SELECT dfx_preload('resnet18')");
+is( $standby->safe_psql(
+		'postgres',
+		"SELECT resident, loads FROM dfx_stat_models WHERE names = '{resnet18}'"
+	),
+	't|2',
+	'evicting and preloading are not');
+
 # What the primary imports arrives by replication
 dfx_model($primary, 'resnet18b');
 $primary->wait_for_catchup($standby);

@@ -385,7 +385,7 @@ sub supervisor_pid
 	my ($node) = @_;
 
 	return $node->safe_psql('postgres',
-		"SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'deepfeaturex%'"
+		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'deepfeaturex supervisor'"
 	);
 }
 

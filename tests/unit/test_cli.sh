@@ -45,7 +45,7 @@ json() {
 
 run --help
 ok "--help succeeds" [ $status = 0 ]
-for command in classify logits trinet decode bench init devices serve; do
+for command in classify logits trinet decode bench init devices backbones serve; do
 	ok "--help names $command" out_has "dfx-engine $command"
 done
 
@@ -74,6 +74,20 @@ ok "what cannot be used has a reason" json 'all { $_->{usable} || $_->{reason} }
 status=$?
 ok "results that cannot be written: status 1" [ $status = 1 ]
 ok "and it is said why" err_has "could not write"
+
+run backbones --json
+ok "backbones succeeds" [ $status = 0 ]
+ok "all 15 of them" out_lines 15
+ok "parameters are torchvision's without the classifier" json \
+	'my %p = map { $_->{name} => $_->{parameters} } @d;
+	$p{resnet50} == 25557032 - 2049000 && $p{efficientnet_b4} == 19341616 - 1793000 && $p{vit_b_16} == 86567656 - 769000'
+ok "features and input sizes" json \
+	'my %b = map { $_->{name} => $_ } @d;
+	$b{densenet161}{features} == 2208 && $b{densenet161}{input_size} == 256 && $b{vit_b_32}{input_size} == 224'
+ok "README.md lists them with these figures" json \
+	'open my $r, "<", "README.md" or die; my $readme = join "", <$r>;
+	all { index($readme, sprintf "| %s | %.1f | %d | %d | %.3g |", $_->{name}, $_->{parameters} / 1e6, $_->{features},
+		$_->{input_size}, $_->{gflops}) >= 0 } @d'
 
 run decode $images/photo-444-q75.jpg --out "$work/pixels"
 ok "decode succeeds" [ $status = 0 ]

@@ -4,8 +4,9 @@
  *	  builders, only shallower and narrower, over 64 x 64 pixels.  The oracle
  *	  runs one in milliseconds.
  *
- * Channel counts are multiples of 16, as in the published networks, except in
- * "tiny_densenet_odd", whose pieces start off any vector boundary.
+ * Channel counts are multiples of 16, as in most published networks, except in
+ * "tiny_efficientnet" and in those called odd, whose pieces or heads start off
+ * any vector boundary.
  */
 #ifndef DFX_TESTS_TINY_NETS_H
 #define DFX_TESTS_TINY_NETS_H
@@ -18,6 +19,10 @@ static const DfxBackbone tiny_nets[] = {
     {"tiny_resnet", "resnet", 128, 64, dfx_resnet, &(const DfxResnet){{2, 1, 1, 1}, false, 16, 1, 64}},
     {"tiny_resnet_deep", "resnet", 512, 64, dfx_resnet, &(const DfxResnet){{1, 2, 1, 1}, true, 16, 1, 64}},
     {"tiny_resnext", "resnext", 512, 64, dfx_resnet, &(const DfxResnet){{1, 1, 1, 1}, true, 16, 8, 8}},
+    {"tiny_efficientnet", "efficientnet", 128, 64, dfx_efficientnet,
+     &(const DfxEfficientnet){0.1, 0.5, 0.2f}},
+    {"tiny_vit", "vit", 64, 64, dfx_vit, &(const DfxVit){16, 64, 128, 2, 2}},
+    {"tiny_vit_odd", "vit", 36, 64, dfx_vit, &(const DfxVit){8, 36, 50, 3, 3}},
 };
 enum
 {

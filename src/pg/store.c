@@ -206,16 +206,39 @@ dfx_store_name(const char *name, const uint8 *version, const char *owner)
 					  2, types, values);
 }
 
-/* See above: lock, then look for other references in a newer snapshot. */
+/*
+ * See above: lock, then look for other references in a newer snapshot.  From
+ * REPEATABLE READ on there is no newer one, and the foreign keys find what it
+ * would have shown.
+ */
 void
 dfx_store_delete_unused(Datum versions)
 {
 	Oid			types[] = {BYTEAARRAYOID};
+	MemoryContext context = CurrentMemoryContext;
 
 	dfx_store_sql("SELECT FROM @extschema@.dfx_model_version WHERE version = ANY ($1) ORDER BY version FOR UPDATE",
 				  1, types, &versions);
-	dfx_store_sql("DELETE FROM @extschema@.dfx_model_version v WHERE version = ANY ($1)"
-				  " AND NOT EXISTS (SELECT FROM @extschema@.dfx_model_history h WHERE h.version = v.version)"
-				  " AND NOT EXISTS (SELECT FROM @extschema@.dfx_model m WHERE m.version = v.version)",
-				  1, types, &versions);
+	PG_TRY();
+	{
+		dfx_store_sql("DELETE FROM @extschema@.dfx_model_version v WHERE version = ANY ($1)"
+					  " AND NOT EXISTS (SELECT FROM @extschema@.dfx_model_history h WHERE h.version = v.version)"
+					  " AND NOT EXISTS (SELECT FROM @extschema@.dfx_model m WHERE m.version = v.version)",
+					  1, types, &versions);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *e;
+
+		MemoryContextSwitchTo(context);
+		e = CopyErrorData();
+		if (e->sqlerrcode != ERRCODE_FOREIGN_KEY_VIOLATION)
+			PG_RE_THROW();
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a version of the model got another name since this transaction began"),
+				 errhint("Try again in a new transaction.")));
+	}
+	PG_END_TRY();
 }

@@ -59,6 +59,21 @@ is($cursor->query_safe('FETCH c'), $expected,
 $reader->quit;
 $cursor->quit;
 
+# A snapshot that does not see a version's other name must not take it for unused
+dfx_model($node, 'resnet18');
+my $dropper = $node->background_psql('postgres', on_error_stop => 0);
+$dropper->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
+$node->safe_psql('postgres', "SELECT dfx_copy_model('resnet18', 'since')");
+$dropper->query(
+	"\\set VERBOSITY verbose\nSELECT dfx_drop_model('resnet18')");
+like($dropper->{stderr}, qr/ERROR:\s+40001:/,
+	'a version that got another name since the snapshot is not dropped');
+$dropper->quit;
+is($node->safe_psql('postgres', $verdict),
+	$expected, '... and both names go on');
+$node->safe_psql('postgres', "SELECT dfx_drop_model('$_')")
+  foreach 'since', 'resnet18';
+
 # Damaged rows.  What the engine holds is still good, so it must forget it first.
 my $first =
   '(SELECT ctid FROM dfx_model_chunk ORDER BY length(data) DESC LIMIT 1)';

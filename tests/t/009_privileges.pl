@@ -92,6 +92,26 @@ foreach my $table ('version', 'tensor', 'chunk', 'history', 'grant')
 as( 'reader', "INSERT INTO dfx_model VALUES ('x', '', 'reader')",
 	'42501',  'cannot write dfx_model');
 as('reader',   'SET dfx.max_image_pixels = 1',  '42501', 'cannot set limits');
+# What the README tells administrators
+$node->safe_psql('postgres', 'ALTER ROLE importer RENAME TO curator');
+as( 'curator', "SELECT dfx_export_model('mine')",
+	'42501',    'a renamed role does not own what it owned');
+$node->safe_psql('postgres',
+	"UPDATE dfx_model SET owner = 'curator' WHERE owner = 'importer'");
+as( 'curator', "SELECT dfx_export_model('mine') > 0",
+	'00000',   '... until the models are given to its new name');
+$node->safe_psql(
+	'postgres', q{
+ALTER ROLE curator RENAME TO importer;
+UPDATE dfx_model SET owner = 'importer' WHERE owner = 'curator';
+REVOKE EXECUTE ON FUNCTION dfx_import_model(text, oid), dfx_import_model(text, text),
+	dfx_import_backbone(text, text, oid), dfx_import_backbone(text, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION dfx_import_model(text, oid) TO importer;
+});
+as( 'reader', "SELECT dfx_import_model('theirs', 1)",
+	'42501',  'import without EXECUTE');
+as( 'importer', "SELECT dfx_import_model('theirs', 1)",
+	'42704',    'import with EXECUTE, of a large object that is not there');
 as( 'importer', "SELECT dfx_export_model('mine') > 0",
 	'00000',    'the owner exports');
 as('importer', "SELECT dfx_drop_model('mine')", '00000', 'the owner drops');

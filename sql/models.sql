@@ -26,6 +26,8 @@ CREATE TABLE bad AS SELECT what, lo_from_bytea(0, content) AS lo FROM (VALUES
 	('another format', safetensors('{"__metadata__":{"format":"pt"},' || :'tensor')),
 	('no backbone', safetensors('{"__metadata__":{"format":"dfx1","kind":"trinet"},' || :'tensor')),
 	('negative stride', safetensors(replace(:'meta', '"head_stride":"1"', '"head_stride":"-1"') || :'tensor')),
+	('large stride', safetensors(replace(:'meta', '"head_stride":"1"', '"head_stride":"2147483648"') || :'tensor')),
+	('large input', safetensors(replace(:'meta', '"input_size":"256"', '"input_size":"4294967295"') || :'tensor')),
 	('two lines', safetensors(replace(:'meta', 'resnet18', 'resnet18\nclasses=') || :'tensor')),
 	('unknown backbone', safetensors(replace(:'meta', 'resnet18', 'resnet19') || :'tensor')),
 	('other tensors', safetensors(:'meta' || :'tensor'))) AS v(what, content);

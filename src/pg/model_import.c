@@ -111,6 +111,11 @@ import_meta(Import *im)
 	}
 	if (dfx_meta_parse(lines.data, lines.len, &im->meta, &err) != DFX_OK)
 		dfx_err_raise(&err);
+	/* The canonical text has uint32, the table's readers int4. */
+	if (Max(im->meta.head_stride, im->meta.input_size) > PG_INT32_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+				 errmsg("the metadata of %s has a \"head_stride\" or an \"input_size\" that is out of range", im->src->what)));
 	pfree(lines.data);
 }
 

@@ -61,7 +61,7 @@ extern void dfx_model_resolve(const text *name, DfxModelRef *model);
 /* The same without an error: false where dfx_model_resolve() would raise one of these. */
 extern bool dfx_model_find(const text *name, DfxModelRef *model);
 
-/* The same for its owner's rights, without a lock: also 42501 when the user has them not. */
+/* dfx_model_resolve() for its owner's rights, without a lock: also 42501 when the user has them not. */
 extern void dfx_model_resolve_own(const text *name, DfxModelRef *model);
 
 /*

@@ -69,8 +69,8 @@ foreach ([ "'resnet18'", '42501', 'by another role' ],
 	[ 'NULL', '22004', 'of NULL' ])
 {
 	my ($model, $state, $test) = @$_;
-	state_is($node, "SELECT dfx_evict($model)",
-		$state, "dfx_evict $test", undef, user => 'reader');
+	state_is($node, "SET ROLE reader; SELECT dfx_evict($model)",
+		$state, "dfx_evict $test");
 }
 
 # Evict

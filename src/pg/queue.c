@@ -215,9 +215,10 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 	int			slot;
 
 	Assert(ticket->slot < 0);
-	if (nowait && !queue_can_take(call))
+	if (!nowait)
+		dfx_queue_require_engine();
+	else if (!queue_can_take(call))
 		return false;
-	dfx_queue_require_engine();
 	dfx_queue_at_exit();
 	if (!nowait && queue_nheld > 0)
 		elog(ERROR, "a backend that holds a slot must not wait for another one");

@@ -75,6 +75,22 @@ foreach my $alone (map { start_sql($node, $_) }
 }
 $node->append_conf('postgresql.conf', 'max_worker_processes = 8');
 
+# A queue that no machine has the memory for
+SKIP:
+{
+	my ($memory) = slurp_file('/proc/meminfo') =~ /^MemTotal:\s+(\d+) kB/m;
+	skip 'this machine has memory for any queue', 3
+	  if $memory > 200 * 1024 * 1024;
+	$node->append_conf('postgresql.conf', 'dfx.queue_memory = 256GB');
+	$node->restart;
+	is($node->safe_psql('postgres', 'SELECT 1'),
+		1, 'the server starts without a queue');
+	state_is($node, $classify, '57P03', 'no queue', qr/dfx\.queue_memory/);
+	like(slurp_file($node->logfile),
+		qr/WARNING:.*has no queue/, '... the log says so too');
+	$node->append_conf('postgresql.conf', 'dfx.queue_memory = 128MB');
+}
+
 # The library not in shared_preload_libraries
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->restart;

@@ -53,6 +53,11 @@ foreach my $signal ('KILL', 'SEGV')
 		kill_engine($node, $signal);
 		push @engine,  service_is_back($node);
 		push @verdict, sql($node, 'SELECT check_verdict(1)')->{seconds};
+
+		# Who was running has a second death held against it until it is
+		# answered; three rounds of answers later nobody has.
+		$node->poll_query_until('postgres',
+			'SELECT images >= 24 FROM dfx_stat_engine');
 	}
 	$node->safe_psql('postgres', 'INSERT INTO stop DEFAULT VALUES');
 	finish_sql($_) foreach @load;

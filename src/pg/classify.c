@@ -32,18 +32,33 @@ classify_request(FunctionCallInfo fcinfo, DfxRingOp op, DfxModelRef *model, DfxR
 	dfx_image_request(PG_GETARG_DATUM(0), op, model, reply);
 }
 
+/*
+ * The verdict on argument 0 by the model of argument 1.  False for a NULL
+ * image, and with forgive for one that is at fault itself; other failures raise.
+ */
+static bool
+classify_verdict(FunctionCallInfo fcinfo, bool forgive, DfxModelRef *model, DfxVerdictReply *verdict)
+{
+	DfxReply	reply;
+
+	if (PG_ARGISNULL(0))
+		return false;
+	classify_request(fcinfo, DFX_RING_CLASSIFY, model, &reply);
+	if (forgive && dfx_image_at_fault(reply.status))
+		return false;
+	dfx_verdict_parse(&reply, verdict);
+	return true;
+}
+
 /* dfx_classify(image bytea, model text DEFAULT NULL) -> dfx_verdict */
 Datum
 dfx_classify(PG_FUNCTION_ARGS)
 {
 	DfxModelRef model;
-	DfxReply	reply;
 	DfxVerdictReply verdict;
 
-	if (PG_ARGISNULL(0))
+	if (!classify_verdict(fcinfo, false, &model, &verdict))
 		PG_RETURN_NULL();
-	classify_request(fcinfo, DFX_RING_CLASSIFY, &model, &reply);
-	dfx_verdict_parse(&reply, &verdict);
 	PG_RETURN_DATUM(dfx_verdict_datum(&verdict, &model));
 }
 
@@ -52,15 +67,10 @@ Datum
 dfx_try_classify(PG_FUNCTION_ARGS)
 {
 	DfxModelRef model;
-	DfxReply	reply;
 	DfxVerdictReply verdict;
 
-	if (PG_ARGISNULL(0))
+	if (!classify_verdict(fcinfo, true, &model, &verdict))
 		PG_RETURN_NULL();
-	classify_request(fcinfo, DFX_RING_CLASSIFY, &model, &reply);
-	if (dfx_image_at_fault(reply.status))
-		PG_RETURN_NULL();
-	dfx_verdict_parse(&reply, &verdict);
 	PG_RETURN_DATUM(dfx_verdict_datum(&verdict, &model));
 }
 
@@ -69,13 +79,10 @@ Datum
 dfx_synthetic(PG_FUNCTION_ARGS)
 {
 	DfxModelRef model;
-	DfxReply	reply;
 	DfxVerdictReply verdict;
 
-	if (PG_ARGISNULL(0))
+	if (!classify_verdict(fcinfo, false, &model, &verdict))
 		PG_RETURN_NULL();
-	classify_request(fcinfo, DFX_RING_CLASSIFY, &model, &reply);
-	dfx_verdict_parse(&reply, &verdict);
 	PG_RETURN_FLOAT4(verdict.p_synthetic);
 }
 

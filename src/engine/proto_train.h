@@ -36,11 +36,11 @@
 
 #include "base/err.h"
 
-#define DFX_TRAIN_VERSION   1u
-#define DFX_TRAIN_FD        3
-#define DFX_FRAME_MAX       (1u << 30)  /* of an image; other frames are far smaller */
-#define DFX_FRAME_BLOB_DATA (4u << 20)  /* bytes of a blob in one frame, at most */
-#define DFX_TRAIN_TEXT      (64u << 10) /* CONFIG, METRICS, PLAN's text */
+#define DFX_TRAIN_VERSION 1u
+#define DFX_TRAIN_FD      3
+#define DFX_FRAME_MAX     (1u << 30)  /* of an image; other frames are far smaller */
+#define DFX_BLOB_DATA_MAX (4u << 20)  /* bytes of a blob in one frame, at most */
+#define DFX_TRAIN_TEXT    (64u << 10) /* CONFIG, METRICS, PLAN's text */
 
 typedef enum DfxFrameType
 {

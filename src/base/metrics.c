@@ -80,10 +80,8 @@ static MetricsTerm
 metrics_f1(MetricsClass m)
 {
 	double hits = (double) m.hits, errors = (double) (m.truth - m.hits) + (double) (m.said - m.hits);
-	double both = 2 * hits + errors;
+	double both = 2 * hits + errors; /* not 0 in a class that has images */
 
-	if (both == 0)
-		return (MetricsTerm){0, 0};
 	return (MetricsTerm){2 * hits / both, 4 * hits * errors * (hits + errors) / (both * both * both * both)};
 }
 
@@ -122,10 +120,11 @@ metrics_mean(const DfxConfusion *c, MetricsTerm (*figure)(MetricsClass m))
 	for (int class = 0; class < c->nclass; class ++)
 	{
 		MetricsClass m = metrics_class(c, class);
-		MetricsTerm t = figure(m);
+		MetricsTerm t;
 
 		if (m.truth == 0)
 			continue;
+		t = figure(m);
 		sum.value += t.value;
 		sum.variance += t.variance;
 		n++;
@@ -176,7 +175,7 @@ dfx_f1(const DfxConfusion *c, int class)
 {
 	MetricsClass m = metrics_class(c, class);
 
-	return m.truth + m.said > 0 ? metrics_normal(metrics_f1(m)) : metrics_undefined;
+	return m.truth > 0 ? metrics_normal(metrics_f1(m)) : metrics_undefined;
 }
 
 DfxEstimate

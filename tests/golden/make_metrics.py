@@ -46,7 +46,7 @@ def f1_of_shares(shares):
 def f1(truth, said, c):
     hits = np.sum((truth == c) & (said == c))
     errors = np.sum((truth == c) != (said == c))
-    if hits + errors == 0:
+    if not np.any(truth == c):
         return NAN, NAN
     shares = np.array([hits, errors, len(truth) - hits - errors]) / len(truth)
     step = 1e-6

@@ -22,7 +22,7 @@
 /* OpenCV's getGaussianKernel(side, 0) in fixed point: halves are rounded, carrying the error; the middle
  * takes the rest. */
 static void
-blur_kernel(int side, uint32_t *weight)
+blur_kernel(int side, uint16_t *weight)
 {
 	static const double small[4][4] = {
 	    {1}, {0.25, 0.5}, {0.0625, 0.25, 0.375}, {0.03125, 0.109375, 0.21875, 0.28125}};
@@ -39,11 +39,11 @@ blur_kernel(int side, uint32_t *weight)
 	{
 		double want = exact[i] / sum * BLUR_FRACTION + carry;
 
-		weight[i] = weight[side - 1 - i] = (uint32_t) rint(want);
+		weight[i] = weight[side - 1 - i] = (uint16_t) rint(want);
 		carry = want - weight[i];
 		used += 2 * weight[i];
 	}
-	weight[half] = BLUR_FRACTION - used;
+	weight[half] = (uint16_t) (BLUR_FRACTION - used);
 }
 
 /* BORDER_REFLECT_101: gfedcb|abcdefgh|gfedcba, as often as it takes. */
@@ -62,11 +62,11 @@ blur_reflect(int64_t at, uint32_t size)
 typedef struct Blur
 {
 	int side, half;
-	uint32_t weight[DFX_BLUR_MAX];
-	size_t bytes;     /* of a row */
-	uint8_t *padded;  /* a row with its reflected borders */
-	uint16_t *across; /* side rows filtered along x: row y lies in slot y % side */
-	uint32_t *sum;    /* a row being filtered along y */
+	uint16_t weight[DFX_BLUR_MAX]; /* 16 bits, so that products of two are cheap in vectors */
+	size_t bytes;                  /* of a row */
+	uint8_t *padded;               /* a row with its reflected borders */
+	uint16_t *across;              /* side rows filtered along x: row y lies in slot y % side */
+	uint32_t *sum;                 /* a row being filtered along y */
 } Blur;
 
 /* Filter row y along x.  Exact in 16 bits: weights sum up to 256. */
@@ -89,9 +89,10 @@ blur_row(Blur *b, const DfxImage *image, uint32_t y)
 	for (int k = 0; k < b->half; k++)
 	{
 		const uint8_t *a = p + 3 * (size_t) k, *z = p + 3 * (size_t) (b->side - 1 - k);
+		uint16_t weight = b->weight[k];
 
 		for (size_t i = 0; i < b->bytes; i++)
-			to[i] = (uint16_t) (to[i] + (a[i] + z[i]) * b->weight[k]);
+			to[i] = (uint16_t) (to[i] + (uint16_t) (a[i] + z[i]) * weight);
 	}
 }
 
@@ -100,18 +101,20 @@ static void
 blur_column(Blur *b, DfxImage *image, uint32_t y)
 {
 	uint8_t *to = image->pixels + y * b->bytes;
+	uint32_t *sum = b->sum;
 
-	memset(b->sum, 0, b->bytes * sizeof *b->sum);
+	memset(sum, 0, b->bytes * sizeof *sum);
 	for (int k = 0; k < b->side; k++)
 	{
 		uint32_t from = blur_reflect((int64_t) y + k - b->half, image->height);
 		const uint16_t *row = b->across + (from % (uint32_t) b->side) * b->bytes;
+		uint16_t weight = b->weight[k];
 
 		for (size_t i = 0; i < b->bytes; i++)
-			b->sum[i] += row[i] * b->weight[k];
+			sum[i] += (uint32_t) row[i] * weight;
 	}
 	for (size_t i = 0; i < b->bytes; i++)
-		to[i] = (uint8_t) ((b->sum[i] + BLUR_FRACTION * BLUR_FRACTION / 2) / (BLUR_FRACTION * BLUR_FRACTION));
+		to[i] = (uint8_t) ((sum[i] + BLUR_FRACTION * BLUR_FRACTION / 2) / (BLUR_FRACTION * BLUR_FRACTION));
 }
 
 DfxStatus

@@ -16,8 +16,8 @@
 #include "utils/syscache.h"
 
 /*
- * Times dfx.request_timeout: it is 226 images, where another request is one and
- * may have to wait for the 32 of a batch or two.
+ * Times dfx.request_timeout: a heatmap is 226 images, and another request one, but
+ * with room to wait for a dozen others.
  */
 #define HEATMAP_ROUNDS 16
 

@@ -73,13 +73,18 @@ $node->restart;
 my $figures = join ', ',
   map { "round(binary_$_\::numeric, 6)" }
   qw(accuracy balanced_accuracy precision recall f1 auc);
-is( $node->safe_psql('postgres', "SELECT n, $figures FROM dfx_evaluate('tiny', 'samples')"),
+is( $node->safe_psql(
+		'postgres', "SELECT n, $figures FROM dfx_evaluate('tiny', 'samples')"
+	),
 	'7|0.571429|0.583333|0.500000|0.666667|0.571429|0.833333',
 	'binary figures');
 
 # DeLong: placements of the positives 1, 1, 1/2, of the negatives 1, 1, 2/3, 2/3
 my $half = 1.959963984540054 * sqrt(1 / 12 / 3 + 1 / 27 / 4);
-is( $node->safe_psql('postgres', "SELECT round(binary_auc_low::numeric, 6), binary_auc_high FROM dfx_evaluate('tiny', 'samples')"),
+is( $node->safe_psql(
+		'postgres',
+		"SELECT round(binary_auc_low::numeric, 6), binary_auc_high FROM dfx_evaluate('tiny', 'samples')"
+	),
 	sprintf('%.6f|1', 10 / 12 - $half),
 	'... with the interval of the area');
 is( $node->safe_psql(
@@ -90,10 +95,14 @@ is( $node->safe_psql(
 	'18|0',
 	'no figures by three classes');
 
-is( $node->safe_psql('postgres', "SELECT truth, predicted, n FROM dfx_confusion('tiny', 'samples')"),
+is( $node->safe_psql(
+		'postgres',
+		"SELECT truth, predicted, n FROM dfx_confusion('tiny', 'samples')"),
 	join("\n",
-		'dm|real|0', 'dm|synthetic|1', 'gan|real|0', 'gan|synthetic|1',
-		'real|real|2', 'real|synthetic|2', 'synthetic|real|1', 'synthetic|synthetic|0'),
+		'dm|real|0',        'dm|synthetic|1',
+		'gan|real|0',       'gan|synthetic|1',
+		'real|real|2',      'real|synthetic|2',
+		'synthetic|real|1', 'synthetic|synthetic|0'),
 	'who is taken for whom');
 
 # Groups of one kind, and of one image
@@ -102,7 +111,9 @@ is( $node->safe_psql(
 		q{SELECT group_value, n, binary_accuracy, binary_recall, binary_f1, binary_auc, binary_auc_low, binary_auc_high
 			FROM dfx_evaluate('tiny', 'samples', group_by => 'source')}
 	),
-	join("\n", 'a|3|1|1|1|1|0|1', 'b|3|0.3333333333333333|0|0|0.5|0|1', 'c|1|0|||||'),
+	join("\n",
+		'a|3|1|1|1|1|0|1', 'b|3|0.3333333333333333|0|0|0.5|0|1',
+		'c|1|0|||||'),
 	'small groups');
 
 $node->stop;

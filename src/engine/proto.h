@@ -136,10 +136,10 @@ typedef struct DfxSlot
 	uint64_t reply_off, reply_cap;  /* reserved reply room, from the start of the ring */
 	uint64_t max_bytes, max_pixels; /* image limits of the caller */
 	DfxPerturbation how;            /* done to the image first; all zeroes: nothing */
-	uint32_t class;                 /* HEATMAP: DFX_CLASS_* */
 	uint8_t version[DFX_VERSION_LEN];
 	_Atomic uint64_t submit_gen;
 	_Atomic uint64_t cancel_gen;
+	uint32_t class; /* HEATMAP: DFX_CLASS_*; here, so that the words above stay where they were */
 
 	/* ---- response: written by the engine before done_gen ---- */
 	_Alignas(64) _Atomic uint64_t start_gen;

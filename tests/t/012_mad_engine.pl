@@ -50,7 +50,7 @@ while (1)
 	foreach my $slot (map { $slots + 1024 * $_ } 0 .. $nslots)
 	{
 		my ($reply, $cap) = unpack 'Q2', get($slot + 40, 16);
-		my $gen = get($slot + 128, 8);
+		my $gen = get($slot + 120, 8);
 		next if $gen eq "\0" x 8 || $gen eq get($slot + 200, 8);
 		put($reply, garbage(any(64, 128, $cap)))
 		  if $reply >= $arena && $reply + $cap <= $arena + $arena_bytes;

@@ -15,6 +15,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "engine/trigger.h"
+
 static void
 loader_free_stream(DfxLoader *l)
 {
@@ -120,6 +122,8 @@ loader_data(DfxLoader *l, const DfxRequest *req, uint64_t *reply_len, DfxErr *er
 	/* Hash the private copy: what is verified must be what is parsed. */
 	p = l->stream + l->got;
 	memcpy(p, req->in, req->in_len);
+	if (l->got == 0)
+		dfx_trigger_stream(p, req->in_len);
 	dfx_sha256_update(&l->sha, p, req->in_len);
 	l->got += req->in_len;
 	return DFX_OK;

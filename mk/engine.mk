@@ -42,7 +42,9 @@ $(BUILD)/trig/%.o: %.c
 
 $(BUILD)/dfx-engine: $(ENGINE_O) $(LIB_O)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
-$(BUILD)/test/dfx-engine: $(ENGINE_TEST_O) $(LIB_O)
+# The engine with triggers also knows a network that is small enough to train in a test.
+TEST_NN_O := $(BUILD)/trig/src/nn/backbone.o
+$(BUILD)/test/dfx-engine: $(ENGINE_TEST_O) $(TEST_NN_O) $(filter-out $(BUILD)/obj/src/nn/backbone.o,$(LIB_O))
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
 

@@ -50,6 +50,10 @@ const DfxBackbone dfx_backbones[] = {
     {"resnext101_32x8d", "resnext", 2048, 256, RESNET({3, 4, 23, 3}, true, 64, 32, 8)},
     {"vit_b_16", "vit", 768, 224, VIT(16, 768, 3072, 12, 12)},
     {"vit_b_32", "vit", 768, 224, VIT(32, 768, 3072, 12, 12)},
+#ifdef DFX_TEST_TRIGGERS
+    /* For tests of training and of faults, which need a whole network but not a good one. */
+    {"test_tiny", "resnet", 64, 256, RESNET({1, 1, 1, 1}, false, 8, 1, 64)},
+#endif
 };
 const int dfx_nbackbones = sizeof dfx_backbones / sizeof dfx_backbones[0];
 

@@ -8,13 +8,19 @@
  * The graph may be freed after compile.  A plan serves any batch from 1 to
  * max_batch; how it is split into buckets and over threads is the backend's.
  * One forward at a time per device.
+ *
+ * A plan for training is compiled, with opts.train, from a graph that has its
+ * weights but was NOT optimised: every op runs and is differentiated as it
+ * stands.  One step is forward_train, the caller's loss on the outputs,
+ * backward with the loss's gradients, step.  Parameters live in the plan as
+ * fp32 and are read and written by their index in the graph.
  */
 #ifndef DFX_NN_BACKEND_H
 #define DFX_NN_BACKEND_H
 
 #include "nn/nn.h"
 
-#define DFX_BACKEND_API 1
+#define DFX_BACKEND_API 2
 
 typedef enum DfxPrecision
 {
@@ -49,9 +55,27 @@ typedef struct DfxDevInfo
 typedef struct DfxPlanOpts
 {
 	int max_batch;
-	DfxPrecision precision;
+	DfxPrecision
+	    precision; /* in training: of activations and products; parameters, statistics, sums stay fp32 */
 	bool train;
 } DfxPlanOpts;
+
+/* What a training plan keeps of each parameter, in PyTorch's shape and order. */
+typedef enum DfxState
+{
+	DFX_STATE_VALUE = 0, /* the parameter, running statistics included */
+	DFX_STATE_GRAD,      /* left by the last backward; buffers have none */
+	DFX_STATE_MOMENT1,   /* Adam's averages of the gradient and its square; zero after compile */
+	DFX_STATE_MOMENT2,
+	DFX_STATE_COUNT
+} DfxState;
+
+/* One step of torch.optim.Adam: L2 is added to the gradient, not decoupled. */
+typedef struct DfxAdam
+{
+	double lr, beta1, beta2, eps, weight_decay;
+	uint64_t step; /* 1 for the first: the bias corrections depend on it */
+} DfxAdam;
 
 typedef struct DfxBackend
 {
@@ -78,8 +102,36 @@ typedef struct DfxBackend
 	 * Run n images (1..max_batch).  in: n x (H x W x 3 uint8, or C x H x W
 	 * float, as the graph's input op says), contiguous.  out[i]: n x the i-th
 	 * output's c*h*w floats, plain row-major; NULL: that output is not wanted.
+	 * On a training plan: inference with the parameters as they are now
+	 * (running statistics, no dropout).
 	 */
 	DfxStatus (*forward)(DfxPlan *plan, const void *in, int n, float *const *out, DfxErr *err);
+
+	/* ---- training plans only; all NULL in a backend that cannot train ---- */
+
+	/*
+	 * As forward, but in training mode: BatchNorm normalises by the statistics
+	 * of these n images and moves the running ones (momentum 0.1, the variance
+	 * unbiased, as torch.nn.BatchNorm2d); DROP takes its masks from
+	 * dfx_drop_keep(seed ...).  Keeps what backward needs.
+	 */
+	DfxStatus (*forward_train)(DfxPlan *plan, const void *in, int n, uint64_t seed, float *const *out,
+	                           DfxErr *err);
+
+	/*
+	 * Gradients of the last forward_train, of the same n images.  dout[i]: the
+	 * loss's gradient by the i-th output, laid out as out[i]; NULL: zero.
+	 * Every trained parameter's gradient is set, not added to.  din: the
+	 * gradient by a float input, NULL: not wanted (and none for rgb8 pixels).
+	 */
+	DfxStatus (*backward)(DfxPlan *plan, int n, const float *const *dout, float *din, DfxErr *err);
+
+	/* Move every trained parameter by its gradient and its moments. */
+	DfxStatus (*step)(DfxPlan *plan, const DfxAdam *adam, DfxErr *err);
+
+	/* data[p]: the numbers of parameter p of the graph; NULL: leave it out. */
+	DfxStatus (*read_params)(const DfxPlan *plan, DfxState what, float *const *data, DfxErr *err);
+	DfxStatus (*write_params)(DfxPlan *plan, DfxState what, const float *const *data, DfxErr *err);
 } DfxBackend;
 
 #endif /* DFX_NN_BACKEND_H */

@@ -48,9 +48,6 @@ extern DfxVal *dfx_graph_list(DfxGraph *g, int n);
 /* Recompute def and last_use of every value from the ops. */
 extern void dfx_graph_relive(DfxGraph *g);
 
-/* Elements of a parameter. */
-extern size_t dfx_param_count(const DfxParam *p);
-
 /* An op that carries no epilogue. */
 static inline bool
 dfx_op_plain(const DfxOp *op)

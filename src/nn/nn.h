@@ -17,6 +17,7 @@
  *	dfx_graph_optimize				exact rewrites (fold, fuse, place)
  *	backend->compile				reads the graph, copies what it needs
  *	dfx_graph_free
+ * For training the graph goes to compile as it was built, with its weights.
  */
 #ifndef DFX_NN_NN_H
 #define DFX_NN_NN_H
@@ -120,12 +121,22 @@ typedef struct DfxPool
 	bool avg;
 } DfxPool;
 
-/* Dropout: each element with probability p; whole: all of an image's at once (stochastic depth). */
+/*
+ * Dropout: each element with probability p; whole: all of an image's at once
+ * (stochastic depth).  What is kept is multiplied by 1 / (1 - p).
+ */
 typedef struct DfxDrop
 {
 	float p;
 	bool whole;
 } DfxDrop;
+
+/*
+ * Whether an element survives: a function of its place, so that every backend
+ * draws the same masks in any order.  op: index in graph->op; image: 0 .. n-1
+ * of the batch; element: row-major over C x H x W, 0 when the drop is whole.
+ */
+extern bool dfx_drop_keep(const DfxDrop *drop, uint64_t seed, int op, int image, uint64_t element);
 
 /*
  * rgb8: the caller feeds uint8 H x W x 3 pixels, and the op is
@@ -232,7 +243,17 @@ extern const DfxOpInfo dfx_op_info[DFX_OP_COUNT];
 extern double dfx_op_flops(const DfxGraph *g, const DfxOp *op);
 extern double dfx_graph_flops(const DfxGraph *g);
 
-/* How many numbers training adjusts; BatchNorm's running statistics are not among them. */
+/* Training adjusts it: BatchNorm's running statistics are state, not parameters. */
+static inline bool
+dfx_param_trained(const DfxParam *p)
+{
+	return p->role != DFX_ROLE_MEAN && p->role != DFX_ROLE_VAR;
+}
+
+/* Elements of a parameter. */
+extern size_t dfx_param_count(const DfxParam *p);
+
+/* How many numbers training adjusts. */
 extern size_t dfx_graph_parameters(const DfxGraph *g);
 
 /* ---- networks: backbone.c, a file a family, trinet.c ---- */
@@ -263,6 +284,13 @@ extern DfxStatus dfx_build_backbone(DfxGraph *g, const DfxBackbone *b, int nclas
  * head_stride 1: the paper; 2: the reference code (strides 2, 2, 1, 1, 1).
  */
 extern DfxStatus dfx_build_trinet(DfxGraph *g, const DfxBackbone *b, int head_stride, DfxErr *err);
+
+/*
+ * Its head alone, over a float input of 3 x 1 x features (three vectors that
+ * were computed before); output "logits" (3).  Parameter names as in the
+ * whole, head.*.
+ */
+extern DfxStatus dfx_build_head(DfxGraph *g, int features, int head_stride, DfxErr *err);
 
 /* By metadata, all of which must be what the kind calls for: the one entry that serves both.
  * DFX_EUNSUPPORTED, DFX_EWEIGHTS. */

@@ -100,7 +100,7 @@ dfx_graph_parameters(const DfxGraph *g)
 	size_t n = 0;
 
 	for (int i = 0; i < g->nparam; i++)
-		if (g->param[i].role != DFX_ROLE_MEAN && g->param[i].role != DFX_ROLE_VAR)
+		if (dfx_param_trained(&g->param[i]))
 			n += dfx_param_count(&g->param[i]);
 	return n;
 }

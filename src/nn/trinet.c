@@ -52,6 +52,13 @@ trinet_head(DfxGraph *g, DfxVal x, int stride)
 	return x;
 }
 
+static DfxStatus
+trinet_bad_stride(int stride, DfxErr *err)
+{
+	return dfx_fail(err, DFX_EINVAL, "head stride %d is neither 1 (the paper) nor 2 (the reference code)",
+	                stride);
+}
+
 DfxStatus
 dfx_build_trinet(DfxGraph *g, const DfxBackbone *b, int head_stride, DfxErr *err)
 {
@@ -59,8 +66,7 @@ dfx_build_trinet(DfxGraph *g, const DfxBackbone *b, int head_stride, DfxErr *err
 	DfxVal x, stacked;
 
 	if (head_stride != 1 && head_stride != 2)
-		return dfx_fail(err, DFX_EINVAL, "head stride %d is neither 1 (the paper) nor 2 (the reference code)",
-		                head_stride);
+		return trinet_bad_stride(head_stride, err);
 	x = dfx_input_rgb8(g, b->input_size, b->input_size);
 	for (int i = 0; i < TRINET_CLASSES; i++)
 	{
@@ -72,6 +78,15 @@ dfx_build_trinet(DfxGraph *g, const DfxBackbone *b, int head_stride, DfxErr *err
 	stacked = dfx_stack(g, features, TRINET_CLASSES);
 	dfx_output(g, stacked, "features");
 	dfx_output(g, trinet_head(g, stacked, head_stride), "logits");
+	return dfx_graph_finish(g, err);
+}
+
+DfxStatus
+dfx_build_head(DfxGraph *g, int features, int head_stride, DfxErr *err)
+{
+	if (head_stride != 1 && head_stride != 2)
+		return trinet_bad_stride(head_stride, err);
+	dfx_output(g, trinet_head(g, dfx_input_f32(g, TRINET_CLASSES, 1, features), head_stride), "logits");
 	return dfx_graph_finish(g, err);
 }
 

@@ -6,6 +6,7 @@
  * Parameters are kept as fp32 masters in PyTorch's row-major shapes, whatever
  * the tensors' dtype; backends convert and reorder what they copy.
  */
+#include "base/random.h"
 #include "nn/graph_priv.h"
 
 #include <inttypes.h>
@@ -25,16 +26,6 @@ weights_fnv1a(const char *s)
 	for (; *s; s++)
 		h = (h ^ (unsigned char) *s) * 0x100000001B3u;
 	return h;
-}
-
-/* The finaliser of splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
- */
-static uint64_t
-weights_mix(uint64_t z)
-{
-	z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-	z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-	return z ^ (z >> 31);
 }
 
 /* A parameter's element is base + range * u, u uniform in [-1, 1). */
@@ -113,8 +104,7 @@ dfx_weights_random(DfxGraph *g, uint64_t seed, DfxErr *err)
 		weights_range(p, &base, &range);
 		for (size_t k = 0; k < n && st == DFX_OK; k++)
 		{
-			uint64_t z = weights_mix(start + k * 0x9E3779B97F4A7C15u);
-			double u = (double) (z >> 11) * 0x1p-53 * 2 - 1;
+			double u = dfx_unit64(dfx_mix64(start + k * DFX_GOLDEN64)) * 2 - 1;
 
 			p->data[k] = (float) (base + range * u);
 		}

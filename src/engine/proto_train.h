@@ -1,0 +1,176 @@
+/*
+ * proto_train.h
+ *	  Training: what a session (CALL dfx_train) and its own `dfx-engine train`
+ *	  say to each other.
+ *
+ * The session forks the program with one end of a SOCK_STREAM socket pair as
+ * descriptor 3 and both speak in frames: DfxFrame, then len bytes.  Neither
+ * trusts the other's lengths and counts.  The order of the conversation:
+ *
+ *	session								engine
+ *	CONFIG
+ *										READY, or FAIL
+ *	[BLOB INIT]		weights to start from
+ *	SAMPLE ...							TAKEN for each, in order
+ *	END									PLAN (or FAIL: too few rows, cache full ...)
+ *	(writes down which row went where, commits)
+ *	[BLOB CHECKPOINT]	to resume
+ *	GO
+ *										PROGRESS ...
+ *										per epoch: EPOCH, then BLOB CHECKPOINT
+ *	SAVED after each checkpoint is committed
+ *										METRICS
+ *										BLOB MODEL for each model made
+ *										DONE
+ *
+ * LOG and FAIL may come at any time; after FAIL the engine exits.  The engine
+ * trains on while a checkpoint is written down, but never begins to send one
+ * before the last is SAVED: at most one epoch is lost with either process.
+ * The session cancels by SIGTERM or by closing the socket; the engine exits
+ * at once.  Integers are the machine's own; text is UTF-8 without NUL.
+ */
+#ifndef DFX_ENGINE_PROTO_TRAIN_H
+#define DFX_ENGINE_PROTO_TRAIN_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+
+#define DFX_TRAIN_VERSION 1u
+#define DFX_TRAIN_FD      3
+#define DFX_FRAME_MAX     (1u << 30)  /* of an image; other frames are far smaller */
+#define DFX_BLOB_DATA_MAX (4u << 20)  /* bytes of a blob in one frame, at most */
+#define DFX_TRAIN_TEXT    (64u << 10) /* CONFIG, METRICS, PLAN's text */
+
+typedef enum DfxFrameType
+{
+	/* session -> engine */
+	DFX_FRAME_CONFIG = 1, /* JSON; see train/config.h for the keys */
+	DFX_FRAME_SAMPLE,     /* DfxTrainSample, then the encoded image */
+	DFX_FRAME_END,
+	DFX_FRAME_GO,
+	DFX_FRAME_SAVED,
+
+	/* both ways: BLOB, BLOB_DATA ..., in order, until all of its bytes were sent */
+	DFX_FRAME_BLOB = 16, /* DfxTrainBlob */
+	DFX_FRAME_BLOB_DATA,
+
+	/* engine -> session */
+	DFX_FRAME_READY = 32, /* DfxTrainReady */
+	DFX_FRAME_TAKEN,      /* DfxTrainTaken */
+	DFX_FRAME_PLAN,       /* DfxTrainPlan for each sample that was taken; their order is that of SAMPLE */
+	DFX_FRAME_PROGRESS,   /* DfxTrainProgress */
+	DFX_FRAME_EPOCH,      /* DfxTrainEpoch */
+	DFX_FRAME_METRICS,    /* JSON: the figures on the test split, for dfx_model_version.metrics */
+	DFX_FRAME_DONE,
+	DFX_FRAME_LOG, /* a level's letter as in base/err.h, then text */
+	DFX_FRAME_FAIL /* DfxErr */
+} DfxFrameType;
+
+typedef struct DfxFrame
+{
+	uint32_t type; /* DfxFrameType */
+	uint32_t zero;
+	uint64_t len; /* bytes that follow */
+} DfxFrame;
+
+/* Where a sample goes.  Which names of a split column mean which is train/split.h's business. */
+typedef enum DfxSplit
+{
+	DFX_SPLIT_DRAW = 0, /* in SAMPLE only: let the draw decide */
+	DFX_SPLIT_BASE_TRAIN,
+	DFX_SPLIT_BASE_VAL,
+	DFX_SPLIT_HEAD_TRAIN,
+	DFX_SPLIT_HEAD_VAL,
+	DFX_SPLIT_TEST,
+	DFX_SPLIT_BASE, /* in SAMPLE only: train or validation is drawn */
+	DFX_SPLIT_HEAD,
+	DFX_SPLIT_UNUSED, /* in PLAN only: of a copy of another sample, or left out by balancing */
+	DFX_SPLIT_COUNT
+} DfxSplit;
+
+typedef struct DfxTrainSample
+{
+	uint64_t number;    /* the session's; TAKEN and PLAN repeat it */
+	uint8_t sha256[32]; /* of the encoded image */
+	uint8_t group[32];  /* of the group column's text; all zero: the sample is its own group */
+	uint32_t label;     /* DFX_CLASS_* of proto.h: dm, gan, real */
+	int32_t generator;  /* index into CONFIG's generators; -1: none */
+	uint32_t split;     /* DfxSplit */
+	uint32_t zero;
+} DfxTrainSample;
+
+typedef struct DfxTrainReady
+{
+	uint32_t version; /* DFX_TRAIN_VERSION */
+	uint32_t threads;
+	char device[128];
+} DfxTrainReady;
+
+typedef struct DfxTrainTaken
+{
+	uint64_t number;
+	uint32_t status; /* DFX_OK, or why the image cannot be used: DFX_EIMAGE, DFX_ELIMIT */
+	uint32_t zero;
+	char msg[DFX_MSG_LEN];
+} DfxTrainTaken;
+
+typedef struct DfxTrainPlan
+{
+	uint64_t number;
+	uint32_t split; /* DfxSplit */
+	uint32_t base;  /* bit DFX_CLASS_*: it is in that Base Model's unbalanced subset */
+} DfxTrainPlan;
+
+/* Names of phases: "dm", "gan", "real" (Base Models), "features", "head", "test"; others by their network's
+ * scope. */
+#define DFX_TRAIN_PHASE 16
+
+typedef struct DfxTrainProgress
+{
+	char phase[DFX_TRAIN_PHASE];
+	uint32_t epoch, epochs; /* from 1; 0 where there are none */
+	uint64_t step, steps;   /* batches, from 1 */
+	double images_per_second;
+	double loss;         /* of the training batches of this epoch so far; NaN: none yet */
+	double seconds_left; /* of the whole run, an estimate; negative: unknown */
+} DfxTrainProgress;
+
+typedef struct DfxTrainEpoch
+{
+	char phase[DFX_TRAIN_PHASE];
+	uint32_t epoch, epochs;
+	uint32_t best; /* non-zero: the lowest validation loss of this phase so far */
+	uint32_t zero;
+	double learning_rate;
+	double train_loss, train_accuracy;
+	double val_loss, val_accuracy;
+	double seconds, images_per_second;
+} DfxTrainEpoch;
+
+typedef enum DfxBlobKind
+{
+	DFX_BLOB_INIT = 1,   /* a safetensors file: the weights to start from */
+	DFX_BLOB_CHECKPOINT, /* the engine's own, opaque to the session */
+	DFX_BLOB_MODEL       /* a safetensors file as dfx_export_model() writes it */
+} DfxBlobKind;
+
+typedef struct DfxTrainBlob
+{
+	uint32_t kind; /* DfxBlobKind */
+	uint32_t zero;
+	uint64_t bytes;
+	char name[64]; /* INIT: "" or a Base Model's class; MODEL: "" for the result, else a part's suffix */
+} DfxTrainBlob;
+
+/*
+ * How a session starts it, always with all of these:
+ *
+ *	dfx-engine train --stream --parent PID --device D --threads N
+ *		--gpu-memory BYTES --cache-dir DIR --cache-limit BYTES
+ *
+ * The cache file has no name (O_TMPFILE, or unlinked at once), so no death of
+ * either process leaves it behind.
+ */
+
+#endif /* DFX_ENGINE_PROTO_TRAIN_H */

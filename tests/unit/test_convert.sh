@@ -2,31 +2,15 @@
 # test_convert.sh - does tools/convert_weights.py make files with which dfx-engine computes what PyTorch does?
 #	TAP; run in the repository's root.  Skipped without PyTorch and torchvision; PYTHON names another interpreter.
 set -uo pipefail
+. tests/tap.sh
 
 python=${PYTHON:-/usr/bin/python3}
 engine=${DFX_CLI:-build/dfx-engine}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 
 if ! "$python" -c 'import torch, torchvision' 2>/dev/null; then
 	echo "1..0 # SKIP needs PyTorch and torchvision"
 	exit 0
 fi
-count=0
-failed=0
-
-# ok WHAT COMMAND...: passes when the command succeeds
-ok() {
-	local what=$1
-	shift
-	count=$((count + 1))
-	if "$@"; then
-		echo "ok $count - $what"
-	else
-		echo "not ok $count - $what"
-		failed=1
-	fi
-}
 
 convert() { OMP_NUM_THREADS=1 "$python" tools/convert_weights.py "$@" 2>"$work/err"; }
 err_has() { grep -q -- "$1" "$work/err"; }
@@ -40,8 +24,8 @@ same() {
 		my ($want, $got) = map { local (@ARGV, $/) = $_; decode_json(<>)->{logits} } @ARGV;
 		my $scale = max map { abs } @$want;
 		my $worst = max map { abs($want->[$_] - $got->[$_]) } 0 .. $#$want;
-		printf "# %d logits up to %.3g, off by %.1e\n", scalar @$want, $scale, $worst / $scale;
-		exit !(@$want == @$got && $worst < 1e-4 * $scale)' "$work/$1.json" "$work/out"
+		exit 0 if @$want == @$got && $worst < 1e-4 * $scale;
+		die sprintf "# %d logits up to %.3g, off by %.1e\n", scalar @$want, $scale, $worst / $scale' "$work/$1.json" "$work/out"
 }
 
 OMP_NUM_THREADS=1 "$python" tests/unit/convert_models.py "$work" || exit 1
@@ -64,5 +48,4 @@ ok "... with a reason" err_has state_dict
 ok "normalisation of a network with padding is refused" refused --mean 0.5 --std 0.5 "$work/plain.pt" "$work/no"
 ok "... with a reason" err_has "ViT only"
 
-echo "1..$count"
-exit $failed
+done_testing

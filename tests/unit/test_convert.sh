@@ -35,6 +35,12 @@ ok "one of DataParallel, among other things" convert "$work/wrapped.pt" "$work/w
 ok "... is the same file" cmp -s "$work/plain.safetensors" "$work/wrapped.safetensors"
 ok "NVIDIA's EfficientNet" convert "$work/nvidia.pt" "$work/nvidia.safetensors"
 ok "... computes the same, eps included" same nvidia
+ok "... in the branches of a complete model" convert "$work/authors.pt" "$work/authors.safetensors"
+for name in model1.features.0.0.weight model3.features.0.1.running_var model2.features.7.0.block.2.fc2.weight \
+	model2.classifier.1.bias convs.0.weight classifier.0.bias; do
+	ok "... which has $name now" grep -qaF "\"$name\": " "$work/authors.safetensors"
+done
+ok "... and nothing else" [ "$(grep -ao data_offsets "$work/authors.safetensors" | wc -l)" = 14 ]
 ok "a ViT of other mean and deviation" convert --mean 0.5 --std 0.5 "$work/half.pt" "$work/half.safetensors"
 ok "... computes the same" same half
 ok "all types" convert "$work/types.pt" "$work/types.safetensors"

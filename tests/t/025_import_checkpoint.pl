@@ -5,6 +5,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use Dfx;
+use DfxTensors;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;

@@ -24,7 +24,6 @@ use warnings FATAL => 'all';
 use Compress::Zlib qw(compress crc32);
 use Exporter       qw(import);
 use IPC::Run;
-use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -33,7 +32,6 @@ use Time::HiRes qw(sleep time);
 our @EXPORT = qw(
   dfx_node dfx_model dfx_images dfx_expect put_image
   png png_chunk
-  read_tensors write_tensors
   start_sql finish_sql sql state_is
   session_pid wait_for
   engine_pid supervisor_pid kill_engine new_engine service_is_back
@@ -483,66 +481,6 @@ sub process_memory
 	my ($kb) = slurp_file("/proc/$pid/status") =~ /^$what:\s+(\d+) kB/m;
 
 	return $kb;
-}
-
-=pod
-
-=head1 WEIGHT FILES
-
-=over
-
-=item read_tensors($file)
-
-A safetensors file as name => [dtype, shape, bytes].
-
-=cut
-
-sub read_tensors
-{
-	my ($file) = @_;
-	my $bytes  = slurp_file($file);
-	my $n      = unpack 'Q<', $bytes;
-	my $header = decode_json(substr $bytes, 8, $n);
-	my %tensor;
-
-	delete $header->{__metadata__};
-	while (my ($name, $t) = each %$header)
-	{
-		my ($begin, $end) = @{ $t->{data_offsets} };
-		$tensor{$name} =
-		  [ $t->{dtype}, $t->{shape}, substr $bytes, 8 + $n + $begin, $end - $begin ];
-	}
-	return \%tensor;
-}
-
-=pod
-
-=item write_tensors($file, $tensor, [$metadata])
-
-The reverse.
-
-=back
-
-=cut
-
-sub write_tensors
-{
-	my ($file, $tensor, $metadata) = @_;
-	my $data   = '';
-	my %header = $metadata ? (__metadata__ => $metadata) : ();
-
-	foreach my $name (sort keys %$tensor)
-	{
-		my ($dtype, $shape, $bytes) = @{ $tensor->{$name} };
-		my $begin = length $data;
-		$data .= $bytes;
-		$header{$name} = { dtype => $dtype, shape => $shape, data_offsets => [ $begin, length $data ] };
-	}
-	my $json = encode_json(\%header);
-	open my $out, '>:raw', $file or die "could not write \"$file\": $!";
-	print $out pack('Q<', length $json), $json, $data;
-	close $out or die "could not write \"$file\": $!";
-	return;
 }
 
 =pod

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/safetensors.h"
 #include "engine/output.h"
 #include "image/image.h"
 
@@ -156,19 +155,6 @@ infer_run(const DfxOptions *o, const DfxModelMeta *meta, DfxGraph *g, const uint
 	return rc;
 }
 
-/* The network with a file's weights; what does not fit is listed whole on stderr, before the error. */
-static DfxStatus
-infer_graph(const DfxModelMeta *meta, const DfxSafetensors *file, DfxGraph **g, DfxErr *err)
-{
-	DfxStatus st = dfx_model_graph(meta, file->tensor, file->ntensor, g, err);
-	char *misfits = st == DFX_EWEIGHTS ? dfx_model_misfits(meta, file->tensor, file->ntensor) : NULL;
-
-	if (misfits)
-		fprintf(stderr, "dfx-engine: %s\n", misfits);
-	free(misfits);
-	return st;
-}
-
 /* --- classify ------------------------------------------------------------ */
 
 static DfxStatus
@@ -247,7 +233,7 @@ dfx_cmd_classify(const DfxOptions *o)
 		rc = dfx_fail(&err, DFX_EINVAL, "\"%s\" is a model of kind \"%s\": it gives features, not verdicts",
 		              o->model, meta.kind);
 	if (rc == DFX_OK)
-		rc = infer_graph(&meta, &st, &g, &err);
+		rc = dfx_file_graph(&meta, &st, &g, &err);
 	if (rc == DFX_OK)
 		infer_file_version(&st, &meta, version);
 	dfx_st_free(&st);
@@ -298,7 +284,7 @@ dfx_cmd_logits(const DfxOptions *o)
 		rc = dfx_st_open(o->weights, &st, &err);
 		if (rc != DFX_OK)
 			return dfx_complain(&err);
-		rc = infer_graph(&meta, &st, &g, &err);
+		rc = dfx_file_graph(&meta, &st, &g, &err);
 		dfx_st_free(&st);
 	}
 	if (rc != DFX_OK)

@@ -139,6 +139,7 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->kernels = cpu_kernels();
 	dev->token_kernels = cpu_token_kernels();
 	dev->train_kernels = cpu_train_kernels();
+	dev->train_token_kernels = cpu_train_token_kernels();
 	dev->block = device_has_avx512() ? 16 : 8;
 	dnnl_set_primitive_cache_capacity(DEVICE_CACHE);
 	device_name(dev);

@@ -43,6 +43,7 @@ struct DfxDev
 	const CpuKernels *kernels;
 	const CpuTokenKernels *token_kernels;
 	const CpuTrainKernels *train_kernels;
+	const CpuTrainTokenKernels *train_token_kernels;
 	int block; /* channels in a block: 16 with AVX-512, else 8 */
 	_Atomic uint64_t *progress;
 	char name[96];
@@ -233,7 +234,25 @@ extern void cpu_pool_image(const DfxDev *dev, const DfxPool *pool, float *dst, c
 extern void cpu_binary_image(const DfxDev *dev, float *dst, const CpuView *out, const float *x,
                              const CpuView *a, const float *y, const CpuView *b, bool mul, bool relu);
 
-/* tokens.c: steps for TOKENS, LAYERNORM and ATTN */
+/* tokens.c: steps for TOKENS, LAYERNORM and ATTN; and what training shares of them */
+
+/* What attention of one head needs: q, k, v and the result, T x width each, and the scores, T x row. */
+typedef struct CpuHead
+{
+	size_t tokens, width, row;
+	float *q, *k, *v, *out, *score;
+} CpuHead;
+
+extern size_t cpu_head_floats(const CpuView *out, int heads); /* of a head's scratch memory */
+extern CpuHead cpu_head(float *scratch, const CpuView *out, int heads);
+/* width channels of all tokens, from c on, out of the layout into a dense matrix, and back. */
+extern void cpu_head_pack(float *dense, const float *value, const CpuView *v, int c, size_t width);
+extern void cpu_head_unpack(float *value, const CpuView *v, int c, const float *dense, size_t width);
+extern DfxStatus cpu_head_scores(const DfxDev *dev, const CpuHead *h, DfxErr *err);
+extern DfxStatus cpu_attn_image(const DfxDev *dev, float *scratch, float *dst, const CpuView *out,
+                                const float *src, const CpuView *in, int heads, DfxErr *err);
+extern void cpu_layernorm_image(const DfxDev *dev, float *dst, const CpuView *out, const float *src,
+                                const CpuView *in, const float *scale, const float *shift, float eps);
 extern DfxStatus cpu_tokens_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 extern bool cpu_tokens_supports(const DfxOp *op);
 

@@ -3,46 +3,21 @@
  *	  Vector loops of training (kernels_train.h), compiled once per instruction
  *	  set as those of kernels.c are, and rounding alike in all of them.
  *
- * All work in vectors of 16 lanes.  A run with fewer lanes left goes through
- * the same code with n < 16, which loads and stores n of them; n is a constant
- * in the two cases that matter, 16 and 8.
- *
  * Long sums are taken in floats over TRAIN_BLOCK pixels and in doubles over those.
  */
 #include <math.h>
-#include <string.h>
 
 #include "cpu/kernels_train.h"
-
-#define KERNEL static inline __attribute__((always_inline))
-
-typedef float V16 __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int I16 __attribute__((vector_size(64), aligned(4), may_alias));
+#include "cpu/kernels_vec.h"
 
 #define TRAIN_BLOCK 128
 
-/* Functions that return vectors exist only inline, so how the calling convention passes them does not matter.
- */
-#pragma GCC diagnostic ignored "-Wpsabi"
-
-KERNEL V16
-load(const float *p, int n)
-{
-	V16 x = {0};
-
-	if (n == 16)
-		return *(const V16 *) p;
-	memcpy(&x, p, (size_t) n * sizeof *p);
-	return x;
-}
-
+/* Add a block's sums, in floats, to the doubles they belong to. */
 KERNEL void
-store(float *p, V16 x, int n)
+flush(double *to, V16 sums, int n)
 {
-	if (n == 16)
-		*(V16 *) p = x;
-	else
-		memcpy(p, &x, (size_t) n * sizeof *p);
+	for (int i = 0; i < n; i++)
+		to[i] += (double) sums[i];
 }
 
 KERNEL V16
@@ -55,14 +30,6 @@ KERNEL V16
 pick(I16 mask, V16 yes, V16 no)
 {
 	return (V16) ((mask & (I16) yes) | (~mask & (I16) no));
-}
-
-/* Add a block's sums, in floats, to the doubles they belong to. */
-KERNEL void
-flush(double *to, V16 sums, int n)
-{
-	for (int i = 0; i < n; i++)
-		to[i] += (double) sums[i];
 }
 
 /* e^x as in kernels_tokens.c, for any x: clamped to where it is a normal number. */
@@ -160,30 +127,6 @@ act_gradient(V16 dz, V16 t, DfxAct act)
 	}
 }
 
-/* Runs call for each 16 lanes l of nl; the last may have fewer (n). */
-#define LANES(call)                                                                                          \
-	for (int l = 0; l < nl; l += 16)                                                                         \
-	{                                                                                                        \
-		if (nl - l >= 16)                                                                                    \
-		{                                                                                                    \
-			const int n = 16;                                                                                \
-                                                                                                             \
-			call;                                                                                            \
-		}                                                                                                    \
-		else if (nl - l == 8)                                                                                \
-		{                                                                                                    \
-			const int n = 8;                                                                                 \
-                                                                                                             \
-			call;                                                                                            \
-		}                                                                                                    \
-		else                                                                                                 \
-		{                                                                                                    \
-			const int n = nl - l;                                                                            \
-                                                                                                             \
-			call;                                                                                            \
-		}                                                                                                    \
-	}
-
 KERNEL void
 act_lanes(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int n, const float *scale,
           const float *shift, DfxAct act)
@@ -200,10 +143,13 @@ act_lanes(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int
 
 KERNEL void
 act_body(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl, const float *scale,
-         const float *shift,
-         DfxAct act){LANES(act_lanes(dst + l, dps, src + l, sps, npix, n, scale + l, shift + l, act))}
+         const float *shift, DfxAct act)
+{
+	LANES(act_lanes(dst + l, dps, src + l, sps, npix, n, scale + l, shift + l, act));
+}
 
-KERNEL void push_lanes(const CpuPush *p, int l, int n, DfxAct act, bool add)
+KERNEL void
+push_lanes(const CpuPush *p, int l, int n, DfxAct act, bool add)
 {
 	V16 scale = load(p->scale + l, n), shift = load(p->shift + l, n), mean = load(p->mean + l, n);
 
@@ -234,7 +180,7 @@ push_body(const CpuPush *p, DfxAct act, bool add)
 {
 	int nl = p->nl;
 
-	LANES(push_lanes(p, l, n, act, add))
+	LANES(push_lanes(p, l, n, act, add));
 }
 
 /* Two passes over a run that the caches still hold: the difference of two large sums would lose the variance.
@@ -281,11 +227,14 @@ moments_lanes(const float *src, size_t sps, size_t npix, int n, float *mean, flo
 }
 
 KERNEL void
-moments_body(const float *src, size_t sps, size_t npix, int nl, float *mean,
-             float *m2){LANES(moments_lanes(src + l, sps, npix, n, mean + l, m2 + l))}
+moments_body(const float *src, size_t sps, size_t npix, int nl, float *mean, float *m2)
+{
+	LANES(moments_lanes(src + l, sps, npix, n, mean + l, m2 + l));
+}
 
-KERNEL void finish_lanes(float *g, const float *y, size_t ps, size_t npix, int n, bool relu,
-                         const float *mean, const float *a, const float *b)
+KERNEL void
+finish_lanes(float *g, const float *y, size_t ps, size_t npix, int n, bool relu, const float *mean,
+             const float *a, const float *b)
 {
 	V16 m = {0}, ca = {0}, cb = {0};
 
@@ -312,11 +261,11 @@ finish_body(float *g, const float *y, size_t ps, size_t npix, int nl, bool relu,
             const float *a, const float *b)
 {
 	if (a && relu)
-		LANES(finish_lanes(g + l, y + l, ps, npix, n, true, mean + l, a + l, b + l))
+		LANES(finish_lanes(g + l, y + l, ps, npix, n, true, mean + l, a + l, b + l));
 	else if (a)
-		LANES(finish_lanes(g + l, y + l, ps, npix, n, false, mean + l, a + l, b + l))
+		LANES(finish_lanes(g + l, y + l, ps, npix, n, false, mean + l, a + l, b + l));
 	else
-		LANES(finish_lanes(g + l, y + l, ps, npix, n, true, NULL, NULL, NULL))
+		LANES(finish_lanes(g + l, y + l, ps, npix, n, true, NULL, NULL, NULL));
 }
 
 KERNEL void
@@ -338,10 +287,13 @@ sum_lanes(double *dst, const float *a, size_t aps, const float *b, size_t bps, s
 }
 
 KERNEL void
-sum_body(double *dst, const float *a, size_t aps, const float *b, size_t bps, size_t npix,
-         int nl){LANES(sum_lanes(dst + l, a + l, aps, b ? b + l : NULL, bps, npix, n))}
+sum_body(double *dst, const float *a, size_t aps, const float *b, size_t bps, size_t npix, int nl)
+{
+	LANES(sum_lanes(dst + l, a + l, aps, b ? b + l : NULL, bps, npix, n));
+}
 
-KERNEL void unpool_avg(float *dz, size_t zps, V16 dy, int n, const CpuPoolGeom *g, int y, int x)
+KERNEL void
+unpool_avg(float *dz, size_t zps, V16 dy, int n, const CpuPoolGeom *g, int y, int x)
 {
 	for (int i = y; i < y + g->kh; i++)
 		for (int j = x; j < x + g->kw; j++)
@@ -401,9 +353,13 @@ unpool_lanes(float *dz, const float *z, size_t zps, const float *dy, size_t yps,
 
 KERNEL void
 unpool_body(float *dz, const float *z, size_t zps, const float *dy, size_t yps, int nl, const CpuPoolGeom *g,
-            bool avg){LANES(unpool_lanes(dz + l, avg ? NULL : z + l, zps, dy + l, yps, n, g, avg))}
+            bool avg)
+{
+	LANES(unpool_lanes(dz + l, avg ? NULL : z + l, zps, dy + l, yps, n, g, avg));
+}
 
-KERNEL void add_body(float *dst, const float *src, size_t count)
+KERNEL void
+add_body(float *dst, const float *src, size_t count)
 {
 	size_t i = 0;
 

@@ -77,4 +77,22 @@ typedef struct CpuTrainKernels
 extern const CpuTrainKernels *cpu_train_kernels(void);
 extern const CpuTrainKernels *cpu_train_kernels_variant(int i);
 
+typedef struct CpuTrainTokenKernels
+{
+	const char *name;
+
+	/*
+	 * LayerNorm's gradient for one token, laid out as CpuTokenKernels.layernorm has it: dx by x, and dw and
+	 * db are added to.  nl is at most 16.
+	 */
+	void (*layernorm)(float *dx, const float *dy, const float *x, size_t ps, int nl, int c, const float *w,
+	                  float eps, float *dw, float *db);
+
+	/* Softmax's: d = p * (d - sum of p * d) */
+	void (*softmax)(float *d, const float *p, int n);
+} CpuTrainTokenKernels;
+
+extern const CpuTrainTokenKernels *cpu_train_token_kernels(void);
+extern const CpuTrainTokenKernels *cpu_train_token_kernels_variant(int i);
+
 #endif /* DFX_CPU_KERNELS_TRAIN_H */

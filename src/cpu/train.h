@@ -11,7 +11,7 @@
  *	train_tokens.c		transformers
  *	train_params.c		parameters, gradients, moments; Adam
  *	train_run.c			forward, forward_train, backward: steps over the workers
- *	kernels_train.c		the loops
+ *	kernels_train.c		the loops; kernels_train_tokens.c those of transformers
  *
  * STORED AND VIRTUAL.  A stored value lies in the arena for the whole batch.
  * CONCAT, BN and ACT are virtual: no buffer holds their outputs.  A consumer

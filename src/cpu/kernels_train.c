@@ -128,30 +128,31 @@ act_gradient(V16 dz, V16 t, DfxAct act)
 }
 
 KERNEL void
-act_lanes(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int n, const float *scale,
-          const float *shift, DfxAct act)
+act_lanes(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int n, const CpuNorm *norm,
+          int l, DfxAct act)
 {
-	V16 s = load(scale, n), t = load(shift, n);
+	V16 mean = load(norm->mean + l, n), scale = load(norm->scale + l, n), shift = load(norm->shift + l, n);
 
 	for (size_t i = 0; i < npix; i++)
 	{
-		V16 x = load(src + i * sps, n) * s;
+		V16 x = (load(src + i * sps, n) - mean) * scale;
 
-		store(dst + i * dps, act_of(x + t, act), n);
+		store(dst + i * dps, act_of(x + shift, act), n);
 	}
 }
 
 KERNEL void
-act_body(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl, const float *scale,
-         const float *shift, DfxAct act)
+act_body(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl, const CpuNorm *norm,
+         DfxAct act)
 {
-	LANES(act_lanes(dst + l, dps, src + l, sps, npix, n, scale + l, shift + l, act));
+	LANES(act_lanes(dst + l, dps, src + l, sps, npix, n, norm, l, act));
 }
 
 KERNEL void
 push_lanes(const CpuPush *p, int l, int n, DfxAct act, bool add)
 {
-	V16 scale = load(p->scale + l, n), shift = load(p->shift + l, n), mean = load(p->mean + l, n);
+	V16 scale = load(p->norm.scale + l, n), shift = load(p->norm.shift + l, n);
+	V16 mean = load(p->norm.mean + l, n);
 
 	for (size_t from = 0; from < p->npix; from += TRAIN_BLOCK)
 	{
@@ -160,12 +161,12 @@ push_lanes(const CpuPush *p, int l, int n, DfxAct act, bool add)
 
 		for (size_t i = from; i < to; i++)
 		{
-			V16 x = load(p->x + i * p->xps + l, n), t = x * scale;
+			V16 x = load(p->x + i * p->xps + l, n) - mean, t = x * scale;
 			V16 dt = act_gradient(load(p->dz + i * p->zps + l, n), t + shift, act);
 			V16 g = dt * scale;
 
 			sum += dt;
-			sum_x += dt * (x - mean);
+			sum_x += dt * x;
 			if (add)
 				g += load(p->g + i * p->gps + l, n);
 			store(p->g + i * p->gps + l, g, n);
@@ -398,12 +399,12 @@ adam_body(float *p, const float *g, float *m, float *v, size_t n, const CpuAdam 
 
 #define ACT(act)                                                                                             \
 	case act:                                                                                                \
-		act_body(dst, dps, src, sps, npix, nl, scale, shift, act);                                           \
+		act_body(dst, dps, src, sps, npix, nl, norm, act);                                                   \
 		break;
 
 #define VARIANT(suffix, attr)                                                                                \
 	attr static void act_##suffix(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl, \
-	                              const float *scale, const float *shift, DfxAct act)                        \
+	                              const CpuNorm *norm, DfxAct act)                                           \
 	{                                                                                                        \
 		switch (act)                                                                                         \
 		{                                                                                                    \

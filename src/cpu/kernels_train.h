@@ -73,6 +73,10 @@ typedef struct CpuTrainKernels
 	void (*unpool)(float *dz, const float *z, size_t zps, const float *dy, size_t yps, int nl,
 	               const CpuPoolGeom *g, bool avg);
 
+	/* The gradient of a depthwise convolution's weights: dw[lane][ky][kx] += x * dy over one image. */
+	void (*depthwise)(float *dw, const float *x, size_t xps, const float *dy, size_t yps, int nl,
+	                  const CpuDepthwise *g);
+
 	/* dst += src */
 	void (*add)(float *dst, const float *src, size_t n);
 

@@ -209,6 +209,16 @@ extern void *cpu_plan_alloc(DfxPlan *p, size_t bytes, DfxErr *err); /* zeroed, l
 extern DfxStatus cpu_plan_memory(DfxPlan *p, DnnlConstMd md, void *handle, dnnl_memory_t *mem, DfxErr *err);
 extern DfxStatus cpu_fail_dnnl(dnnl_status_t st, const char *what, DfxErr *err);
 
+/* What a CONV or LINEAR op convolves; a linear layer is a 1x1 convolution. */
+typedef struct CpuConvShape
+{
+	dnnl_dim_t groups, ci, co, kh, kw;
+	dnnl_dims_t stride, pad; /* of the two spatial dimensions */
+} CpuConvShape;
+
+extern CpuConvShape cpu_conv_shape(const DfxGraph *g, const DfxOp *op);
+extern bool cpu_conv_winograd(const CpuConvShape *c, const CpuView *out); /* whether it may be asked for */
+
 /* conv.c: steps for CONV, LINEAR and ACT; bind makes the workers' arguments once their arenas exist */
 extern DfxStatus cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 extern DfxStatus cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);

@@ -14,39 +14,6 @@
 
 #include "cpu/train_conv.h"
 
-typedef struct ConvShape
-{
-	dnnl_dim_t groups, ci, co, kh, kw;
-	dnnl_dims_t stride, pad;
-	bool bias;
-} ConvShape;
-
-static ConvShape
-conv_shape(const DfxGraph *g, const DfxOp *op)
-{
-	ConvShape c = {.groups = 1,
-	               .ci = g->val[op->in[0]].c,
-	               .co = g->val[op->out].c,
-	               .kh = 1,
-	               .kw = 1,
-	               .stride = {1, 1},
-	               .bias = op->param[DFX_B] >= 0};
-
-	if (op->kind == DFX_OP_CONV)
-	{
-		const DfxConv *a = &op->u.conv;
-
-		c.groups = a->groups > 0 ? a->groups : 1;
-		c.kh = a->kh;
-		c.kw = a->kw;
-		c.stride[0] = a->sh > 0 ? a->sh : 1;
-		c.stride[1] = a->sw > 0 ? a->sw : 1;
-		c.pad[0] = a->ph;
-		c.pad[1] = a->pw;
-	}
-	return c;
-}
-
 #define CONV_CHUNK_PIXELS 4096
 #define CONV_TILES        48 /* of 4 x 4 pixels in a chunk: fewer make matrices too small for Winograd to pay */
 
@@ -66,13 +33,9 @@ conv_chunk(const CpuView *out, int share)
 }
 
 static bool
-conv_wants_winograd(const ConvShape *c, const CpuView *out, int chunk)
+conv_wants_winograd(const CpuConvShape *c, const CpuView *out, int chunk)
 {
-	int tiles = chunk * ((out->h + 3) / 4) * ((out->w + 3) / 4);
-
-	return c->kh == 3 && c->kw == 3 && c->stride[0] == 1 && c->stride[1] == 1 && c->pad[0] == 1 &&
-	       c->pad[1] == 1 && c->groups == 1 && c->ci % 16 == 0 && c->co % 16 == 0 && out->h >= 4 &&
-	       out->w >= 4 && tiles >= CONV_TILES;
+	return cpu_conv_winograd(c, out) && chunk * ((out->h + 3) / 4) * ((out->w + 3) / 4) >= CONV_TILES;
 }
 
 /* Descriptors of one pass; all freed together. */
@@ -92,7 +55,7 @@ conv_free_mds(ConvMds *m)
 }
 
 static dnnl_status_t
-conv_mds(ConvMds *m, const ConvShape *c, const CpuView *src, const CpuView *dst, int n)
+conv_mds(ConvMds *m, const CpuConvShape *c, bool bias, const CpuView *src, const CpuView *dst, int n)
 {
 	const dnnl_dims_t sd = {n, src->c, src->h, src->w}, dd = {n, dst->c, dst->h, dst->w}, bd = {c->co};
 	const dnnl_dims_t wd = {c->co, c->ci, c->kh, c->kw};
@@ -108,14 +71,14 @@ conv_mds(ConvMds *m, const ConvShape *c, const CpuView *src, const CpuView *dst,
 		st = dfx_md_new(&m->weights, grouped ? 5 : 4, grouped ? gd : wd, dnnl_format_tag_any);
 	if (st == dnnl_success)
 		st = dfx_md_new(&m->plain, grouped ? 5 : 4, grouped ? gd : wd, grouped ? dnnl_goihw : dnnl_oihw);
-	if (st == dnnl_success && c->bias)
+	if (st == dnnl_success && bias)
 		st = dfx_md_new(&m->bias, 1, bd, dnnl_a);
 	return st;
 }
 
 /* The pass's descriptor in these layouts; dnnl_unimplemented when the library has only its reference. */
 static dnnl_status_t
-conv_pd(const TrainBuild *b, const ConvShape *c, const ConvMds *m, DnnlPass pass, dnnl_alg_kind_t alg,
+conv_pd(const TrainBuild *b, const CpuConvShape *c, const ConvMds *m, DnnlPass pass, dnnl_alg_kind_t alg,
         dnnl_primitive_desc_t *pd)
 {
 	const DnnlConv conv = {alg, c->stride, c->pad, NULL};
@@ -150,7 +113,7 @@ conv_pd(const TrainBuild *b, const ConvShape *c, const ConvMds *m, DnnlPass pass
  * caller's to free; DFX_EUNSUPPORTED when there is none but the reference.
  */
 static DfxStatus
-conv_find(const TrainBuild *b, const ConvShape *c, TrainConv *conv, DnnlPass pass, const CpuView *src,
+conv_find(const TrainBuild *b, const CpuConvShape *c, TrainConv *conv, DnnlPass pass, const CpuView *src,
           const CpuView *dst, ConvMds *m, dnnl_primitive_desc_t *pd, DfxErr *err)
 {
 	const int vec[][2] = {{src->vec, dst->vec}, {src->c, dst->c}, {1, 1}};
@@ -164,7 +127,7 @@ conv_find(const TrainBuild *b, const ConvShape *c, TrainConv *conv, DnnlPass pas
 
 		p->src = train_relayout(src, vec[i < 0 ? 0 : i][0]);
 		p->dst = train_relayout(dst, vec[i < 0 ? 0 : i][1]);
-		st = conv_mds(m, c, &p->src, &p->dst, conv->chunk);
+		st = conv_mds(m, c, conv->bias, &p->src, &p->dst, conv->chunk);
 		if (st == dnnl_success)
 			st = conv_pd(b, c, m, pass, alg, pd);
 		if (st == dnnl_success)
@@ -184,12 +147,12 @@ conv_find(const TrainBuild *b, const ConvShape *c, TrainConv *conv, DnnlPass pas
  * vector code of their own (strides with large kernels): kernels_train.c does.
  */
 static bool
-conv_own_weights(const TrainBuild *b, const ConvShape *c, TrainConv *conv, const CpuView *src,
+conv_own_weights(const TrainBuild *b, const CpuConvShape *c, TrainConv *conv, const CpuView *src,
                  const CpuView *dst)
 {
 	dnnl_primitive_desc_t pd;
 	ConvMds m;
-	dnnl_status_t st = conv_mds(&m, c, src, dst, conv->chunk);
+	dnnl_status_t st = conv_mds(&m, c, conv->bias, src, dst, conv->chunk);
 
 	if (st == dnnl_success)
 		st = conv_pd(b, c, &m, DNNL_PASS_WEIGHTS, dnnl_convolution_direct, &pd);
@@ -348,7 +311,7 @@ conv_make(TrainBuild *b, TrainConv *c, const DfxOp *op, DnnlPass pass, const Con
 }
 
 static DfxStatus
-conv_new_pass(TrainBuild *b, TrainConv *c, const DfxOp *op, const ConvShape *shape, DnnlPass pass,
+conv_new_pass(TrainBuild *b, TrainConv *c, const DfxOp *op, const CpuConvShape *shape, DnnlPass pass,
               const CpuView *src, const CpuView *dst, DfxErr *err)
 {
 	dnnl_primitive_desc_t pd;
@@ -370,7 +333,7 @@ conv_new_pass(TrainBuild *b, TrainConv *c, const DfxOp *op, const ConvShape *sha
 DfxStatus
 train_conv_step(TrainBuild *b, const DfxOp *op, TrainStep *s, DfxErr *err)
 {
-	ConvShape shape = conv_shape(b->g, op);
+	CpuConvShape shape = cpu_conv_shape(b->g, op);
 	const CpuView *src = &s->in[0].view, *dst = &b->t->value[s->out].view;
 	TrainConv *c = cpu_plan_alloc(b->plan, sizeof *c, err);
 	bool data = false;
@@ -380,6 +343,7 @@ train_conv_step(TrainBuild *b, const DfxOp *op, TrainStep *s, DfxErr *err)
 		return DFX_ENOMEM;
 	s->conv = c;
 	c->name = b->g->param[op->param[DFX_W]].name;
+	c->bias = op->param[DFX_B] >= 0;
 	c->chunk = s->chunk = conv_chunk(dst, b->share);
 	n = (size_t) c->chunk * sizeof(float);
 	s->forward = train_conv_forward;

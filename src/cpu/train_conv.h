@@ -32,6 +32,7 @@ typedef struct TrainPass
 struct TrainConv
 {
 	const char *name;
+	bool bias;
 	int chunk; /* images that a primitive does at once */
 	TrainPass pass[DNNL_PASS_COUNT];
 

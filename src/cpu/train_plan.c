@@ -414,10 +414,6 @@ plan_lifetimes(const CpuTrain *t, int nout, DfxMemBlock *value, DfxMemBlock *gra
 		plan_touch_source(value, grad, &t->out[i], end, end, false);
 	for (int i = 0; i < t->ndead; i++)
 		plan_touch(&grad[t->dead[i]], end);
-	/* What backward reads stays to its end, so that it may be done again with other gradients. */
-	for (int v = 0; v < t->nvalue; v++)
-		if (value[v].last > end)
-			plan_touch(&value[v], 2 * end + 1);
 	plan_touch(&grad[t->input], 2 * end + 1); /* the caller may want it */
 	if (t->value[t->input].normed)
 		plan_touch(&value[t->input], 2 * end + 1);

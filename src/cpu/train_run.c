@@ -340,6 +340,7 @@ cpu_backward(DfxPlan *plan, int n, const float *const *dout, float *din, DfxErr 
 		                plan->train->ready);
 	if (din && !plan->train->input_f32)
 		return dfx_fail(err, DFX_EINVAL, "there is no gradient by pixels");
+	plan->train->ready = 0; /* gradients lie where values were */
 	job.run.seed = plan->train->seed;
 	train_norm_clear(plan->train, plan->dev->threads);
 	return run_all(&job, err);

@@ -13,35 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include "cpu/cpu.h"
+#include "tests/bench/bench.h"
 
 #define MOST_STEPS 1000
-
-static double
-now(clockid_t clock)
-{
-	struct timespec t;
-
-	clock_gettime(clock, &t);
-	return (double) t.tv_sec + 1e-9 * (double) t.tv_nsec;
-}
-
-static int
-by_value(const void *a, const void *b)
-{
-	double x = *(const double *) a, y = *(const double *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double
-median(double *x, int n)
-{
-	qsort(x, (size_t) n, sizeof *x, by_value);
-	return x[n / 2];
-}
 
 static int
 fail(const DfxErr *err)

@@ -35,11 +35,28 @@ TUNED_MALLOC = {
 }
 
 
-def torch_child(backbone, batch, threads, mode):
-    """Build the network, then time it for as many seconds as each line of stdin says."""
+def take_turns(work, batch):
+    """In the child: time work for as many seconds as each line of stdin says."""
     import resource
     import time
 
+    print("ready", flush=True)
+    for line in sys.stdin:
+        took, cpu = [], []
+        end = time.monotonic() + float(line)
+        while len(took) < 2 or time.monotonic() < end:
+            start, start_cpu = time.monotonic(), time.process_time()
+            work()
+            took.append(time.monotonic() - start)
+            cpu.append(time.process_time() - start_cpu)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"images_per_second": batch / statistics.median(took),
+                          "cpu_ms_per_image": 1000 * statistics.median(cpu) / batch,
+                          "peak_rss_mb": peak}), flush=True)
+
+
+def torch_child(backbone, batch, threads, mode):
+    """Build the network, then time it when asked."""
     import torch
     import torchvision
 
@@ -56,19 +73,7 @@ def torch_child(backbone, batch, threads, mode):
             net = torch.jit.optimize_for_inference(net)
         for _ in range(3):
             net(x)
-        print("ready", flush=True)
-        for line in sys.stdin:
-            took, cpu = [], []
-            end = time.monotonic() + float(line)
-            while len(took) < 2 or time.monotonic() < end:
-                start, start_cpu = time.monotonic(), time.process_time()
-                net(x)
-                took.append(time.monotonic() - start)
-                cpu.append(time.process_time() - start_cpu)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(json.dumps({"images_per_second": batch / statistics.median(took),
-                              "cpu_ms_per_image": 1000 * statistics.median(cpu) / batch,
-                              "peak_rss_mb": peak}), flush=True)
+        take_turns(lambda: net(x), batch)
 
 
 class Torch:

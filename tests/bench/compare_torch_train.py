@@ -15,7 +15,6 @@ Needs python3-torch and python3-torchvision, and build/t/bench/bench_train
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 
@@ -23,10 +22,7 @@ import compare_torch
 
 
 def torch_child(backbone, batch, threads, precision):
-    """Build the network, then make steps for as many seconds as each line of stdin says."""
-    import resource
-    import time
-
+    """Build the network, then time its steps when asked."""
     import torch
     import torchvision
 
@@ -47,19 +43,7 @@ def torch_child(backbone, batch, threads, precision):
         adam.step()
 
     step()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        took, cpu = [], []
-        end = time.monotonic() + float(line)
-        while len(took) < 2 or time.monotonic() < end:
-            start, start_cpu = time.monotonic(), time.process_time()
-            step()
-            took.append(time.monotonic() - start)
-            cpu.append(time.process_time() - start_cpu)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"images_per_second": batch / statistics.median(took),
-                          "cpu_ms_per_image": 1000 * statistics.median(cpu) / batch,
-                          "peak_rss_mb": peak}), flush=True)
+    compare_torch.take_turns(step, batch)
 
 
 def ours(bench, backbone, args):

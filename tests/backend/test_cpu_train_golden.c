@@ -9,22 +9,21 @@
 #include "tests/unit/train_rules.h"
 
 /*
- * Allowed is what rounding does to gradients where Winograd's algorithm is
- * used (resnet18), and what one ReLU does whose input is within 3e-7 of 0
- * (tiny_resnet: layer1.1, of 16384 values): its gradient is there or not.
+ * Five times what was seen, or a little more.  Adam divides a gradient by its
+ * magnitude: in "moved", weights whose gradients are mostly rounding move freely.
  */
 static const struct
 {
 	const char *name;
 	GradTolerance tolerance;
 } nets[] = {
-    {"tiny_densenet", {.grad = 1e-4, .state = 2e-6, .loss = 1e-5, .moved = 1e-2}},
-    {"tiny_resnet", {.grad = 5e-3, .state = 2e-6, .loss = 1e-4, .moved = 1e-1}},
-    {"tiny_resnext", {.grad = 1e-4, .state = 2e-6, .loss = 1e-5, .moved = 1e-2}},
-    {"tiny_efficientnet", {.grad = 1e-4, .state = 2e-6, .loss = 1e-5, .moved = 1e-1}},
-    {"tiny_vit", {.grad = 1e-5, .state = 0, .loss = 1e-5, .moved = 1e-2}},
-    {"head", {.grad = 1e-5, .state = 2e-6, .loss = 1e-5, .moved = 1e-2}},
-    {"resnet18", {.grad = 5e-3, .state = 1e-5, .loss = 1e-4, .moved = 2e-1}},
+    {"tiny_densenet", {.grad = 2e-4, .state = 2e-6, .loss = 1e-5, .moved = 2e-3}},
+    {"tiny_resnet", {.grad = 2e-5, .state = 2e-6, .loss = 1e-5, .moved = 2e-3}},
+    {"tiny_resnext", {.grad = 2e-5, .state = 2e-6, .loss = 1e-5, .moved = 2e-3}},
+    {"tiny_efficientnet", {.grad = 1e-4, .state = 5e-6, .loss = 1e-5, .moved = 1e-1}},
+    {"tiny_vit", {.grad = 1e-5, .state = 0, .loss = 1e-5, .moved = 2e-3}},
+    {"head", {.grad = 1e-5, .state = 2e-6, .loss = 1e-5, .moved = 2e-3}},
+    {"resnet18", {.grad = 1e-3, .state = 2e-6, .loss = 2e-5, .moved = 2e-1}},
 };
 
 static void

@@ -2,7 +2,8 @@
  * train.h
  *	  What the files of training on the CPU share.
  *
- *	train_plan.c		from a graph to training steps: which values are stored, lifetimes, memory
+ *	train_plan.c		from a graph to training steps: which values are stored
+ *	train_memory.c		how long everything lives, and where
  *	train_source.c		reading values that are not stored, and passing gradients through them
  *	train_conv.c		convolutions and linear layers: the library's primitives
  *	train_conv_run.c	their three passes over a worker's images
@@ -227,7 +228,6 @@ typedef struct TrainBuild
 	const DfxGraph *g;
 	int share;                  /* images of the largest share of a worker */
 	size_t need[TRAIN_REGIONS]; /* bytes of each region */
-	bool *backward_reads;       /* per op: its backward pass needs its inputs */
 } TrainBuild;
 
 static inline void
@@ -243,6 +243,9 @@ extern void cpu_train_free(CpuTrain *t, int threads);
 extern size_t cpu_train_bytes(const DfxPlan *plan); /* arena and scratch; 0 for inference */
 extern int cpu_train_impls(const CpuTrain *t);
 extern const char *cpu_train_impl(const CpuTrain *t, int i);
+
+/* train_memory.c */
+extern DfxStatus train_memory(TrainBuild *b, DfxErr *err);
 
 /* train_source.c */
 extern const float *

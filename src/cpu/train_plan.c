@@ -1,10 +1,7 @@
 /*
  * train_plan.c
- *	  From a graph to training steps: which values are stored, what each op
- *	  reads, how long everything lives, and where.
- *
- * Moments, for the memory plan: step i's forward is moment i, its backward
- * 2 * nstep - i, and the outputs are read and their gradients set at nstep.
+ *	  From a graph to training steps: which values are stored, and what each op
+ *	  reads.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -271,13 +268,6 @@ plan_step(PlanBuild *p, const DfxOp *op, DfxErr *err)
 	return train_own_step(p->b, op, s, err);
 }
 
-static bool
-plan_is_raw(const DfxOp *op)
-{
-	return op->epi_add < 0 && op->epi_act == DFX_ACT_NONE && op->epi_scale < 0 && !op->placed &&
-	       op->kind != DFX_OP_AFFINE && (op->kind != DFX_OP_BN || op->nin == 1);
-}
-
 static DfxStatus
 plan_steps(PlanBuild *p, DfxErr *err)
 {
@@ -290,11 +280,8 @@ plan_steps(PlanBuild *p, DfxErr *err)
 		return DFX_ENOMEM;
 	for (int i = 0; i < g->nop; i++)
 	{
-		DfxStatus st = DFX_OK;
+		DfxStatus st = plan_step(p, &g->op[i], err);
 
-		if (!plan_is_raw(&g->op[i]))
-			return dfx_fail(err, DFX_EINVAL, "a plan for training needs a graph that is not optimised");
-		st = plan_step(p, &g->op[i], err);
 		if (st != DFX_OK)
 			return st;
 		cpu_progress(p->b->dev);
@@ -312,179 +299,28 @@ plan_steps(PlanBuild *p, DfxErr *err)
 	return DFX_OK;
 }
 
-/* ---- gradients' first contributions ---- */
-
-static void
-plan_contribute(bool *seen, TrainSource *s)
-{
-	for (int j = 0; j < s->npiece; j++)
-	{
-		s->first[j] = !seen[s->piece[j]];
-		seen[s->piece[j]] = true;
-	}
-}
-
-/* Who writes a gradient and who adds to it: outputs first, then the steps in reverse. */
-static DfxStatus
-plan_first(PlanBuild *p, DfxErr *err)
-{
-	CpuTrain *t = p->b->t;
-	bool *seen = cpu_plan_alloc(p->b->plan, ((size_t) t->nvalue + 1) * sizeof *seen, err);
-
-	t->dead = cpu_plan_alloc(p->b->plan, ((size_t) t->nvalue + 1) * sizeof *t->dead, err);
-	if (seen == NULL || t->dead == NULL)
-		return DFX_ENOMEM;
-	for (int i = 0; i < p->b->plan->nout; i++)
-		plan_contribute(seen, &t->out[i]);
-	for (int i = t->nstep - 1; i >= 0; i--)
-		for (int j = 0; t->step[i].out >= 0 && j < t->step[i].nin; j++)
-			plan_contribute(seen, &t->step[i].in[j]);
-	for (int v = 0; v < t->nvalue; v++)
-		if (t->value[v].stored && t->value[v].wants_grad && !seen[v])
-			t->dead[t->ndead++] = v;
-	return DFX_OK;
-}
-
-/* ---- memory ---- */
-
-/* Whether a step's backward reads its inputs' values for itself, not only to pass a gradient through a
- * source. */
-static bool
-plan_reads_inputs(const TrainStep *s)
-{
-	switch (s->kind)
-	{
-		case DFX_OP_CONV:
-		case DFX_OP_LINEAR:
-		case DFX_OP_MUL:
-		case DFX_OP_LAYERNORM:
-		case DFX_OP_ATTN:
-			return true;
-		case DFX_OP_POOL:
-			return !s->pool.avg;
-		default:
-			return false;
-	}
-}
-
-static void
-plan_touch(DfxMemBlock *b, int when)
-{
-	b->first = when < b->first ? when : b->first;
-	b->last = when > b->last ? when : b->last;
-}
-
-/* A source is read at one moment, and passed a gradient at another (then > moment). */
-static void
-plan_touch_source(DfxMemBlock *value, DfxMemBlock *grad, const TrainSource *s, int read, int push, bool reads)
-{
-	for (int j = 0; j < s->npiece; j++)
-	{
-		plan_touch(&value[s->piece[j]], read);
-		plan_touch(&grad[s->piece[j]], push);
-		if (reads || s->norm != NULL || s->act != DFX_ACT_NONE)
-			plan_touch(&value[s->piece[j]], push);
-	}
-}
-
-static void
-plan_lifetimes(const CpuTrain *t, int nout, DfxMemBlock *value, DfxMemBlock *grad)
-{
-	int end = t->nstep;
-
-	for (int v = 0; v < t->nvalue; v++)
-	{
-		value[v] = (DfxMemBlock){.id = v, .first = 2 * end + 1, .last = -1};
-		grad[v] = (DfxMemBlock){.id = v + t->nvalue, .first = 2 * end + 1, .last = -1};
-	}
-	for (int i = 0; i < t->nstep; i++)
-	{
-		const TrainStep *s = &t->step[i];
-
-		if (s->out < 0)
-			continue;
-		plan_touch(&value[s->out], i);
-		plan_touch(&grad[s->out], 2 * end - i);
-		if (t->value[s->out].relu || t->value[s->out].normed)
-			plan_touch(&value[s->out], 2 * end - i);
-		for (int j = 0; j < s->nin; j++)
-			plan_touch_source(value, grad, &s->in[j], i, 2 * end - i, plan_reads_inputs(s));
-	}
-	for (int i = 0; i < nout; i++)
-		plan_touch_source(value, grad, &t->out[i], end, end, false);
-	for (int i = 0; i < t->ndead; i++)
-		plan_touch(&grad[t->dead[i]], end);
-	plan_touch(&grad[t->input], 2 * end + 1); /* the caller may want it */
-	if (t->value[t->input].normed)
-		plan_touch(&value[t->input], 2 * end + 1);
-}
-
-static DfxStatus
-plan_memory(PlanBuild *p, DfxErr *err)
-{
-	CpuTrain *t = p->b->t;
-	size_t nval = (size_t) t->nvalue;
-	DfxMemBlock *block = malloc(2 * (nval + 1) * sizeof *block);
-	int n = 0;
-	DfxStatus st;
-
-	if (block == NULL)
-		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
-	plan_lifetimes(t, p->b->plan->nout, block, block + nval);
-	for (size_t i = 0; i < 2 * nval; i++)
-	{
-		const TrainValue *val = &t->value[i % nval];
-
-		if (!val->stored || (i >= nval && !val->wants_grad))
-			continue;
-		block[n] = block[i];
-		block[n++].size = val->view.stride * sizeof(float) * (size_t) p->b->plan->max_batch;
-	}
-	st = dfx_plan_blocks(block, n, &t->arena_bytes, err);
-	for (int i = 0; st == DFX_OK && i < n; i++)
-	{
-		TrainValue *val = &t->value[(size_t) block[i].id % nval];
-
-		*((size_t) block[i].id < nval ? &val->view.off : &val->grad_off) = block[i].off;
-	}
-	free(block);
-	return st;
-}
-
-static size_t
-plan_round(size_t bytes, size_t to)
-{
-	return (bytes + to - 1) / to * to;
-}
-
-/* The arena, and the workers' scratch memory with its regions. */
-static DfxStatus
-plan_allocate(TrainBuild *b, DfxErr *err)
-{
-	CpuTrain *t = b->t;
-	size_t at = 0;
-
-	for (int i = 0; i < TRAIN_REGIONS; i++)
-	{
-		t->region[i] = at;
-		at += plan_round(b->need[i] + CPU_ALIGN, 4096);
-	}
-	t->region[TRAIN_REGIONS] = plan_round(at, CPU_HUGE);
-	t->arena_bytes = plan_round(t->arena_bytes + CPU_ALIGN, CPU_HUGE);
-	t->arena = cpu_arena_new(t->arena_bytes, err);
-	t->scratch = cpu_plan_alloc(b->plan, (size_t) b->dev->threads * sizeof *t->scratch, err);
-	if (t->arena == NULL || t->scratch == NULL)
-		return DFX_ENOMEM;
-	for (int w = 0; w < b->dev->threads; w++)
-	{
-		t->scratch[w] = cpu_arena_new(t->region[TRAIN_REGIONS], err);
-		if (t->scratch[w] == NULL)
-			return DFX_ENOMEM;
-	}
-	return DFX_OK;
-}
-
 /* ---- compile ---- */
+
+/* As the builders leave an op. */
+static bool
+plan_is_raw(const DfxOp *op)
+{
+	return op->epi_add < 0 && op->epi_act == DFX_ACT_NONE && op->epi_scale < 0 && !op->placed &&
+	       op->kind != DFX_OP_AFFINE && (op->kind != DFX_OP_BN || op->nin == 1);
+}
+
+static DfxStatus
+plan_check(const DfxGraph *g, DfxErr *err)
+{
+	bool raw = true;
+
+	for (int i = 0; i < g->nop; i++)
+		raw = raw && plan_is_raw(&g->op[i]);
+	for (int v = 0; v < g->nval; v++)
+		raw = raw && g->val[v].def >= 0;
+	return raw ? DFX_OK
+	           : dfx_fail(err, DFX_EINVAL, "a plan for training needs a graph that is not optimised");
+}
 
 /* A BN reads pixels: then their gradient is made after all, because the BN's own sums come with it. */
 static void
@@ -521,11 +357,7 @@ plan_build(PlanBuild *p, DfxErr *err)
 	if (st == DFX_OK)
 		st = plan_steps(p, err);
 	if (st == DFX_OK)
-		st = plan_first(p, err);
-	if (st == DFX_OK)
-		st = plan_memory(p, err);
-	if (st == DFX_OK)
-		st = plan_allocate(b, err);
+		st = train_memory(b, err);
 	return st;
 }
 
@@ -560,7 +392,9 @@ cpu_train_build(DfxPlan *plan, const DfxGraph *g, DfxErr *err)
 		return DFX_ENOMEM;
 	b.t->plan = plan;
 	plan->nout = g->nout;
-	st = plan_copy_graph(&p, g, err);
+	st = plan_check(g, err);
+	if (st == DFX_OK)
+		st = plan_copy_graph(&p, g, err);
 	if (st == DFX_OK)
 		st = plan_build(&p, err);
 	free(p.copy.op);

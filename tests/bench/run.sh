@@ -27,6 +27,9 @@ else
 	echo "skipped: needs Debian's python3-torch and python3-torchvision"
 fi
 
+section "the README's table of backbones"
+tests/bench/backbones.sh
+
 section "the ring, without PostgreSQL"
 build/t/bench/bench_ring || true
 
@@ -36,6 +39,8 @@ tests/bench/sql.sh
 section "SQL, an archive"
 if /usr/bin/python3 -c 'import PIL' 2>/dev/null; then
 	tests/bench/archive.sh
+	section "SQL, single calls, idle and beside bulk scans"
+	tests/bench/latency.sh
 else
 	echo "skipped: needs Debian's python3-pil"
 fi

@@ -147,8 +147,9 @@ check_refused(DfxDev *dev)
 	dfx_graph_free(g);
 }
 
+/* One pass, and what may not follow it. */
 static void
-check_progress(DfxDev *dev)
+check_pass(DfxDev *dev)
 {
 	DfxGraph *g = dfx_graph_new();
 	DfxErr err = {0};
@@ -170,6 +171,9 @@ check_progress(DfxDev *dev)
 	    good && dfx_cpu_backend.backward(s.plan, 2, (const float *[]){NULL, dlogits}, NULL, &err) == DFX_OK;
 	ok(good && forward >= before + 20 && atomic_load(&progress) >= forward + 20,
 	   "forward and backward each give many signs of life");
+	ok(good &&
+	       dfx_cpu_backend.backward(s.plan, 2, (const float *[]){NULL, dlogits}, NULL, &err) == DFX_EINVAL,
+	   "backward again: %s", err.msg);
 	side_close(&s, g);
 	free(dlogits);
 	free(in);
@@ -192,7 +196,7 @@ main(void)
 		check_compiles(dev, &dfx_backbones[i]);
 	check_memory(dev);
 	check_refused(dev);
-	check_progress(dev);
+	check_pass(dev);
 	dfx_cpu_backend.close(dev);
 	return done_testing();
 }

@@ -21,8 +21,7 @@
 
 typedef struct ConvShape
 {
-	dnnl_dim_t groups, ci, co, kh, kw;
-	dnnl_dims_t stride, pad; /* of the two spatial dimensions */
+	CpuConvShape s;
 	const float *weights, *bias;
 	const float *scale, *shift; /* of the epilogue */
 	const char *name;
@@ -40,32 +39,36 @@ conv_data(const DfxGraph *g, int param)
 	return param >= 0 ? g->param[param].data : NULL;
 }
 
+CpuConvShape
+cpu_conv_shape(const DfxGraph *g, const DfxOp *op)
+{
+	const DfxConv *a = &op->u.conv;
+	CpuConvShape c = {
+	    .groups = 1, .ci = g->val[op->in[0]].c, .co = g->val[op->out].c, .kh = 1, .kw = 1, .stride = {1, 1}};
+
+	if (op->kind != DFX_OP_CONV)
+		return c;
+	c.groups = a->groups > 0 ? a->groups : 1;
+	c.kh = a->kh;
+	c.kw = a->kw;
+	c.stride[0] = a->sh > 0 ? a->sh : 1;
+	c.stride[1] = a->sw > 0 ? a->sw : 1;
+	c.pad[0] = a->ph;
+	c.pad[1] = a->pw;
+	return c;
+}
+
 static ConvShape
 conv_shape(const CpuBuild *b, const DfxOp *op)
 {
 	const DfxGraph *g = &b->g;
-	ConvShape c = {.groups = 1, .kh = 1, .kw = 1, .stride = {1, 1}};
 
-	c.ci = g->val[op->in[0]].c;
-	c.co = g->val[op->out].c;
-	c.weights = conv_data(g, op->param[DFX_W]);
-	c.bias = conv_data(g, op->param[DFX_B]);
-	c.scale = conv_data(g, op->epi_scale);
-	c.shift = conv_data(g, op->epi_shift);
-	c.name = g->param[op->param[DFX_W]].name;
-	if (op->kind == DFX_OP_CONV)
-	{
-		const DfxConv *a = &op->u.conv;
-
-		c.groups = a->groups > 0 ? a->groups : 1;
-		c.kh = a->kh;
-		c.kw = a->kw;
-		c.stride[0] = a->sh > 0 ? a->sh : 1;
-		c.stride[1] = a->sw > 0 ? a->sw : 1;
-		c.pad[0] = a->ph;
-		c.pad[1] = a->pw;
-	}
-	return c;
+	return (ConvShape){.s = cpu_conv_shape(g, op),
+	                   .weights = conv_data(g, op->param[DFX_W]),
+	                   .bias = conv_data(g, op->param[DFX_B]),
+	                   .scale = conv_data(g, op->epi_scale),
+	                   .shift = conv_data(g, op->epi_shift),
+	                   .name = g->param[op->param[DFX_W]].name};
 }
 
 /*
@@ -74,8 +77,8 @@ conv_shape(const CpuBuild *b, const DfxOp *op)
  * although they were slower in all shapes measured but one), at an error of
  * about 1e-5 of the output's magnitude.
  */
-static bool
-conv_wants_winograd(const ConvShape *c, const CpuView *out)
+bool
+cpu_conv_winograd(const CpuConvShape *c, const CpuView *out)
 {
 	return c->kh == 3 && c->kw == 3 && c->stride[0] == 1 && c->stride[1] == 1 && c->pad[0] == 1 &&
 	       c->pad[1] == 1 && c->groups == 1 && c->ci % 16 == 0 && c->co % 16 == 0 && out->h >= 4 &&
@@ -93,10 +96,10 @@ conv_view_md(DnnlMd *md, const CpuView *v, int n, DfxErr *err)
 static DfxStatus
 conv_weights_md(DnnlMd *md, const ConvShape *c, dnnl_format_tag_t tag, dnnl_format_tag_t grouped, DfxErr *err)
 {
-	const dnnl_dims_t dim = {c->co, c->ci, c->kh, c->kw};
-	const dnnl_dims_t gdim = {c->groups, c->co / c->groups, c->ci / c->groups, c->kh, c->kw};
+	const dnnl_dims_t dim = {c->s.co, c->s.ci, c->s.kh, c->s.kw};
+	const dnnl_dims_t gdim = {c->s.groups, c->s.co / c->s.groups, c->s.ci / c->s.groups, c->s.kh, c->s.kw};
 
-	return cpu_fail_dnnl(c->groups > 1 ? dfx_md_new(md, 5, gdim, grouped) : dfx_md_new(md, 4, dim, tag),
+	return cpu_fail_dnnl(c->s.groups > 1 ? dfx_md_new(md, 5, gdim, grouped) : dfx_md_new(md, 4, dim, tag),
 	                     "a weights descriptor", err);
 }
 
@@ -113,7 +116,7 @@ conv_free_mds(ConvMds *m)
 static DfxStatus
 conv_mds(ConvMds *m, const ConvShape *c, const CpuStep *s, int n, DfxErr *err)
 {
-	const dnnl_dims_t bias = {c->co}, channel = {1, c->co, 1, 1};
+	const dnnl_dims_t bias = {c->s.co}, channel = {1, c->s.co, 1, 1};
 	DfxStatus st;
 
 	*m = (ConvMds){0};
@@ -177,7 +180,7 @@ static dnnl_status_t
 conv_create_one(CpuBuild *b, const DfxOp *op, const ConvShape *c, const ConvMds *m, DnnlConstMd weights,
                 dnnl_alg_kind_t alg, CpuPrim *prim, char impl[48])
 {
-	const DnnlConv conv = {alg, c->stride, c->pad, alg == dnnl_convolution_winograd ? "wino_4x3" : NULL};
+	const DnnlConv conv = {alg, c->s.stride, c->s.pad, alg == dnnl_convolution_winograd ? "wino_4x3" : NULL};
 	dnnl_primitive_attr_t attr;
 	dnnl_primitive_desc_t pd = NULL;
 	dnnl_status_t st = conv_attr(&attr, op, c, m->channel);
@@ -381,7 +384,7 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 		s->copy_add = true;
 		s->add_from = b->view[op->epi_add];
 	}
-	if (conv_wants_winograd(&c, &s->out))
+	if (cpu_conv_winograd(&c.s, &s->out))
 		st = conv_create(b, op, &c, dnnl_convolution_winograd, s, &even, err);
 	if (st == DFX_OK && s->nprim == 0)
 		st = conv_create(b, op, &c, dnnl_convolution_direct, s, &even, err);
@@ -392,7 +395,8 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	if (s->nprim == 0)
 		return dfx_fail(err, DFX_EUNSUPPORTED,
 		                "%s %s (%d to %d channels, %dx%d) has no optimised implementation in this oneDNN",
-		                dfx_op_info[op->kind].name, c.name, (int) c.ci, (int) c.co, (int) c.kh, (int) c.kw);
+		                dfx_op_info[op->kind].name, c.name, (int) c.s.ci, (int) c.s.co, (int) c.s.kh,
+		                (int) c.s.kw);
 	conv_note_scratch(b, s);
 	return conv_share_params(b, op, &c, s, err);
 }

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu/internal.h"
+#include "cpu/train.h"
 
 #define DEVICE_MAX_THREADS 1024
 #define DEVICE_BATCH       4   /* images a worker: the largest of the micro-batches, see layout.c */
@@ -139,6 +139,8 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->progress = opts->progress;
 	dev->kernels = cpu_kernels();
 	dev->token_kernels = cpu_token_kernels();
+	dev->train_kernels = cpu_train_kernels();
+	dev->train_token_kernels = cpu_train_token_kernels();
 	dev->block = device_has_avx512() ? 16 : 8;
 	dnnl_set_primitive_cache_capacity(DEVICE_CACHE);
 	device_name(dev);
@@ -194,4 +196,9 @@ const DfxBackend dfx_cpu_backend = {
     .release = cpu_release,
     .bytes = cpu_bytes,
     .forward = cpu_forward,
+    .forward_train = cpu_forward_train,
+    .backward = cpu_backward,
+    .step = cpu_step,
+    .read_params = cpu_read_params,
+    .write_params = cpu_write_params,
 };

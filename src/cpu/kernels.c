@@ -177,24 +177,4 @@ VARIANT(avx2, __attribute__((target("avx2"))))
 #endif
 VARIANT(portable, )
 
-const CpuKernels *
-cpu_kernels_variant(int i)
-{
-	const CpuKernels *found[3];
-	int n = 0;
-
-#if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx512f"))
-		found[n++] = &kernels_avx512;
-	if (__builtin_cpu_supports("avx2"))
-		found[n++] = &kernels_avx2;
-#endif
-	found[n++] = &kernels_portable;
-	return i >= 0 && i < n ? found[i] : NULL;
-}
-
-const CpuKernels *
-cpu_kernels(void)
-{
-	return cpu_kernels_variant(0);
-}
+CPU_KERNEL_CHOICE(CpuKernels, cpu_kernels, kernels)

@@ -38,6 +38,41 @@ typedef struct CpuKernels
 	             bool avg);
 } CpuKernels;
 
+/*
+ * Defines name(), the best variant this CPU runs, and name_variant(i), all of
+ * them, best first, NULL past the end: of tables called table_avx512,
+ * table_avx2 and table_portable.
+ */
+#if defined(__x86_64__)
+#define CPU_KERNEL_CHOICE(Type, name, table)                                                                 \
+	const Type *name##_variant(int i)                                                                        \
+	{                                                                                                        \
+		const Type *found[3];                                                                                \
+		int n = 0;                                                                                           \
+                                                                                                             \
+		if (__builtin_cpu_supports("avx512f"))                                                               \
+			found[n++] = &table##_avx512;                                                                    \
+		if (__builtin_cpu_supports("avx2"))                                                                  \
+			found[n++] = &table##_avx2;                                                                      \
+		found[n++] = &table##_portable;                                                                      \
+		return i >= 0 && i < n ? found[i] : NULL;                                                            \
+	}                                                                                                        \
+	const Type *name(void)                                                                                   \
+	{                                                                                                        \
+		return name##_variant(0);                                                                            \
+	}
+#else
+#define CPU_KERNEL_CHOICE(Type, name, table)                                                                 \
+	const Type *name##_variant(int i)                                                                        \
+	{                                                                                                        \
+		return i == 0 ? &table##_portable : NULL;                                                            \
+	}                                                                                                        \
+	const Type *name(void)                                                                                   \
+	{                                                                                                        \
+		return &table##_portable;                                                                            \
+	}
+#endif
+
 /* The best variant this CPU runs. */
 extern const CpuKernels *cpu_kernels(void);
 

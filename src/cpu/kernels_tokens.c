@@ -141,24 +141,4 @@ VARIANT(avx2, __attribute__((target("avx2"))))
 #endif
 VARIANT(portable, )
 
-const CpuTokenKernels *
-cpu_token_kernels_variant(int i)
-{
-	const CpuTokenKernels *found[3];
-	int n = 0;
-
-#if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx512f"))
-		found[n++] = &token_kernels_avx512;
-	if (__builtin_cpu_supports("avx2"))
-		found[n++] = &token_kernels_avx2;
-#endif
-	found[n++] = &token_kernels_portable;
-	return i >= 0 && i < n ? found[i] : NULL;
-}
-
-const CpuTokenKernels *
-cpu_token_kernels(void)
-{
-	return cpu_token_kernels_variant(0);
-}
+CPU_KERNEL_CHOICE(CpuTokenKernels, cpu_token_kernels, token_kernels)

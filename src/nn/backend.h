@@ -121,10 +121,11 @@ typedef struct DfxBackend
 	                           DfxErr *err);
 
 	/*
-	 * Gradients of the last forward_train, of the same n images.  dout[i]: the
-	 * loss's gradient by the i-th output, laid out as out[i]; NULL: zero.
-	 * Every trained parameter's gradient is set, not added to.  din: the
-	 * gradient by a float input, NULL: not wanted (and none for rgb8 pixels).
+	 * Gradients of the last forward_train, of the same n images; once for each
+	 * (what it kept may be gone then).  dout[i]: the loss's gradient by the
+	 * i-th output, laid out as out[i]; NULL: zero.  Every trained parameter's
+	 * gradient is set, not added to.  din: the gradient by a float input, NULL:
+	 * not wanted (and none for rgb8 pixels).
 	 */
 	DfxStatus (*backward)(DfxPlan *plan, int n, const float *const *dout, float *din, DfxErr *err);
 

@@ -12,26 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include "cpu/cpu.h"
-
-static double
-now(clockid_t clock)
-{
-	struct timespec t;
-
-	clock_gettime(clock, &t);
-	return (double) t.tv_sec + 1e-9 * (double) t.tv_nsec;
-}
-
-static int
-by_value(const void *a, const void *b)
-{
-	double x = *(const double *) a, y = *(const double *) b;
-
-	return x < y ? -1 : x > y;
-}
+#include "tests/bench/bench.h"
 
 static int
 fail(const DfxErr *err)
@@ -68,7 +51,7 @@ main(int argc, char **argv)
 	const DfxBackbone *bb = argc > 1 ? dfx_backbone_find(argv[1]) : NULL;
 	int branches = argc > 2 ? atoi(argv[2]) : 1, batch = argc > 3 ? atoi(argv[3]) : 8;
 	DfxDevOpts opts = {.threads = argc > 4 ? atoi(argv[4]) : 0};
-	double limit = argc > 5 ? atof(argv[5]) : 3, compile = 0, start, took[1000], cpu[1000];
+	double limit = argc > 5 ? atof(argv[5]) : 3, compile = 0, start, took[1000], cpu[1000], wall, used;
 	int n = 0;
 	DfxErr err = {.msg = "unknown backbone"};
 	DfxDevInfo info;
@@ -100,16 +83,15 @@ main(int argc, char **argv)
 		cpu[n] = now(CLOCK_PROCESS_CPUTIME_ID) - c;
 		took[n++] = now(CLOCK_MONOTONIC) - t;
 	}
-	qsort(took, (size_t) n, sizeof took[0], by_value);
-	qsort(cpu, (size_t) n, sizeof cpu[0], by_value);
+	wall = median(took, n);
+	used = median(cpu, n);
 	getrusage(RUSAGE_SELF, &ru);
 	printf(
 	    "{\"backbone\": \"%s\", \"branches\": %d, \"batch\": %d, \"device\": \"%s\", \"threads\": %d, "
 	    "\"images_per_second\": %.2f, \"median_ms\": %.2f, \"cpu_ms_per_image\": %.2f, \"compile_ms\": %.0f, "
 	    "\"plan_mb\": %.1f, \"peak_rss_mb\": %.1f}\n",
-	    bb->name, branches, batch, info.name, info.threads, batch / took[n / 2], took[n / 2] * 1e3,
-	    cpu[n / 2] * 1e3 / batch, compile * 1e3, (double) dfx_cpu_backend.bytes(plan) / 1e6,
-	    (double) ru.ru_maxrss / 1024);
+	    bb->name, branches, batch, info.name, info.threads, batch / wall, wall * 1e3, used * 1e3 / batch,
+	    compile * 1e3, (double) dfx_cpu_backend.bytes(plan) / 1e6, (double) ru.ru_maxrss / 1024);
 	free(in);
 	dfx_cpu_backend.release(plan);
 	dfx_cpu_backend.close(dev);

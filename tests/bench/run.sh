@@ -23,6 +23,7 @@ if /usr/bin/python3 -c 'import torch, torchvision' 2>/dev/null; then
 	if ldconfig -p | grep -q libopenblas; then
 		/usr/bin/python3 tests/bench/compare_torch.py vit_b_16 --mode freeze --batch 4
 	fi
+	/usr/bin/python3 tests/bench/compare_torch_train.py resnet18 densenet121
 else
 	echo "skipped: needs Debian's python3-torch and python3-torchvision"
 fi

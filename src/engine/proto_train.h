@@ -26,6 +26,9 @@
  * LOG and FAIL may come at any time; after FAIL the engine exits.  The engine
  * trains on while a checkpoint is written down, but never begins to send one
  * before the last is SAVED: at most one epoch is lost with either process.
+ * Nothing comes between a blob's frames.  TAKEN may lag behind SAMPLE by some
+ * dozens and is sent without being asked for, so a session that sends must
+ * read as well, or both wait for ever.
  * The session cancels by SIGTERM or by closing the socket; the engine exits
  * at once.  Integers are the machine's own; text is UTF-8 without NUL.
  */
@@ -59,10 +62,10 @@ typedef enum DfxFrameType
 	/* engine -> session */
 	DFX_FRAME_READY = 32, /* DfxTrainReady */
 	DFX_FRAME_TAKEN,      /* DfxTrainTaken */
-	DFX_FRAME_PLAN,       /* DfxTrainPlan for each sample that was taken; their order is that of SAMPLE */
-	DFX_FRAME_PROGRESS,   /* DfxTrainProgress */
-	DFX_FRAME_EPOCH,      /* DfxTrainEpoch */
-	DFX_FRAME_METRICS,    /* JSON: the figures on the test split, for dfx_model_version.metrics */
+	DFX_FRAME_PLAN, /* array of DfxTrainPlan, one for each sample that was taken, in the order of SAMPLE */
+	DFX_FRAME_PROGRESS, /* DfxTrainProgress */
+	DFX_FRAME_EPOCH,    /* DfxTrainEpoch */
+	DFX_FRAME_METRICS,  /* JSON: the figures on the test split, for dfx_model_version.metrics */
 	DFX_FRAME_DONE,
 	DFX_FRAME_LOG, /* a level's letter as in base/err.h, then text */
 	DFX_FRAME_FAIL /* DfxErr */
@@ -102,7 +105,12 @@ typedef struct DfxTrainBlob
 	uint32_t kind; /* DfxBlobKind */
 	uint32_t zero;
 	uint64_t bytes;
-	char name[64]; /* INIT: "" or a Base Model's class; MODEL: "" for the result, else a part's suffix */
+	/*
+	 * INIT: "": where every network starts (a backbone in torchvision's or
+	 * timm's names; of a complete model each Base Model takes its branch), or a
+	 * Base Model's class.  MODEL: "" for the result, else a part's suffix.
+	 */
+	char name[64];
 } DfxTrainBlob;
 
 /*

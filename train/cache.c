@@ -1,0 +1,141 @@
+/*
+ * cache.c
+ *	  The file of decoded samples.
+ *
+ * It has no name from the start (O_TMPFILE; where the file system has none of
+ * that, unlinked at once), so that no end of the process leaves it behind.
+ * Its blocks are allocated before anything is written to them: a full disk is
+ * an error of a system call here, never a SIGBUS in the mapping.
+ */
+#include "train/cache.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CACHE_STEP 64 /* samples by which the file grows */
+
+static const char *
+cache_dir(const char *dir)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	return dir[0] ? dir : tmp && tmp[0] ? tmp : "/tmp";
+}
+
+DfxStatus
+dfx_cache_open(DfxCache *c, const char *dir, uint64_t limit, DfxErr *err)
+{
+	char path[4096];
+
+	*c = (DfxCache){.fd = -1, .limit = limit};
+	dir = cache_dir(dir);
+	c->fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (c->fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
+	{
+		if (snprintf(path, sizeof path, "%s/dfx_train_XXXXXX", dir) >= (int) sizeof path)
+			errno = ENAMETOOLONG;
+		else
+			c->fd = mkostemp(path, O_CLOEXEC);
+		if (c->fd >= 0)
+			unlink(path);
+	}
+	if (c->fd < 0)
+		return dfx_fail(err, DFX_EIO, "could not create a cache file in \"%s\": %s", dir, strerror(errno));
+	return DFX_OK;
+}
+
+void
+dfx_cache_close(DfxCache *c)
+{
+	if (c->map)
+		munmap((void *) (uintptr_t) c->map, c->n * DFX_CACHE_BYTES);
+	if (c->fd >= 0)
+		close(c->fd);
+	*c = (DfxCache){.fd = -1};
+}
+
+/* Room for some more samples, or for one where some are too many. */
+static DfxStatus
+cache_grow(DfxCache *c, DfxErr *err)
+{
+	size_t step = CACHE_STEP;
+	int rc;
+
+	if (c->limit && c->limit / DFX_CACHE_BYTES - c->room < step)
+		step = c->limit / DFX_CACHE_BYTES - c->room;
+	if (step == 0)
+	{
+		dfx_fail(err, DFX_ELIMIT, "%zu samples of %zu bytes do not fit the cache of %" PRIu64 " bytes",
+		         c->n + 1, DFX_CACHE_BYTES, c->limit);
+		dfx_hint(err, "The limit is dfx.train_cache.");
+		return DFX_ELIMIT;
+	}
+	do
+		rc = posix_fallocate(c->fd, (off_t) (c->room * DFX_CACHE_BYTES), (off_t) (step * DFX_CACHE_BYTES));
+	while (rc == EINTR);
+	if (rc != 0 && step > 1)
+	{
+		step = 1;
+		do
+			rc = posix_fallocate(c->fd, (off_t) (c->room * DFX_CACHE_BYTES), (off_t) DFX_CACHE_BYTES);
+		while (rc == EINTR);
+	}
+	if (rc != 0)
+	{
+		dfx_fail(err, DFX_EIO, "the cache of decoded samples cannot grow beyond %zu samples: %s", c->n,
+		         strerror(rc));
+		dfx_hint(err, "It takes %zu bytes a sample, in the directory dfx.train_cache_dir.", DFX_CACHE_BYTES);
+		return DFX_EIO;
+	}
+	c->room += step;
+	return DFX_OK;
+}
+
+DfxStatus
+dfx_cache_add(DfxCache *c, size_t *place, DfxErr *err)
+{
+	if (c->n == c->room && cache_grow(c, err) != DFX_OK)
+		return err->code;
+	*place = c->n++;
+	return DFX_OK;
+}
+
+DfxStatus
+dfx_cache_write(const DfxCache *c, size_t place, const uint8_t *pixels, DfxErr *err)
+{
+	for (size_t done = 0; done < DFX_CACHE_BYTES;)
+	{
+		ssize_t k =
+		    pwrite(c->fd, pixels + done, DFX_CACHE_BYTES - done, (off_t) (place * DFX_CACHE_BYTES + done));
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k <= 0)
+			return dfx_fail(err, DFX_EIO, "could not write the cache of decoded samples: %s",
+			                k < 0 ? strerror(errno) : "nothing was written");
+		done += (size_t) k;
+	}
+	return DFX_OK;
+}
+
+DfxStatus
+dfx_cache_map(DfxCache *c, DfxErr *err)
+{
+	void *map;
+
+	if (c->n == 0)
+		return DFX_OK;
+	map = mmap(NULL, c->n * DFX_CACHE_BYTES, PROT_READ, MAP_SHARED, c->fd, 0);
+	if (map == MAP_FAILED)
+		return dfx_fail(err, DFX_EIO, "could not map the cache of %zu decoded samples: %s", c->n,
+		                strerror(errno));
+	c->map = map;
+	return DFX_OK;
+}

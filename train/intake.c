@@ -62,10 +62,10 @@ struct DfxIntake
 void
 dfx_samples_free(DfxSamples *s)
 {
-	dfx_cache_close(&s->cache);
+	dfx_store_close(&s->store);
 	free(s->sample);
 	free(s->order);
-	*s = (DfxSamples){.cache.fd = -1};
+	*s = (DfxSamples){.store.fd = -1};
 }
 
 static DfxStatus
@@ -149,7 +149,7 @@ intake_decode(DfxIntake *in, IntakeJob *job, uint8_t *pixels)
 	in->pixels += claim;
 	pthread_mutex_unlock(&in->lock);
 	job->status =
-	    dfx_image_prepare(job->bytes, job->len, &in->opts.limits, DFX_CACHE_SIDE, pixels, &job->err);
+	    dfx_image_prepare(job->bytes, job->len, &in->opts.limits, DFX_STORE_SIDE, pixels, &job->err);
 	pthread_mutex_lock(&in->lock);
 	in->pixels -= claim;
 	pthread_cond_broadcast(&in->moved);
@@ -167,10 +167,10 @@ intake_job(DfxIntake *in, IntakeJob *job, uint8_t *pixels)
 	if (intake_decode(in, job, pixels) == DFX_OK)
 	{
 		pthread_mutex_lock(&in->lock);
-		st = dfx_cache_add(&in->samples->cache, &job->place, &err);
+		st = dfx_store_add(&in->samples->store, &job->place, &err);
 		pthread_mutex_unlock(&in->lock);
 		if (st == DFX_OK)
-			st = dfx_cache_write(&in->samples->cache, job->place, pixels, &err);
+			st = dfx_store_write(&in->samples->store, job->place, pixels, &err);
 	}
 	else if (!intake_image_fault(job->status))
 	{
@@ -190,7 +190,7 @@ static void *
 intake_thread(void *arg)
 {
 	DfxIntake *in = arg;
-	uint8_t *pixels = malloc(DFX_CACHE_BYTES);
+	uint8_t *pixels = malloc(DFX_STORE_BYTES);
 	DfxErr err;
 
 	pthread_mutex_lock(&in->lock);
@@ -332,5 +332,5 @@ dfx_intake_end(DfxIntake *in, DfxErr *err)
 	*err = in->err;
 	pthread_mutex_unlock(&in->lock);
 	intake_free(in);
-	return st == DFX_OK ? dfx_cache_map(&s->cache, err) : st;
+	return st == DFX_OK ? dfx_store_map(&s->store, err) : st;
 }

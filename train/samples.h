@@ -7,7 +7,7 @@
 #define DFX_TRAIN_SAMPLES_H
 
 #include "base/training.h"
-#include "train/cache.h"
+#include "train/store.h"
 #include "train/config.h"
 
 typedef struct DfxSample
@@ -25,7 +25,7 @@ typedef struct DfxSamples
 	size_t n, cap;
 	uint32_t *order; /* set by dfx_split(): the samples that are no copies, by their sha256 */
 	size_t norder;
-	DfxCache cache;
+	DfxStore store;
 } DfxSamples;
 
 extern void dfx_samples_free(DfxSamples *s);
@@ -34,7 +34,7 @@ extern void dfx_samples_free(DfxSamples *s);
 static inline const uint8_t *
 dfx_sample_pixels(const DfxSamples *s, size_t i)
 {
-	return dfx_cache_pixels(&s->cache, s->sample[i].place);
+	return dfx_store_pixels(&s->store, s->sample[i].place);
 }
 
 /* ---- the way in: intake.c ---- */

@@ -1,49 +1,49 @@
 /*
- * cache.h
+ * store.h
  *	  Decoded samples on disk: 256 x 256 x 3 bytes each, in one file without a
  *	  name, mapped for reading, so that training a table of any size needs the
  *	  memory that the kernel cares to give.
  */
-#ifndef DFX_TRAIN_CACHE_H
-#define DFX_TRAIN_CACHE_H
+#ifndef DFX_TRAIN_STORE_H
+#define DFX_TRAIN_STORE_H
 
 #include "image/image.h"
 
-#define DFX_CACHE_SIDE  DFX_RESIZE_SIDE
-#define DFX_CACHE_BYTES ((size_t) DFX_CACHE_SIDE * DFX_CACHE_SIDE * 3)
+#define DFX_STORE_SIDE  DFX_RESIZE_SIDE
+#define DFX_STORE_BYTES ((size_t) DFX_STORE_SIDE * DFX_STORE_SIDE * 3)
 
-typedef struct DfxCache
+typedef struct DfxStore
 {
 	int fd; /* -1: not open */
 	uint64_t limit;
 	size_t n;    /* samples */
 	size_t room; /* for how many the file has its blocks */
 	const uint8_t *map;
-} DfxCache;
+} DfxStore;
 
 /*
  * Make the file in dir ("": the system's directory for temporary files), to
  * take at most limit bytes (0: no limit).  DFX_EIO.
  */
-extern DfxStatus dfx_cache_open(DfxCache *c, const char *dir, uint64_t limit, DfxErr *err);
-extern void dfx_cache_close(DfxCache *c);
+extern DfxStatus dfx_store_open(DfxStore *c, const char *dir, uint64_t limit, DfxErr *err);
+extern void dfx_store_close(DfxStore *c);
 
 /*
  * Give the next sample its place, blocks and all: whoever has a place can
  * write to it.  DFX_ELIMIT over the limit, DFX_EIO when the disk is full.
  */
-extern DfxStatus dfx_cache_add(DfxCache *c, size_t *place, DfxErr *err);
+extern DfxStatus dfx_store_add(DfxStore *c, size_t *place, DfxErr *err);
 
 /* Store a sample's pixels; from any thread.  DFX_EIO. */
-extern DfxStatus dfx_cache_write(const DfxCache *c, size_t place, const uint8_t *pixels, DfxErr *err);
+extern DfxStatus dfx_store_write(const DfxStore *c, size_t place, const uint8_t *pixels, DfxErr *err);
 
 /* After the last add: map the file.  DFX_EIO. */
-extern DfxStatus dfx_cache_map(DfxCache *c, DfxErr *err);
+extern DfxStatus dfx_store_map(DfxStore *c, DfxErr *err);
 
 static inline const uint8_t *
-dfx_cache_pixels(const DfxCache *c, size_t place)
+dfx_store_pixels(const DfxStore *c, size_t place)
 {
-	return c->map + place * DFX_CACHE_BYTES;
+	return c->map + place * DFX_STORE_BYTES;
 }
 
-#endif /* DFX_TRAIN_CACHE_H */
+#endif /* DFX_TRAIN_STORE_H */

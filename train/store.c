@@ -1,5 +1,5 @@
 /*
- * cache.c
+ * store.c
  *	  The file of decoded samples.
  *
  * It has no name from the start (O_TMPFILE; where the file system has none of
@@ -7,7 +7,7 @@
  * Its blocks are allocated before anything is written to them: a full disk is
  * an error of a system call here, never a SIGBUS in the mapping.
  */
-#include "train/cache.h"
+#include "train/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,10 +19,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define CACHE_STEP 64 /* samples by which the file grows */
+#define STORE_STEP 64 /* samples by which the file grows */
 
 static const char *
-cache_dir(const char *dir)
+store_dir(const char *dir)
 {
 	const char *tmp = getenv("TMPDIR");
 
@@ -30,12 +30,12 @@ cache_dir(const char *dir)
 }
 
 DfxStatus
-dfx_cache_open(DfxCache *c, const char *dir, uint64_t limit, DfxErr *err)
+dfx_store_open(DfxStore *c, const char *dir, uint64_t limit, DfxErr *err)
 {
 	char path[4096];
 
-	*c = (DfxCache){.fd = -1, .limit = limit};
-	dir = cache_dir(dir);
+	*c = (DfxStore){.fd = -1, .limit = limit};
+	dir = store_dir(dir);
 	c->fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (c->fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
 	{
@@ -52,46 +52,46 @@ dfx_cache_open(DfxCache *c, const char *dir, uint64_t limit, DfxErr *err)
 }
 
 void
-dfx_cache_close(DfxCache *c)
+dfx_store_close(DfxStore *c)
 {
 	if (c->map)
-		munmap((void *) (uintptr_t) c->map, c->n * DFX_CACHE_BYTES);
+		munmap((void *) (uintptr_t) c->map, c->n * DFX_STORE_BYTES);
 	if (c->fd >= 0)
 		close(c->fd);
-	*c = (DfxCache){.fd = -1};
+	*c = (DfxStore){.fd = -1};
 }
 
 /* Room for some more samples, or for one where some are too many. */
 static DfxStatus
-cache_grow(DfxCache *c, DfxErr *err)
+store_grow(DfxStore *c, DfxErr *err)
 {
-	size_t step = CACHE_STEP;
+	size_t step = STORE_STEP;
 	int rc;
 
-	if (c->limit && c->limit / DFX_CACHE_BYTES - c->room < step)
-		step = c->limit / DFX_CACHE_BYTES - c->room;
+	if (c->limit && c->limit / DFX_STORE_BYTES - c->room < step)
+		step = c->limit / DFX_STORE_BYTES - c->room;
 	if (step == 0)
 	{
 		dfx_fail(err, DFX_ELIMIT, "%zu samples of %zu bytes do not fit the cache of %" PRIu64 " bytes",
-		         c->n + 1, DFX_CACHE_BYTES, c->limit);
+		         c->n + 1, DFX_STORE_BYTES, c->limit);
 		dfx_hint(err, "The limit is dfx.train_cache.");
 		return DFX_ELIMIT;
 	}
 	do
-		rc = posix_fallocate(c->fd, (off_t) (c->room * DFX_CACHE_BYTES), (off_t) (step * DFX_CACHE_BYTES));
+		rc = posix_fallocate(c->fd, (off_t) (c->room * DFX_STORE_BYTES), (off_t) (step * DFX_STORE_BYTES));
 	while (rc == EINTR);
 	if (rc != 0 && step > 1)
 	{
 		step = 1;
 		do
-			rc = posix_fallocate(c->fd, (off_t) (c->room * DFX_CACHE_BYTES), (off_t) DFX_CACHE_BYTES);
+			rc = posix_fallocate(c->fd, (off_t) (c->room * DFX_STORE_BYTES), (off_t) DFX_STORE_BYTES);
 		while (rc == EINTR);
 	}
 	if (rc != 0)
 	{
 		dfx_fail(err, DFX_EIO, "the cache of decoded samples cannot grow beyond %zu samples: %s", c->n,
 		         strerror(rc));
-		dfx_hint(err, "It takes %zu bytes a sample, in the directory dfx.train_cache_dir.", DFX_CACHE_BYTES);
+		dfx_hint(err, "It takes %zu bytes a sample, in the directory dfx.train_cache_dir.", DFX_STORE_BYTES);
 		return DFX_EIO;
 	}
 	c->room += step;
@@ -99,21 +99,22 @@ cache_grow(DfxCache *c, DfxErr *err)
 }
 
 DfxStatus
-dfx_cache_add(DfxCache *c, size_t *place, DfxErr *err)
+dfx_store_add(DfxStore *c, size_t *place, DfxErr *err)
 {
-	if (c->n == c->room && cache_grow(c, err) != DFX_OK)
-		return err->code;
-	*place = c->n++;
-	return DFX_OK;
+	DfxStatus st = c->n == c->room ? store_grow(c, err) : DFX_OK;
+
+	if (st == DFX_OK)
+		*place = c->n++;
+	return st;
 }
 
 DfxStatus
-dfx_cache_write(const DfxCache *c, size_t place, const uint8_t *pixels, DfxErr *err)
+dfx_store_write(const DfxStore *c, size_t place, const uint8_t *pixels, DfxErr *err)
 {
-	for (size_t done = 0; done < DFX_CACHE_BYTES;)
+	for (size_t done = 0; done < DFX_STORE_BYTES;)
 	{
 		ssize_t k =
-		    pwrite(c->fd, pixels + done, DFX_CACHE_BYTES - done, (off_t) (place * DFX_CACHE_BYTES + done));
+		    pwrite(c->fd, pixels + done, DFX_STORE_BYTES - done, (off_t) (place * DFX_STORE_BYTES + done));
 
 		if (k < 0 && errno == EINTR)
 			continue;
@@ -126,13 +127,13 @@ dfx_cache_write(const DfxCache *c, size_t place, const uint8_t *pixels, DfxErr *
 }
 
 DfxStatus
-dfx_cache_map(DfxCache *c, DfxErr *err)
+dfx_store_map(DfxStore *c, DfxErr *err)
 {
 	void *map;
 
 	if (c->n == 0)
 		return DFX_OK;
-	map = mmap(NULL, c->n * DFX_CACHE_BYTES, PROT_READ, MAP_SHARED, c->fd, 0);
+	map = mmap(NULL, c->n * DFX_STORE_BYTES, PROT_READ, MAP_SHARED, c->fd, 0);
 	if (map == MAP_FAILED)
 		return dfx_fail(err, DFX_EIO, "could not map the cache of %zu decoded samples: %s", c->n,
 		                strerror(errno));

@@ -22,18 +22,19 @@
 
 #define DFX_VERSION_LEN     32
 #define DFX_VERSION_HEX_LEN 65 /* with NUL */
+#define DFX_CLASSES_LEN     1024
 
 typedef struct DfxModelMeta
 {
-	char kind[32];        /* "trinet" or "backbone" */
-	char backbone[32];    /* "densenet121", ... */
-	char classes[128];    /* "dm,gan,real"; "" for a lone backbone */
-	uint32_t head_stride; /* 1 (paper) or 2 (reference); 0 for a lone backbone */
-	uint32_t input_size;  /* 256, 224 for ViT */
+	char kind[32];                 /* "trinet", "backbone", ...: nn/models.h */
+	char backbone[32];             /* "densenet121", ... */
+	char classes[DFX_CLASSES_LEN]; /* "dm,gan,real"; "" for a lone backbone */
+	uint32_t head_stride;          /* 1 (paper) or 2 (reference); 0 but for a trinet */
+	uint32_t input_size;           /* 256, 224 for ViT */
 } DfxModelMeta;
 
 /* The metadata's canonical lines, NUL-terminated, into buf; returns their length. */
-#define DFX_META_TEXT_MAX 512
+#define DFX_META_TEXT_MAX 2048
 extern size_t dfx_meta_text(const DfxModelMeta *meta, char buf[DFX_META_TEXT_MAX]);
 
 /* Parse those lines again (strict: the five keys, in order, nothing else).  DFX_EWEIGHTS. */

@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "engine/control.h"
+#include "engine/verdict.h"
 
 /* How many ready tasks run on the model of the first. */
 static int
@@ -107,7 +108,7 @@ batch_answer(DfxSched *s, DfxTask *task, int n, const float *features, const flo
 	{
 		DfxVerdictReply verdict;
 
-		st = dfx_verdict(logits, &verdict, &err);
+		st = dfx_verdict(&task->model->meta, logits, &verdict, &err);
 		len = sizeof verdict;
 		if (st == DFX_OK)
 			memcpy(req->reply, &verdict, len);
@@ -127,7 +128,9 @@ batch_run(DfxSched *s, int n)
 	const DfxBatchRoom *room = &s->room;
 	DfxTask **task = room->task;
 	const DfxModel *m = task[0]->model;
-	size_t bytes = dfx_model_input_bytes(m);
+	size_t bytes = dfx_model_input_bytes(m), nfeatures = (size_t) m->features;
+	/* A lone backbone's classifier, of any number of classes, is nobody's business. */
+	size_t nlogits = m->meta.classes[0] ? (size_t) m->logits : 0;
 	const uint8_t *in = task[0]->pixels;
 	DfxErr err = {.code = DFX_OK};
 	uint64_t t0 = dfx_now_ns();
@@ -139,7 +142,7 @@ batch_run(DfxSched *s, int n)
 			memcpy(room->in + (size_t) i * bytes, task[i]->pixels, bytes);
 		in = room->in;
 	}
-	st = dfx_model_run(m, in, n, room->features, m->logits == DFX_NCLASS ? room->logits : NULL, &err);
+	st = dfx_model_run(m, in, n, room->features, nlogits > 0 ? room->logits : NULL, &err);
 	atomic_fetch_add(&s->stats->inference_ns, dfx_now_ns() - t0);
 	atomic_fetch_add(&s->stats->batches, 1);
 	atomic_fetch_add(&s->stats->images, (uint64_t) n);
@@ -155,8 +158,8 @@ batch_run(DfxSched *s, int n)
 		if (st != DFX_OK)
 			dfx_task_finish(s, task[i], st, &err, (uint32_t) n, 0);
 		else
-			batch_answer(s, task[i], n, room->features + (size_t) i * (size_t) task[i]->model->features,
-			             room->logits + (size_t) i * DFX_NCLASS);
+			batch_answer(s, task[i], n, room->features + (size_t) i * nfeatures,
+			             room->logits + (size_t) i * nlogits);
 	}
 }
 

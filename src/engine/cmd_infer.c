@@ -8,17 +8,19 @@
  */
 #include "engine/command.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/safetensors.h"
 #include "engine/output.h"
+#include "engine/verdict.h"
 #include "image/image.h"
 
 #define INFER_CLASSES 1000 /* ImageNet's, of a lone backbone with random weights */
 
-static const char *const infer_label[DFX_NCLASS] = {"dm", "gan", "real"};
+static const char *const infer_label[] = {"dm", "gan", "real", "synthetic"};
 
 /* Files are taken this many at a time, so that the backend can use all its workers. */
 #define INFER_GROUP 8
@@ -165,7 +167,7 @@ infer_show_verdict(const Infer *in, const InferResult *r, DfxErr *err)
 	DfxVerdictReply v;
 	DfxOutput o;
 
-	if (dfx_verdict(r->logits, &v, err) != DFX_OK)
+	if (dfx_verdict(&in->model->meta, r->logits, &v, err) != DFX_OK)
 		return err->code;
 	dfx_version_hex(in->model->version, hex);
 	dfx_out_begin(&o, in->options->json);
@@ -173,11 +175,12 @@ infer_show_verdict(const Infer *in, const InferResult *r, DfxErr *err)
 	dfx_out_text(&o, "label", infer_label[v.label]);
 	dfx_out_float(&o, "confidence", v.confidence);
 	dfx_out_float(&o, "p_synthetic", v.p_synthetic);
-	dfx_out_float(&o, "p_dm", v.p_dm);
-	dfx_out_float(&o, "p_gan", v.p_gan);
+	dfx_out_float(&o, "p_dm", v.binary ? NAN : (double) v.p_dm);
+	dfx_out_float(&o, "p_gan", v.binary ? NAN : (double) v.p_gan);
 	dfx_out_float(&o, "p_real", v.p_real);
 	dfx_out_text(&o, "model", in->options->model);
 	dfx_out_text(&o, "version", hex);
+	dfx_out_text(&o, "generator", v.generator[0] ? v.generator : NULL);
 	dfx_out_end(&o);
 	return DFX_OK;
 }
@@ -230,16 +233,18 @@ dfx_cmd_classify(const DfxOptions *o)
 	if (dfx_st_open(o->model, &st, &err) != DFX_OK)
 		return dfx_complain(&err);
 	rc = infer_file_meta(&st, o->model, &meta, &err);
-	if (rc == DFX_OK && strcmp(meta.kind, "trinet") != 0)
-		rc = dfx_fail(&err, DFX_EINVAL, "\"%s\" is a model of kind \"%s\": it gives features, not verdicts",
-		              o->model, meta.kind);
 	if (rc == DFX_OK)
 		rc = dfx_model_graph(&meta, st.tensor, st.ntensor, &g, &err);
+	if (rc == DFX_OK)
+		rc = dfx_verdict_check(&meta, &err);
 	if (rc == DFX_OK)
 		infer_file_version(&st, &meta, version);
 	dfx_st_free(&st);
 	if (rc != DFX_OK)
+	{
+		dfx_graph_free(g);
 		return dfx_complain(&err);
+	}
 	return infer_run(o, &meta, g, version, infer_show_verdict);
 }
 

@@ -64,9 +64,9 @@ static const struct Command
      "--backbone B [--branches 1|3] [--batch N] [--device D] [--precision P] [--threads T] [--json]",
      "images per second of the network alone"},
     {"init", dfx_cmd_init, NEED_BACKBONE | NEED_OUT | NO_FILES,
-     "backbone random-weights head-stride out json",
-     "--backbone B --random-weights SEED [--head-stride 1|2] --out FILE.safetensors",
-     "writes an untrained model"},
+     "backbone kind classes random-weights head-stride out json",
+     "--backbone B --random-weights SEED [--kind K --classes C] [--head-stride 1|2] --out FILE.safetensors",
+     "writes an untrained model, of three branches unless told otherwise"},
     {"devices", dfx_cmd_devices, NO_FILES, "json", "[--json]",
      "what there is to run on, and what was refused"},
     {"backbones", dfx_cmd_backbones, NO_FILES, "json", "[--json]",
@@ -89,7 +89,9 @@ main_help(FILE *f)
 	fprintf(f, "B is one of");
 	for (int i = 0; i < dfx_nbackbones; i++)
 		fprintf(f, " %s", dfx_backbones[i].name);
-	fprintf(f, ".\n");
+	fprintf(f, ".\nK is trinet (dm,gan,real), base (others,dm others,gan others,real), classifier "
+	           "(dm,gan,real synthetic,real)"
+	           "\nor hierarchy (synthetic,real;dm,gan;GENERATORS;GENERATORS); C is its classes.\n");
 }
 
 /* What is missing of what the command needs; NULL when nothing is. */

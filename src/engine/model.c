@@ -1,11 +1,9 @@
 /*
  * model.c
- *	  Weights to a compiled plan, and logits to a verdict.
+ *	  Weights to a compiled plan, and its outputs to features and logits.
  */
 #include "engine/model.h"
 
-#include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,28 +86,37 @@ dfx_model_graph(const DfxModelMeta *meta, const DfxTensor *tensor, size_t n, Dfx
 	return DFX_OK;
 }
 
-/* Where the outputs "features" and "logits" are, and how long. */
+/* Which output is "features", and how long each is: what is not features is logits. */
 static void
 model_outputs(DfxModel *m, const DfxGraph *g)
 {
 	m->nout = g->nout;
-	m->out_features = m->out_logits = -1;
+	m->out_features = -1;
 	for (int i = 0; i < g->nout; i++)
 	{
 		const DfxValue *v = &g->val[g->out[i]];
-		int count = v->c * v->h * v->w;
 
+		m->out_count[i] = v->c * v->h * v->w;
 		if (strcmp(g->out_name[i], "features") == 0)
 		{
 			m->out_features = i;
-			m->features = count;
+			m->features = m->out_count[i];
 		}
-		else if (strcmp(g->out_name[i], "logits") == 0)
-		{
-			m->out_logits = i;
-			m->logits = count;
-		}
+		else
+			m->logits += m->out_count[i];
 	}
+}
+
+/* A network's logits of a batch come together, an image's are wanted together: room for one turn. */
+static DfxStatus
+model_room(DfxModel *m, int max_batch, DfxErr *err)
+{
+	if (m->nout - (m->out_features >= 0) < 2)
+		return DFX_OK;
+	m->apart = malloc((size_t) m->logits * (size_t) max_batch * sizeof(float));
+	if (!m->apart)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a model");
+	return DFX_OK;
 }
 
 DfxStatus
@@ -136,11 +143,14 @@ dfx_model_compile(const DfxDevice *device, const DfxModelMeta *meta, DfxGraph *g
 	{
 		opts.precision = m->precision;
 		model_outputs(m, g);
-		st = device->backend->compile(device->dev, g, &opts, &m->plan, err);
+		st = model_room(m, max_batch, err);
 	}
+	if (st == DFX_OK)
+		st = device->backend->compile(device->dev, g, &opts, &m->plan, err);
 	dfx_graph_free(g);
 	if (st != DFX_OK)
 	{
+		free(m->apart);
 		free(m);
 		return st;
 	}
@@ -155,6 +165,7 @@ dfx_model_free(DfxModel *model)
 	if (!model)
 		return;
 	model->backend->release(model->plan);
+	free(model->apart);
 	free(model);
 }
 
@@ -164,68 +175,66 @@ dfx_model_input_bytes(const DfxModel *model)
 	return (size_t) model->input_size * model->input_size * 3;
 }
 
+/* n images' logits, network by network in apart, to image by image. */
+static void
+model_join(const DfxModel *m, int n, float *logits)
+{
+	const float *from = m->apart;
+	int done = 0;
+
+	for (int i = 0; i < m->nout; i++)
+	{
+		int count = m->out_count[i];
+
+		if (i == m->out_features)
+			continue;
+		for (int k = 0; k < n; k++, from += count)
+			memcpy(logits + (size_t) k * (size_t) m->logits + done, from, (size_t) count * sizeof(float));
+		done += count;
+	}
+}
+
 DfxStatus
 dfx_model_run(const DfxModel *model, const uint8_t *in, int n, float *features, float *logits, DfxErr *err)
 {
-	float *out[DFX_MAX_OUT] = {NULL};
+	float *out[DFX_MAX_OUT] = {NULL}, *next = model->apart ? model->apart : logits;
+	DfxStatus st;
 
-	if (model->out_features >= 0)
-		out[model->out_features] = features;
-	if (model->out_logits >= 0)
-		out[model->out_logits] = logits;
-	return model->backend->forward(model->plan, in, n, out, err);
+	for (int i = 0; i < model->nout; i++)
+		if (i == model->out_features)
+			out[i] = features;
+		else if (logits)
+		{
+			out[i] = next;
+			next += (size_t) n * (size_t) model->out_count[i];
+		}
+	st = model->backend->forward(model->plan, in, n, out, err);
+	if (st == DFX_OK && logits && model->apart)
+		model_join(model, n, logits);
+	return st;
 }
 
 /* --- metadata ------------------------------------------------------------ */
 
 DfxModelMeta
+dfx_model_meta(const char *kind, const DfxBackbone *b, const char *classes, int head_stride)
+{
+	DfxModelMeta meta = {.head_stride = (uint32_t) head_stride, .input_size = (uint32_t) b->input_size};
+
+	snprintf(meta.kind, sizeof meta.kind, "%s", kind);
+	snprintf(meta.backbone, sizeof meta.backbone, "%s", b->name);
+	snprintf(meta.classes, sizeof meta.classes, "%s", classes);
+	return meta;
+}
+
+DfxModelMeta
 dfx_model_meta_trinet(const DfxBackbone *b, int head_stride)
 {
-	DfxModelMeta meta = {.kind = "trinet", .classes = "dm,gan,real", .head_stride = (uint32_t) head_stride};
-
-	snprintf(meta.backbone, sizeof meta.backbone, "%s", b->name);
-	meta.input_size = (uint32_t) b->input_size;
-	return meta;
+	return dfx_model_meta("trinet", b, "dm,gan,real", head_stride);
 }
 
 DfxModelMeta
 dfx_model_meta_backbone(const DfxBackbone *b)
 {
-	DfxModelMeta meta = {.kind = "backbone"};
-
-	snprintf(meta.backbone, sizeof meta.backbone, "%s", b->name);
-	meta.input_size = (uint32_t) b->input_size;
-	return meta;
-}
-
-/* --- verdict ------------------------------------------------------------- */
-
-DfxStatus
-dfx_verdict(const float logits[DFX_NCLASS], DfxVerdictReply *verdict, DfxErr *err)
-{
-	double p[DFX_NCLASS], top = -INFINITY, sum = 0;
-	int label = 0;
-
-	memset(verdict, 0, sizeof *verdict);
-	for (int i = 0; i < DFX_NCLASS; i++)
-	{
-		if (!isfinite(logits[i]))
-			return dfx_fail(err, DFX_EDEVICE, "the network's output is not a finite number");
-		if (logits[i] > top)
-		{
-			top = logits[i];
-			label = i;
-		}
-	}
-	for (int i = 0; i < DFX_NCLASS; i++)
-		sum += p[i] = exp(logits[i] - top);
-	for (int i = 0; i < DFX_NCLASS; i++)
-		p[i] /= sum;
-	verdict->label = (uint32_t) label;
-	verdict->confidence = (float) p[label];
-	verdict->p_dm = (float) p[DFX_CLASS_DM];
-	verdict->p_gan = (float) p[DFX_CLASS_GAN];
-	verdict->p_real = (float) p[DFX_CLASS_REAL];
-	verdict->p_synthetic = (float) (p[DFX_CLASS_DM] + p[DFX_CLASS_GAN]);
-	return DFX_OK;
+	return dfx_model_meta("backbone", b, "", 0);
 }

@@ -16,11 +16,12 @@ typedef struct DfxModel
 	DfxPrecision precision; /* never AUTO */
 	const DfxBackend *backend;
 	DfxPlan *plan;
-	uint32_t input_size; /* side of the square RGB input */
-	int features;        /* floats per image of that output; 0: there is none */
-	int logits;
-	int nout, out_features, out_logits; /* outputs of the plan, -1: absent */
-	size_t bytes;                       /* that the plan holds */
+	uint32_t input_size;                            /* side of the square RGB input */
+	int features;                                   /* floats per image of that output; 0: there is none */
+	int logits;                                     /* of all other outputs together, in their order */
+	int nout, out_features, out_count[DFX_MAX_OUT]; /* outputs of the plan; out_features -1: absent */
+	float *apart; /* several networks' logits, before they are put together; NULL with one */
+	size_t bytes; /* that the plan holds */
 } DfxModel;
 
 /*
@@ -42,19 +43,18 @@ extern void dfx_model_free(DfxModel *model);
 /* Bytes of one image of the model's input. */
 extern size_t dfx_model_input_bytes(const DfxModel *model);
 
-/* Forward n images; features (n x model->features) and logits (n x model->logits) may be NULL. */
+/*
+ * Forward n images; features (n x model->features) and logits (n x
+ * model->logits: an image's networks side by side) may be NULL.  One at a time.
+ */
 extern DfxStatus
 dfx_model_run(const DfxModel *model, const uint8_t *in, int n, float *features, float *logits, DfxErr *err);
 
-/* Metadata of an untrained network. */
+/* Metadata of an untrained network; head_stride 0 but for a trinet, classes of at most DFX_CLASSES_LEN - 1
+ * bytes. */
+extern DfxModelMeta
+dfx_model_meta(const char *kind, const DfxBackbone *b, const char *classes, int head_stride);
 extern DfxModelMeta dfx_model_meta_trinet(const DfxBackbone *b, int head_stride);
 extern DfxModelMeta dfx_model_meta_backbone(const DfxBackbone *b);
-
-/*
- * logits (dm, gan, real) to a verdict: softmax in double, p_synthetic =
- * p_dm + p_gan, label the most probable class.  DFX_EDEVICE when a logit is
- * not finite: a broken device must never look like a verdict.
- */
-extern DfxStatus dfx_verdict(const float logits[DFX_NCLASS], DfxVerdictReply *verdict, DfxErr *err);
 
 #endif /* DFX_ENGINE_MODEL_H */

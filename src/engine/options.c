@@ -30,6 +30,8 @@ static const struct Option
     {"model", OPTION_TEXT, offsetof(DfxOptions, model)},
     {"weights", OPTION_TEXT, offsetof(DfxOptions, weights)},
     {"backbone", OPTION_TEXT, offsetof(DfxOptions, backbone)},
+    {"kind", OPTION_TEXT, offsetof(DfxOptions, kind)},
+    {"classes", OPTION_TEXT, offsetof(DfxOptions, classes)},
     {"device", OPTION_TEXT, offsetof(DfxOptions, device)},
     {"out", OPTION_TEXT, offsetof(DfxOptions, out)},
     {"json", OPTION_FLAG, offsetof(DfxOptions, json)},

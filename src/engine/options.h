@@ -12,7 +12,7 @@
 
 typedef struct DfxOptions
 {
-	const char *model, *weights, *backbone, *device, *out;
+	const char *model, *weights, *backbone, *kind, *classes, *device, *out;
 	DfxPrecision precision;
 	bool has_seed, json;
 	uint64_t seed, model_memory, gpu_memory;

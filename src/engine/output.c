@@ -45,7 +45,9 @@ void
 dfx_out_text(DfxOutput *o, const char *key, const char *value)
 {
 	out_key(o, key);
-	if (o->json)
+	if (!value)
+		fputs(o->json ? "null" : "", stdout);
+	else if (o->json)
 		dfx_json_string(stdout, value);
 	else
 		for (; *value; value++)

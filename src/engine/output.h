@@ -21,7 +21,7 @@ typedef struct DfxOutput
 } DfxOutput;
 
 extern void dfx_out_begin(DfxOutput *o, bool json);
-extern void dfx_out_text(DfxOutput *o, const char *key, const char *value);
+extern void dfx_out_text(DfxOutput *o, const char *key, const char *value); /* NULL: null */
 extern void dfx_out_int(DfxOutput *o, const char *key, int64_t value);
 extern void dfx_out_bool(DfxOutput *o, const char *key, bool value);
 extern void dfx_out_float(DfxOutput *o, const char *key, double value); /* %.9g; null when not finite */

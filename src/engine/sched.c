@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "engine/control.h"
+#include "engine/verdict.h"
 
 /* --- task lists ---------------------------------------------------------- */
 
@@ -113,9 +114,7 @@ sched_model(DfxSched *s, DfxTask *task, uint64_t *need, DfxErr *err)
 	if (req->op == DFX_RING_CLASSIFY)
 	{
 		*need = sizeof(DfxVerdictReply);
-		if (strcmp(m->meta.kind, "trinet") != 0 || m->logits != DFX_NCLASS)
-			st = dfx_fail(err, DFX_EINVAL, "a model of kind \"%s\" gives features, not verdicts",
-			              m->meta.kind);
+		st = dfx_verdict_check(&m->meta, err);
 	}
 	else
 		*need = (uint64_t) m->features * sizeof(float);
@@ -381,7 +380,7 @@ sched_alloc(DfxSched *s, DfxErr *err)
 	s->room = (DfxBatchRoom){.task = malloc(batch * sizeof *s->room.task),
 	                         .in = malloc(batch * DFX_PIXELS_BYTES),
 	                         .features = malloc(batch * DFX_MAX_FEATURES * sizeof(float)),
-	                         .logits = malloc(batch * DFX_NCLASS * sizeof(float))};
+	                         .logits = malloc(batch * DFX_MAX_LOGITS * sizeof(float))};
 	s->task = calloc((size_t) s->map->nslots + 1, sizeof *s->task);
 	s->loader = calloc(1, sizeof *s->loader);
 	s->pool = malloc((size_t) s->limit * DFX_PIXELS_BYTES);

@@ -65,7 +65,7 @@ enum
 	DFX_MEAN = 2,
 	DFX_VAR = 3,
 	DFX_MAX_PARAM = 4,
-	DFX_MAX_OUT = 4
+	DFX_MAX_OUT = 5
 };
 
 /* What a parameter is; decides its random initialisation (DESIGN 8) and its training rules. */
@@ -292,8 +292,11 @@ extern DfxStatus dfx_build_trinet(DfxGraph *g, const DfxBackbone *b, int head_st
  */
 extern DfxStatus dfx_build_head(DfxGraph *g, int features, int head_stride, DfxErr *err);
 
-/* By metadata, all of which must be what the kind calls for: the one entry that serves both.
- * DFX_EUNSUPPORTED, DFX_EWEIGHTS. */
+/*
+ * A model of any kind by its metadata, all of which must be what the kind
+ * calls for (nn/models.h).  nclass: of a lone backbone's classifier, which the
+ * metadata do not tell; 0: none.  DFX_EUNSUPPORTED, DFX_EWEIGHTS.
+ */
 extern DfxStatus dfx_build_model(DfxGraph *g, const DfxModelMeta *meta, int nclass, DfxErr *err);
 
 /* ---- weights: weights.c ---- */

@@ -11,8 +11,6 @@
  */
 #include "nn/families.h"
 
-#include <string.h>
-
 static const struct
 {
 	int cout, kernel;
@@ -24,8 +22,6 @@ enum
 	TRINET_CLASSES = 3
 };
 static const char *const trinet_branch[TRINET_CLASSES] = {"dm", "gan", "real"};
-/* What the metadata must say: answers are labelled in this order, so another one would give wrong labels. */
-#define TRINET_CLASS_NAMES "dm,gan,real"
 
 /* Names are positions in an nn.Sequential: ReLU holds one too, hence steps of three. */
 static DfxVal
@@ -88,27 +84,4 @@ dfx_build_head(DfxGraph *g, int features, int head_stride, DfxErr *err)
 		return trinet_bad_stride(head_stride, err);
 	dfx_output(g, trinet_head(g, dfx_input_f32(g, TRINET_CLASSES, 1, features), head_stride), "logits");
 	return dfx_graph_finish(g, err);
-}
-
-DfxStatus
-dfx_build_model(DfxGraph *g, const DfxModelMeta *meta, int nclass, DfxErr *err)
-{
-	const DfxBackbone *b = dfx_backbone_find(meta->backbone);
-	bool trinet = strcmp(meta->kind, "trinet") == 0;
-
-	if (!trinet && strcmp(meta->kind, "backbone") != 0)
-		return dfx_fail(err, DFX_EUNSUPPORTED, "unknown kind of model \"%s\"", meta->kind);
-	if (b == NULL)
-		return dfx_fail(err, DFX_EUNSUPPORTED, "unknown backbone \"%s\"", meta->backbone);
-	if (meta->input_size != (uint32_t) b->input_size)
-		return dfx_fail(err, DFX_EWEIGHTS, "input size %u in the metadata, but %s takes %d", meta->input_size,
-		                b->name, b->input_size);
-	if (trinet ? meta->head_stride != 1 && meta->head_stride != 2 : meta->head_stride != 0)
-		return dfx_fail(err, DFX_EWEIGHTS, "head stride %u in the metadata of a model of kind %s",
-		                meta->head_stride, meta->kind);
-	if (strcmp(meta->classes, trinet ? TRINET_CLASS_NAMES : "") != 0)
-		return dfx_fail(err, DFX_EWEIGHTS, "classes \"%s\" in the metadata of a model of kind %s, not \"%s\"",
-		                meta->classes, meta->kind, trinet ? TRINET_CLASS_NAMES : "");
-	return trinet ? dfx_build_trinet(g, b, (int) meta->head_stride, err)
-	              : dfx_build_backbone(g, b, nclass, err);
 }

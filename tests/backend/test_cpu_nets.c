@@ -1,11 +1,27 @@
 /*
  * test_cpu_nets.c
  *	  Do reduced networks of every family give the oracle's results on the CPU
- *	  backend, as built and as optimised, alone and with the tri-branch head,
- *	  for any batch and number of workers?
+ *	  backend, as built and as optimised, alone, with the tri-branch head and as
+ *	  a hierarchy, for any batch and number of workers?
  */
+#include "nn/models.h"
 #include "tests/backend/against_ref.h"
 #include "tests/unit/tiny_nets.h"
+
+/* branches: 1, 3 (with the head), or 4: a hierarchy's networks, each with a classifier of its own. */
+static DfxStatus
+build_net(DfxGraph *g, const DfxBackbone *bb, int branches, DfxErr *err)
+{
+	switch (branches)
+	{
+		case 1:
+			return dfx_build_backbone(g, bb, 10, err);
+		case 3:
+			return dfx_build_trinet(g, bb, 1, err);
+		default:
+			return dfx_build_hierarchy(g, bb, "synthetic,real;dm,gan;a,b,c;d,e,f,g,h", err);
+	}
+}
 
 static void
 check_net(DfxDev *dev, const DfxBackbone *bb, int branches, bool optimised, int n)
@@ -16,7 +32,7 @@ check_net(DfxDev *dev, const DfxBackbone *bb, int branches, bool optimised, int 
 	DfxStatus st;
 
 	snprintf(what, sizeof what, "%s, %d branch(es), %s", bb->name, branches, optimised ? "optimised" : "raw");
-	st = branches == 1 ? dfx_build_backbone(g, bb, 10, &err) : dfx_build_trinet(g, bb, 1, &err);
+	st = build_net(g, bb, branches, &err);
 	if (st == DFX_OK)
 		st = dfx_weights_random(g, 5, &err);
 	if (st == DFX_OK && optimised)
@@ -51,6 +67,8 @@ main(void)
 				check_net(dev, &tiny_nets[i], 1, false, 1);
 			if (threads == 2)
 				check_net(dev, &tiny_nets[i], 3, true, 1);
+			if (threads == 3)
+				check_net(dev, &tiny_nets[i], 4, true, 2);
 		}
 		dfx_cpu_backend.close(dev);
 	}

@@ -93,6 +93,14 @@ test_meta(void)
 	len = dfx_meta_text(&lone, text);
 	ok(dfx_meta_parse(text, len, &back, &err) == DFX_OK && memcmp(&back, &lone, sizeof back) == 0,
 	   "so does a lone backbone's, without classes");
+	memset(lone.classes, 'x', sizeof lone.classes - 1);
+	memset(lone.kind, 'y', sizeof lone.kind - 1);
+	memset(lone.backbone, 'z', sizeof lone.backbone - 1);
+	lone.head_stride = UINT32_MAX;
+	len = dfx_meta_text(&lone, text);
+	ok(len < sizeof text && dfx_meta_parse(text, len, &back, &err) == DFX_OK &&
+	       memcmp(&back, &lone, sizeof back) == 0,
+	   "so do metadata as long as they can be, %zu bytes", len);
 
 	bool cut_refused = true;
 

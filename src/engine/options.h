@@ -13,9 +13,10 @@
 typedef struct DfxOptions
 {
 	const char *model, *weights, *backbone, *kind, *classes, *device, *out;
+	const char *samples, *checkpoint, *resume, *init, *cache_dir;
 	DfxPrecision precision;
-	bool has_seed, json;
-	uint64_t seed, model_memory, gpu_memory;
+	bool has_seed, json, stream;
+	uint64_t seed, model_memory, gpu_memory, cache_limit;
 	uint64_t head_stride, branches, batch, threads, max_batch, batch_wait, parent;
 	char **file; /* the arguments that are not options */
 	int nfile;

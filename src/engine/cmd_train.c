@@ -1,0 +1,71 @@
+/*
+ * cmd_train.c
+ *	  train: make a model of labelled images, for a session or from a shell.
+ */
+#include "engine/command.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/train_cmd.h"
+#include "train/split.h"
+
+DfxStatus
+dfx_train_cmd_device(DfxTrainCmd *t, DfxErr *err)
+{
+	DfxDeviceOpts dev = {.spec = t->options->device, .threads = (int) t->options->threads};
+	sigset_t all, before;
+	DfxStatus st;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	st = dfx_device_open(&dev, &t->device, err);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (st == DFX_OK)
+		t->threads = t->options->threads > 0 ? (int) t->options->threads : t->device.info.threads;
+	return st;
+}
+
+DfxStatus
+dfx_train_cmd_begin(DfxTrainCmd *t, DfxIntakeDone done, void *arg, DfxErr *err)
+{
+	DfxIntakeOpts in = {.threads = t->threads,
+	                    .limits = t->config.limits,
+	                    .ngenerator = t->config.ngenerator,
+	                    .done = done,
+	                    .arg = arg};
+	const char *dir = t->options->cache_dir ? t->options->cache_dir : "";
+	DfxStatus st = dfx_store_open(&t->samples.store, dir, t->options->cache_limit, err);
+	sigset_t all, before;
+
+	if (st != DFX_OK)
+		return st;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	st = dfx_intake_start(&t->samples, &in, &t->intake, err);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return st;
+}
+
+DfxStatus
+dfx_train_cmd_plan(DfxTrainCmd *t, DfxErr *err)
+{
+	DfxStatus st = dfx_intake_end(t->intake, err);
+
+	t->intake = NULL;
+	return st == DFX_OK ? dfx_split(&t->samples, &t->config, err) : st;
+}
+
+int
+dfx_cmd_train(const DfxOptions *o)
+{
+	DfxTrainCmd t = {.options = o, .samples.store.fd = -1};
+
+	/* A file at its size limit must be an error of the write, not this process's end. */
+	signal(SIGXFSZ, SIG_IGN);
+	if (o->stream)
+		return dfx_train_stream(&t);
+	fprintf(stderr, "dfx-engine train: --samples is missing\n");
+	return 2;
+}

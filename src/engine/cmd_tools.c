@@ -5,29 +5,12 @@
  */
 #include "engine/command.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/output.h"
 #include "image/image.h"
-
-/* Write all or nothing that counts: a short write is an error. */
-static DfxStatus
-tools_write(const char *path, const uint8_t *bytes, size_t len, DfxErr *err)
-{
-	FILE *f = fopen(path, "wb");
-	bool ok;
-
-	if (!f)
-		return dfx_fail(err, DFX_EIO, "could not create \"%s\": %s", path, strerror(errno));
-	ok = fwrite(bytes, 1, len, f) == len;
-	ok = fclose(f) == 0 && ok;
-	if (!ok)
-		return dfx_fail(err, DFX_EIO, "could not write \"%s\": %s", path, strerror(errno));
-	return DFX_OK;
-}
 
 int
 dfx_cmd_decode(const DfxOptions *o)
@@ -49,7 +32,7 @@ dfx_cmd_decode(const DfxOptions *o)
 		st = dfx_image_prepare(bytes, len, &limits, DFX_RESIZE_SIDE, pixels, &err);
 	free(bytes);
 	if (st == DFX_OK)
-		st = tools_write(o->out, pixels, sizeof pixels, &err);
+		st = dfx_write_file(o->out, pixels, sizeof pixels, &err);
 	if (st != DFX_OK)
 	{
 		dfx_out_error(o->json, o->file[0], &err);

@@ -66,6 +66,21 @@ dfx_read_file(const char *path, uint64_t max, uint8_t **bytes, size_t *len, DfxE
 }
 
 DfxStatus
+dfx_write_file(const char *path, const uint8_t *bytes, size_t len, DfxErr *err)
+{
+	FILE *f = fopen(path, "wb");
+	bool ok;
+
+	if (!f)
+		return dfx_fail(err, DFX_EIO, "could not create \"%s\": %s", path, strerror(errno));
+	ok = fwrite(bytes, 1, len, f) == len;
+	ok = fclose(f) == 0 && ok;
+	if (!ok)
+		return dfx_fail(err, DFX_EIO, "could not write \"%s\": %s", path, strerror(errno));
+	return DFX_OK;
+}
+
+DfxStatus
 dfx_option_backbone(const DfxOptions *o, const DfxBackbone **b, DfxErr *err)
 {
 	*b = dfx_backbone_find(o->backbone);

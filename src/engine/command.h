@@ -27,6 +27,9 @@ extern int dfx_complain(const DfxErr *err);
 /* Read a file of at most max bytes; *bytes is malloc'd.  DFX_EIO, DFX_ELIMIT, DFX_ENOMEM. */
 extern DfxStatus dfx_read_file(const char *path, uint64_t max, uint8_t **bytes, size_t *len, DfxErr *err);
 
+/* Write a file whole: a short write is an error.  DFX_EIO. */
+extern DfxStatus dfx_write_file(const char *path, const uint8_t *bytes, size_t len, DfxErr *err);
+
 /* --backbone by name.  DFX_EINVAL. */
 extern DfxStatus dfx_option_backbone(const DfxOptions *o, const DfxBackbone **b, DfxErr *err);
 

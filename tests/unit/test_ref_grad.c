@@ -1,7 +1,6 @@
 /*
  * test_ref_grad.c
- *	  Are the oracle's gradients the slopes of what it computes, op by op; and
- *	  does it drop, step and keep its states as it should?
+ *	  Are the oracle's gradients the slopes of what it computes, op by op?
  *
  * The loss is a random linear function of the outputs, so that its gradient by
  * them is known.  It is differentiated by central differences: two forward
@@ -102,7 +101,7 @@ loss(Subject *s)
 
 /* The loss with parameter p written from data. */
 static double
-loss_with(Subject *s, int p, const float *data)
+loss_with(Subject *s, int p, float *data)
 {
 	DfxErr err;
 
@@ -158,22 +157,17 @@ check_case(const struct OpCase *k)
 
 	if (!subject_open(&s, k))
 		return;
-	grad = calloc((size_t) s.g->nparam + 1, sizeof *grad);
-	for (int p = 0; p < s.g->nparam; p++)
-		if (dfx_param_trained(&s.g->param[p]))
-			grad[p] = malloc(dfx_param_count(&s.g->param[p]) * sizeof(float));
+	grad = train_new_params(s.g);
 	if (!ok(isfinite(loss(&s)) &&
 	            dfx_ref_backend.backward(s.plan, IMAGES, (const float *[]){s.coef}, s.din, &err) == DFX_OK &&
-	            dfx_ref_backend.read_params(s.plan, DFX_STATE_GRAD, grad, &err) == DFX_OK,
+	            train_read_all(&dfx_ref_backend, s.plan, s.g, DFX_STATE_GRAD, grad, &err) == DFX_OK,
 	        "%s: forward and backward", k->name))
 		diag("%s", err.msg);
 	check_slopes(&s, k->name, -1, s.in, s.in_count, s.din);
 	for (int p = 0; p < s.g->nparam; p++)
-		if (grad[p])
+		if (dfx_param_trained(&s.g->param[p]))
 			check_slopes(&s, k->name, p, s.g->param[p].data, dfx_param_count(&s.g->param[p]), grad[p]);
-	for (int p = 0; p < s.g->nparam; p++)
-		free(grad[p]);
-	free(grad);
+	train_free_params(s.g, grad);
 	subject_close(&s);
 }
 

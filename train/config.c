@@ -14,6 +14,7 @@
 
 #include "base/json.h"
 #include "base/sha256.h"
+#include "image/perturb.h"
 
 const char *const dfx_recipe_name[DFX_RECIPE_COUNT] = {
     [DFX_RECIPE_TRINET] = "trinet",         [DFX_RECIPE_BASE] = "base",           [DFX_RECIPE_HEAD] = "head",
@@ -65,11 +66,11 @@ static const ConfigKey config_key[] = {
     {"weighted", CONFIG_BOOL, CONFIG_AT(weighted)},
     {"flip", CONFIG_REAL, CONFIG_AT(augment.flip), 0, 1},
     {"jpeg", CONFIG_REAL, CONFIG_AT(augment.jpeg), 0, 1},
-    {"jpeg_min", CONFIG_REAL, CONFIG_AT(augment.jpeg_min), 1, 100},
-    {"jpeg_max", CONFIG_REAL, CONFIG_AT(augment.jpeg_max), 1, 100},
+    {"jpeg_min", CONFIG_WHOLE, CONFIG_AT(augment.jpeg_min), 1, 100},
+    {"jpeg_max", CONFIG_WHOLE, CONFIG_AT(augment.jpeg_max), 1, 100},
     {"blur", CONFIG_REAL, CONFIG_AT(augment.blur), 0, 1},
-    {"blur_min", CONFIG_REAL, CONFIG_AT(augment.blur_min), 0, 20},
-    {"blur_max", CONFIG_REAL, CONFIG_AT(augment.blur_max), 0, 20},
+    {"blur_min", CONFIG_REAL, CONFIG_AT(augment.blur_min), 0, DFX_BLUR_SIGMA},
+    {"blur_max", CONFIG_REAL, CONFIG_AT(augment.blur_max), 0, DFX_BLUR_SIGMA},
     {"precision", CONFIG_NAME, CONFIG_AT(precision), DFX_PRECISION_FP32, DFX_PRECISION_COUNT - 1,
      dfx_precision_name},
     {"storage", CONFIG_NAME, CONFIG_AT(storage), 0, 2, config_storage},
@@ -236,7 +237,7 @@ config_generators(DfxJson *j, DfxTrainConfig *c)
 	do
 	{
 		if (c->ngenerator == DFX_TRAIN_GENERATORS)
-			return dfx_json_refuse(j, "more than 256 generators");
+			return dfx_json_refuse(j, "more than 64 generators");
 		if (!dfx_json_string_in(j, c->generator[c->ngenerator], DFX_TRAIN_GENERATOR, &len))
 			return false;
 		c->ngenerator++;

@@ -31,7 +31,7 @@
  *	precision		"fp32" (the default), or another that the device trains in
  *	storage			"f32" (the default), "f16" or "bf16": of the weights in the result
  *	max_image_bytes, max_image_pixels	limits of a sample; defaults as in image/image.h
- *	generators		array of names; a sample's generator is an index into it; default []
+ *	generators		array of at most 64 names; a sample's generator is an index into it; default []
  *
  * Ranges are checked here, names of the backbone and abilities of the device
  * by the run.
@@ -60,7 +60,7 @@ extern const char *const dfx_train_class[DFX_TRAIN_CLASSES];
 /* -1: no such class. */
 extern int dfx_train_class_find(const char *name);
 
-#define DFX_TRAIN_GENERATORS  256
+#define DFX_TRAIN_GENERATORS  64
 #define DFX_TRAIN_GENERATOR   64 /* bytes of a name, with its NUL */
 #define DFX_TRAIN_MAX_BATCH   256
 #define DFX_TRAIN_MAX_EPOCHS  10000
@@ -70,7 +70,8 @@ extern int dfx_train_class_find(const char *name);
 typedef struct DfxAugment
 {
 	double flip;
-	double jpeg, jpeg_min, jpeg_max;
+	double jpeg;
+	uint64_t jpeg_min, jpeg_max;
 	double blur, blur_min, blur_max;
 } DfxAugment;
 

@@ -130,14 +130,27 @@ init_how(const DfxGraph *g, const char *family, const DfxOp *op, const DfxParam 
 	return (InitHow){INIT_CONSTANT, 0};
 }
 
-/* The op of the last linear layer, which is the classifier; -1: there is none. */
+/* The op of the last linear layer, which is the classifier of a network with logits; -1: there is none. */
 static int
 init_classifier(const DfxGraph *g)
 {
-	for (int i = g->nop - 1; i >= 0; i--)
+	bool logits = false;
+
+	for (int i = 0; i < g->nout; i++)
+		logits = logits || strcmp(g->out_name[i], "logits") == 0;
+	for (int i = g->nop - 1; logits && i >= 0; i--)
 		if (g->op[i].kind == DFX_OP_LINEAR)
 			return i;
 	return -1;
+}
+
+/* Parameter number k of the classifier; NULL: there is none. */
+static const DfxParam *
+init_classifier_param(const DfxGraph *g, int k)
+{
+	int op = init_classifier(g), p = op >= 0 ? g->op[op].param[k] : -1;
+
+	return p >= 0 ? &g->param[p] : NULL;
 }
 
 static DfxStatus
@@ -190,11 +203,9 @@ dfx_init_weights(DfxGraph *g, const char *family, const char *scope, uint64_t se
 static void
 init_keep(const DfxGraph *g, float *copy, DfxTensor *t, size_t *k)
 {
-	const DfxOp *last = &g->op[init_classifier(g)];
-
 	for (int i = 0; i < DFX_MAX_PARAM; i++)
 	{
-		const DfxParam *p = last->param[i] >= 0 ? &g->param[last->param[i]] : NULL;
+		const DfxParam *p = init_classifier_param(g, i);
 
 		if (!p)
 			continue;
@@ -208,11 +219,10 @@ init_keep(const DfxGraph *g, float *copy, DfxTensor *t, size_t *k)
 static size_t
 init_kept(const DfxGraph *g)
 {
-	const DfxOp *last = &g->op[init_classifier(g)];
 	size_t n = 0;
 
 	for (int i = 0; i < DFX_MAX_PARAM; i++)
-		n += last->param[i] >= 0 ? dfx_param_count(&g->param[last->param[i]]) : 0;
+		n += init_classifier_param(g, i) ? dfx_param_count(init_classifier_param(g, i)) : 0;
 	return n;
 }
 
@@ -220,7 +230,7 @@ DfxStatus
 dfx_init_from(DfxGraph *g, const DfxTensor *tensor, size_t n, const char *prefix, DfxErr *err)
 {
 	DfxTensor *t = calloc(n + DFX_MAX_PARAM, sizeof *t);
-	float *copy = malloc(init_kept(g) * sizeof *copy);
+	float *copy = malloc((init_kept(g) + 1) * sizeof *copy);
 	size_t k = 0, skip = strlen(prefix);
 	DfxStatus st;
 

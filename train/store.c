@@ -61,6 +61,18 @@ dfx_store_close(DfxStore *c)
 	*c = (DfxStore){.fd = -1};
 }
 
+/* Blocks behind those that there are; 0 or an errno. */
+static int
+store_allocate(const DfxStore *c, size_t bytes)
+{
+	int rc;
+
+	do
+		rc = posix_fallocate(c->fd, (off_t) (c->room * DFX_STORE_BYTES), (off_t) bytes);
+	while (rc == EINTR);
+	return rc;
+}
+
 /* Room for some more samples, or for one where some are too many. */
 static DfxStatus
 store_grow(DfxStore *c, DfxErr *err)
@@ -77,16 +89,9 @@ store_grow(DfxStore *c, DfxErr *err)
 		dfx_hint(err, "The limit is dfx.train_cache.");
 		return DFX_ELIMIT;
 	}
-	do
-		rc = posix_fallocate(c->fd, (off_t) (c->room * DFX_STORE_BYTES), (off_t) (step * DFX_STORE_BYTES));
-	while (rc == EINTR);
+	rc = store_allocate(c, step * DFX_STORE_BYTES);
 	if (rc != 0 && step > 1)
-	{
-		step = 1;
-		do
-			rc = posix_fallocate(c->fd, (off_t) (c->room * DFX_STORE_BYTES), (off_t) DFX_STORE_BYTES);
-		while (rc == EINTR);
-	}
+		rc = store_allocate(c, (step = 1) * DFX_STORE_BYTES);
 	if (rc != 0)
 	{
 		dfx_fail(err, DFX_EIO, "the cache of decoded samples cannot grow beyond %zu samples: %s", c->n,
@@ -139,4 +144,26 @@ dfx_store_map(DfxStore *c, DfxErr *err)
 		                strerror(errno));
 	c->map = map;
 	return DFX_OK;
+}
+
+DfxStatus
+dfx_store_extra(const DfxStore *c, size_t bytes, void **map, DfxErr *err)
+{
+	int rc = store_allocate(c, bytes);
+
+	*map = rc == 0 ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd,
+	                      (off_t) (c->room * DFX_STORE_BYTES))
+	               : MAP_FAILED;
+	if (*map != MAP_FAILED)
+		return DFX_OK;
+	*map = NULL;
+	return dfx_fail(err, DFX_EIO, "no room for %zu bytes of features in the cache: %s", bytes,
+	                strerror(rc ? rc : errno));
+}
+
+void
+dfx_store_drop(void *map, size_t bytes)
+{
+	if (map)
+		munmap(map, bytes);
 }

@@ -40,6 +40,10 @@ extern DfxStatus dfx_store_write(const DfxStore *c, size_t place, const uint8_t 
 /* After the last add: map the file.  DFX_EIO. */
 extern DfxStatus dfx_store_map(DfxStore *c, DfxErr *err);
 
+/* After map: room for bytes more in the same file, mapped for writing; dfx_store_drop() ends it.  DFX_EIO. */
+extern DfxStatus dfx_store_extra(const DfxStore *c, size_t bytes, void **map, DfxErr *err);
+extern void dfx_store_drop(void *map, size_t bytes);
+
 static inline const uint8_t *
 dfx_store_pixels(const DfxStore *c, size_t place)
 {

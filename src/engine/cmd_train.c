@@ -15,6 +15,7 @@ DfxStatus
 dfx_train_cmd_device(DfxTrainCmd *t, DfxErr *err)
 {
 	DfxDeviceOpts dev = {.spec = t->options->device, .threads = (int) t->options->threads};
+	DfxTrainDevice device;
 	sigset_t all, before;
 	DfxStatus st;
 
@@ -22,9 +23,14 @@ dfx_train_cmd_device(DfxTrainCmd *t, DfxErr *err)
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	st = dfx_device_open(&dev, &t->device, err);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (st == DFX_OK)
-		t->threads = t->options->threads > 0 ? (int) t->options->threads : t->device.info.threads;
-	return st;
+	if (st != DFX_OK)
+		return st;
+	t->threads = t->options->threads > 0 ? (int) t->options->threads : t->device.info.threads;
+	device = (DfxTrainDevice){.backend = t->device.backend,
+	                          .dev = t->device.dev,
+	                          .threads = t->threads,
+	                          .memory_limit = t->device.info.memory ? t->options->gpu_memory : 0};
+	return dfx_run_new(&t->config, &device, &t->run, err);
 }
 
 DfxStatus
@@ -54,7 +60,9 @@ dfx_train_cmd_plan(DfxTrainCmd *t, DfxErr *err)
 	DfxStatus st = dfx_intake_end(t->intake, err);
 
 	t->intake = NULL;
-	return st == DFX_OK ? dfx_split(&t->samples, &t->config, err) : st;
+	if (st == DFX_OK)
+		st = dfx_split(&t->samples, &t->config, err);
+	return st == DFX_OK ? dfx_run_prepare(t->run, &t->samples, err) : st;
 }
 
 int

@@ -8,7 +8,7 @@
 
 #include "engine/device.h"
 #include "engine/options.h"
-#include "train/samples.h"
+#include "train/run.h"
 
 typedef struct DfxTrainCmd
 {
@@ -17,6 +17,7 @@ typedef struct DfxTrainCmd
 	DfxDevice device;
 	DfxSamples samples;
 	DfxIntake *intake;
+	DfxRun *run;
 	int threads; /* for decoding and for changes to images */
 } DfxTrainCmd;
 
@@ -26,7 +27,7 @@ extern DfxStatus dfx_train_cmd_device(DfxTrainCmd *t, DfxErr *err);
 /* Open the file of decoded samples and begin to take samples; done hears of each. */
 extern DfxStatus dfx_train_cmd_begin(DfxTrainCmd *t, DfxIntakeDone done, void *arg, DfxErr *err);
 
-/* All samples are in: draw the splits. */
+/* All samples are in: draw the splits and build the networks. */
 extern DfxStatus dfx_train_cmd_plan(DfxTrainCmd *t, DfxErr *err);
 
 /* The engine's end of a session; returns the exit status. */

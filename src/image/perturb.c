@@ -60,20 +60,23 @@ perturb_jpeg(DfxImage *image, int quality, const DfxImageLimits *limits, DfxErr 
 #define BLUR_MAX      31
 #define BLUR_FRACTION 256 /* coefficients are 8-bit fixed point and sum up to this */
 
-/* OpenCV's getGaussianKernel(side, 0) in fixed point: halves are rounded, carrying the error; the middle
- * takes the rest. */
+/* OpenCV's getGaussianKernel(side, sigma) in fixed point, sigma 0 being by default: halves are rounded,
+ * carrying the error; the middle takes the rest. */
 static void
-blur_kernel(int side, uint32_t *weight)
+blur_kernel(int side, double sigma, uint32_t *weight)
 {
+	bool small_table = sigma == 0 && side <= 7;
 	static const double small[4][4] = {
 	    {1}, {0.25, 0.5}, {0.0625, 0.25, 0.375}, {0.03125, 0.109375, 0.21875, 0.28125}};
-	double sigma = 0.3 * ((side - 1) * 0.5 - 1) + 0.8, exact[BLUR_MAX], sum = 0, carry = 0;
+	double exact[BLUR_MAX], sum = 0, carry = 0;
 	int half = side / 2;
 	uint32_t used = 0;
 
+	if (sigma == 0)
+		sigma = 0.3 * ((side - 1) * 0.5 - 1) + 0.8;
 	for (int i = 0; i <= half; i++)
 	{
-		exact[i] = side <= 7 ? small[half][i] : exp(-0.5 * (i - half) * (i - half) / (sigma * sigma));
+		exact[i] = small_table ? small[half][i] : exp(-0.5 * (i - half) * (i - half) / (sigma * sigma));
 		sum += i < half ? 2 * exact[i] : exact[i];
 	}
 	for (int i = 0; i < half; i++)
@@ -156,13 +159,13 @@ blur_column(Blur *b, DfxImage *image, uint32_t y)
 }
 
 static DfxStatus
-perturb_blur(DfxImage *image, int side, DfxErr *err)
+perturb_blur(DfxImage *image, int side, double sigma, DfxErr *err)
 {
 	Blur b = {.side = side, .half = side / 2, .bytes = (size_t) image->width * 3};
 	uint32_t ahead = 0;
 	DfxStatus status = DFX_OK;
 
-	blur_kernel(side, b.weight);
+	blur_kernel(side, sigma, b.weight);
 	b.padded = malloc(b.bytes + (size_t) side * 3);
 	b.across = malloc(b.bytes * (size_t) side * sizeof *b.across);
 	b.sum = malloc(b.bytes * sizeof *b.sum);
@@ -473,7 +476,7 @@ dfx_image_perturb(DfxImage *image, const DfxPerturbation *how, const DfxImageLim
 				status = perturb_jpeg(image, (int) how->value, limits, err);
 				break;
 			case DFX_PERTURB_BLUR:
-				status = perturb_blur(image, (int) how->value, err);
+				status = perturb_blur(image, (int) how->value, 0, err);
 				break;
 			case DFX_PERTURB_SCALE:
 				status = perturb_scale(image, (uint32_t) how->value, limits, err);
@@ -488,6 +491,17 @@ dfx_image_perturb(DfxImage *image, const DfxPerturbation *how, const DfxImageLim
 	if (status != DFX_OK)
 		dfx_image_free(image);
 	return status;
+}
+
+DfxStatus
+dfx_image_blur(DfxImage *image, double sigma, DfxErr *err)
+{
+	if (!(sigma >= 0 && sigma <= DFX_BLUR_SIGMA))
+		return dfx_fail(err, DFX_EINVAL, "blur with a sigma of %g, at most %g", sigma, DFX_BLUR_SIGMA);
+	/* Below that the middle has all 256 parts. */
+	if (sigma < 0.3)
+		return DFX_OK;
+	return perturb_blur(image, 2 * (int) ceil(3 * sigma) + 1, sigma, err);
 }
 
 DfxStatus

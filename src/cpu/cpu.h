@@ -1,6 +1,6 @@
 /*
  * cpu.h
- *	  The oneDNN backend: fp32 inference on whatever x86-64 (or other) CPU the
+ *	  The oneDNN backend: fp32 inference and training on whatever x86-64 (or other) CPU the
  *	  process finds, with no device to set up.  It is what a machine without a
  *	  GPU uses, and always present.
  */
@@ -14,7 +14,9 @@ extern const DfxBackend dfx_cpu_backend; /* name "cpu" */
 /*
  * The library's name for the implementation it chose for op number step of a
  * plan ("jit:avx512_core", "jit_wino_4x3:avx512_core"), NULL for an op that
- * runs without the library or past the end.  For tests and diagnostics.
+ * runs without the library or past the end.  A plan for training has three
+ * for each op: forward, the gradients by source and by weights.  For tests and
+ * diagnostics.
  */
 extern const char *dfx_cpu_plan_impl(const DfxPlan *plan, int step);
 extern int dfx_cpu_plan_steps(const DfxPlan *plan);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu/internal.h"
+#include "cpu/train.h"
 
 #define DEVICE_MAX_THREADS 1024
 #define DEVICE_CACHE       256 /* primitives kept by the library: a large network has about 120 shapes */
@@ -138,6 +138,8 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->progress = opts->progress;
 	dev->kernels = cpu_kernels();
 	dev->token_kernels = cpu_token_kernels();
+	dev->train_kernels = cpu_train_kernels();
+	dev->train_token_kernels = cpu_train_token_kernels();
 	dev->block = device_has_avx512() ? 16 : 8;
 	dnnl_set_primitive_cache_capacity(DEVICE_CACHE);
 	device_name(dev);
@@ -193,4 +195,9 @@ const DfxBackend dfx_cpu_backend = {
     .release = cpu_release,
     .bytes = cpu_bytes,
     .forward = cpu_forward,
+    .forward_train = cpu_forward_train,
+    .backward = cpu_backward,
+    .step = cpu_step,
+    .read_params = cpu_read_params,
+    .write_params = cpu_write_params,
 };

@@ -8,6 +8,8 @@
  *						made by dfx_md_new and freed by dfx_md_free.
  *	primitive creation	2.x: an op descriptor, then dnnl_primitive_desc_create;
  *						3.x: one dnnl_*_primitive_desc_create call.
+ *	backward			3.x: dnnl_*_backward_*_primitive_desc_create; both want the
+ *						forward descriptor as a hint.
  *	next implementation	2.x: an iterator that makes descriptors; 3.x: a call that
  *						moves a descriptor on.  dfx_conv_pd walks either.
  *	post-ops			3.x dropped the scale of eltwise and gave sum a zero
@@ -36,6 +38,16 @@ typedef struct DnnlConv
 	const dnnl_dim_t *stride, *pad;
 	const char *prefer;
 } DnnlConv;
+
+/* What a convolution of a training step computes: its output, or the gradient by its source or its weights.
+ */
+typedef enum DnnlPass
+{
+	DNNL_PASS_FORWARD = 0,
+	DNNL_PASS_DATA,
+	DNNL_PASS_WEIGHTS,
+	DNNL_PASS_COUNT
+} DnnlPass;
 
 /* The implementation's name, "ref: unnamed" if it has none. */
 static inline const char *
@@ -90,6 +102,26 @@ dfx_conv_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, const DnnlConv *c, 
 	} while (dnnl_primitive_desc_next_impl(*pd) == dnnl_success);
 	dnnl_primitive_desc_destroy(*pd);
 	return dfx_conv_first(pd, engine, c, src, weights, bias, dst, attr);
+}
+
+static inline dnnl_status_t
+dfx_conv_train_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, DnnlPass pass, const DnnlConv *c,
+                  DnnlConstMd src, DnnlConstMd weights, DnnlConstMd bias, DnnlConstMd dst,
+                  const_dnnl_primitive_desc_t hint, const_dnnl_primitive_attr_t attr)
+{
+	dnnl_status_t st;
+
+	if (pass == DNNL_PASS_FORWARD)
+		st = dnnl_convolution_forward_primitive_desc_create(pd, engine, dnnl_forward_training, c->alg, src,
+		                                                    weights, bias, dst, c->stride, NULL, c->pad,
+		                                                    c->pad, attr);
+	else if (pass == DNNL_PASS_DATA)
+		st = dnnl_convolution_backward_data_primitive_desc_create(
+		    pd, engine, c->alg, src, weights, dst, c->stride, NULL, c->pad, c->pad, hint, attr);
+	else
+		st = dnnl_convolution_backward_weights_primitive_desc_create(
+		    pd, engine, c->alg, src, weights, bias, dst, c->stride, NULL, c->pad, c->pad, hint, attr);
+	return st;
 }
 
 static inline dnnl_status_t
@@ -168,6 +200,26 @@ dfx_conv_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, const DnnlConv *c, 
 	if (st != dnnl_success || found)
 		return st;
 	return dnnl_primitive_desc_create(pd, &desc, attr, engine, NULL);
+}
+
+static inline dnnl_status_t
+dfx_conv_train_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, DnnlPass pass, const DnnlConv *c,
+                  DnnlConstMd src, DnnlConstMd weights, DnnlConstMd bias, DnnlConstMd dst,
+                  const_dnnl_primitive_desc_t hint, const_dnnl_primitive_attr_t attr)
+{
+	dnnl_convolution_desc_t desc;
+	dnnl_status_t st;
+
+	if (pass == DNNL_PASS_FORWARD)
+		st = dnnl_convolution_forward_desc_init(&desc, dnnl_forward_training, c->alg, src, weights, bias, dst,
+		                                        c->stride, c->pad, c->pad);
+	else if (pass == DNNL_PASS_DATA)
+		st = dnnl_convolution_backward_data_desc_init(&desc, c->alg, src, weights, dst, c->stride, c->pad,
+		                                              c->pad);
+	else
+		st = dnnl_convolution_backward_weights_desc_init(&desc, c->alg, src, weights, bias, dst, c->stride,
+		                                                 c->pad, c->pad);
+	return st == dnnl_success ? dnnl_primitive_desc_create(pd, &desc, attr, engine, hint) : st;
 }
 
 static inline dnnl_status_t

@@ -10,6 +10,7 @@
  *	ops.c		steps that we run (kernels.c has their loops)
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)
  *	run.c		forward: images over workers
+ *	train_*.c	plans for training (train.h)
  *
  * One number describes a layout: vec, how many neighbouring channels of one
  * pixel lie together.  vec 1 is nchw, vec 16 nChw16c, vec 8 nChw8c, vec C nhwc.
@@ -26,10 +27,12 @@
 #include "cpu/cpu.h"
 #include "cpu/dnnl_compat.h"
 #include "cpu/kernels.h"
+#include "cpu/kernels_train.h"
 #include "cpu/workers.h"
 
 #define CPU_MAX_BUCKET 3
 #define CPU_ALIGN      64
+#define CPU_HUGE       ((size_t) 2 << 20)
 
 struct DfxDev
 {
@@ -39,6 +42,8 @@ struct DfxDev
 	dnnl_stream_t *stream; /* one per worker */
 	const CpuKernels *kernels;
 	const CpuTokenKernels *token_kernels;
+	const CpuTrainKernels *train_kernels;
+	const CpuTrainTokenKernels *train_token_kernels;
 	int block; /* channels in a block: 16 with AVX-512, else 8 */
 	_Atomic uint64_t *progress;
 	char name[96];
@@ -152,6 +157,7 @@ struct DfxPlan
 	int max_batch;
 	int nbucket, bucket[CPU_MAX_BUCKET]; /* micro-batch sizes, descending, the last 1 */
 	size_t image_bytes;                  /* of one input image */
+	struct CpuTrain *train; /* of a plan for training: all that follows is empty but for block and mem */
 
 	CpuStep *step;
 	int nstep;
@@ -198,6 +204,7 @@ extern DfxStatus
 cpu_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **plan, DfxErr *err);
 extern void cpu_release(DfxPlan *plan);
 extern size_t cpu_bytes(const DfxPlan *plan);
+extern char *cpu_arena_new(size_t bytes, DfxErr *err); /* huge-page aligned; bytes a multiple of CPU_HUGE */
 extern void *cpu_plan_alloc(DfxPlan *p, size_t bytes, DfxErr *err); /* zeroed, lives as long as the plan */
 extern DfxStatus cpu_plan_memory(DfxPlan *p, DnnlConstMd md, void *handle, dnnl_memory_t *mem, DfxErr *err);
 extern DfxStatus cpu_fail_dnnl(dnnl_status_t st, const char *what, DfxErr *err);
@@ -216,9 +223,46 @@ extern void cpu_copy_channels(float *dst, const CpuView *dv, int c0, const float
 /* Channels beyond the last real one must read as zero. */
 extern void cpu_zero_padding(float *dst, const CpuView *v);
 
-/* tokens.c: steps for TOKENS, LAYERNORM and ATTN */
+/* One image each: the input (table as cpu_input_table makes it: the 256 values that each channel's bytes
+ * stand for, in PyTorch's order of operations; NULL for floats), a pool, a sum or product (y of C x 1 x 1 is
+ * repeated over x's pixels). */
+extern DfxStatus cpu_input_table(DfxPlan *plan, const DfxInput *in, float **table, DfxErr *err);
+extern void cpu_input_image(float *dst, const CpuView *v, const void *in, const float *table);
+extern CpuPoolGeom cpu_pool_geometry(const DfxPool *pool, const CpuView *in, const CpuView *out);
+extern void cpu_pool_image(const DfxDev *dev, const DfxPool *pool, float *dst, const CpuView *out,
+                           const float *src, const CpuView *in);
+extern void cpu_binary_image(const DfxDev *dev, float *dst, const CpuView *out, const float *x,
+                             const CpuView *a, const float *y, const CpuView *b, bool mul, bool relu);
+
+/* tokens.c: steps for TOKENS, LAYERNORM and ATTN; and what training shares of them */
+
+/* What attention of one head needs: q, k, v and the result, T x width each, and the scores, T x row. */
+typedef struct CpuHead
+{
+	size_t tokens, width, row;
+	float *q, *k, *v, *out, *score;
+} CpuHead;
+
+extern size_t cpu_head_floats(const CpuView *out, int heads); /* of a head's scratch memory */
+extern CpuHead cpu_head(float *scratch, const CpuView *out, int heads);
+/* width channels of all tokens, from c on, out of the layout into a dense matrix, and back. */
+extern void cpu_head_pack(float *dense, const float *value, const CpuView *v, int c, size_t width);
+extern void cpu_head_unpack(float *value, const CpuView *v, int c, const float *dense, size_t width);
+extern DfxStatus cpu_head_scores(const DfxDev *dev, const CpuHead *h, DfxErr *err);
+extern DfxStatus cpu_attn_image(const DfxDev *dev, float *scratch, float *dst, const CpuView *out,
+                                const float *src, const CpuView *in, int heads, DfxErr *err);
+extern void cpu_layernorm_image(const DfxDev *dev, float *dst, const CpuView *out, const float *src,
+                                const CpuView *in, const float *scale, const float *shift, float eps);
 extern DfxStatus cpu_tokens_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 extern bool cpu_tokens_supports(const DfxOp *op);
+
+/* A sign of life for the watchdog. */
+static inline void
+cpu_progress(const DfxDev *dev)
+{
+	if (dev->progress)
+		atomic_fetch_add_explicit(dev->progress, 1, memory_order_relaxed);
+}
 
 /* run.c */
 extern DfxStatus cpu_forward(DfxPlan *plan, const void *in, int n, float *const *out, DfxErr *err);

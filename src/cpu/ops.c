@@ -47,32 +47,34 @@ cpu_copy_channels(float *dst, const CpuView *dv, int c0, const float *src, const
 	}
 }
 
-static DfxStatus
-own_run_input(const CpuStep *s, const CpuRun *run, DfxErr *err)
+void
+cpu_input_image(float *dst, const CpuView *v, const void *in, const float *table)
 {
-	const CpuView *v = &s->out;
 	CpuView plain = {.c = v->c, .h = v->h, .w = v->w, .vec = 1};
 	size_t npix = cpu_pixels(v), vec = (size_t) v->vec;
 
+	if (table == NULL)
+		cpu_copy_channels(dst, v, 0, in, &plain);
+	else
+		for (int c = 0; c < 3; c++)
+		{
+			const uint8_t *px = (const uint8_t *) in + c;
+			const float *value = table + c * 256;
+			float *to = dst + cpu_channel(v, c);
+
+			for (size_t i = 0; i < npix; i++)
+				to[i * vec] = value[px[i * 3]];
+		}
+	cpu_zero_padding(dst, v);
+}
+
+static DfxStatus
+own_run_input(const CpuStep *s, const CpuRun *run, DfxErr *err)
+{
 	(void) err;
 	for (int n = 0; n < run->n; n++)
-	{
-		float *dst = cpu_at(run->arena, v, n);
-
-		if (s->param == NULL)
-			cpu_copy_channels(dst, v, 0, (const float *) run->in + (size_t) n * npix * (size_t) v->c, &plain);
-		else
-			for (int c = 0; c < 3; c++)
-			{
-				const uint8_t *px = (const uint8_t *) run->in + (size_t) n * npix * 3 + c;
-				const float *value = s->param + c * 256;
-				float *to = dst + cpu_channel(v, c);
-
-				for (size_t i = 0; i < npix; i++)
-					to[i * vec] = value[px[i * 3]];
-			}
-		cpu_zero_padding(dst, v);
-	}
+		cpu_input_image(cpu_at(run->arena, &s->out, n), &s->out,
+		                (const char *) run->in + (size_t) n * run->plan->image_bytes, s->param);
 	return DFX_OK;
 }
 
@@ -106,55 +108,67 @@ own_run_affine(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	return DFX_OK;
 }
 
+CpuPoolGeom
+cpu_pool_geometry(const DfxPool *pool, const CpuView *in, const CpuView *out)
+{
+	CpuPoolGeom g = {.ih = in->h, .iw = in->w, .oh = out->h, .ow = out->w};
+
+	g.kh = pool->k > 0 ? pool->k : in->h;
+	g.kw = pool->k > 0 ? pool->k : in->w;
+	g.s = pool->s > 0 ? pool->s : 1;
+	g.p = pool->k > 0 ? pool->p : 0;
+	return g;
+}
+
+void
+cpu_pool_image(const DfxDev *dev, const DfxPool *pool, float *dst, const CpuView *out, const float *src,
+               const CpuView *in)
+{
+	CpuPoolGeom g = cpu_pool_geometry(pool, in, out);
+
+	for (int c = 0, nl; c < in->c; c += nl)
+	{
+		nl = cpu_min(cpu_min(cpu_lanes(in, c), cpu_lanes(out, c)), in->c - c);
+		dev->kernels->pool(dst + cpu_channel(out, c), (size_t) out->vec, src + cpu_channel(in, c),
+		                   (size_t) in->vec, nl, &g, pool->avg);
+	}
+	cpu_zero_padding(dst, out);
+}
+
 static DfxStatus
 own_run_pool(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
-	const CpuView *in = &s->in[0], *out = &s->out;
-	CpuPoolGeom g = {.ih = in->h, .iw = in->w, .oh = out->h, .ow = out->w};
-
 	(void) err;
-	g.kh = s->pool.k > 0 ? s->pool.k : in->h;
-	g.kw = s->pool.k > 0 ? s->pool.k : in->w;
-	g.s = s->pool.s > 0 ? s->pool.s : 1;
-	g.p = s->pool.k > 0 ? s->pool.p : 0;
 	for (int n = 0; n < run->n; n++)
-	{
-		float *dst = cpu_at(run->arena, out, n);
-		const float *src = cpu_at(run->arena, in, n);
-
-		for (int c = 0, nl; c < in->c; c += nl)
-		{
-			nl = cpu_min(cpu_min(cpu_lanes(in, c), cpu_lanes(out, c)), in->c - c);
-			run->plan->dev->kernels->pool(dst + cpu_channel(out, c), (size_t) out->vec,
-			                              src + cpu_channel(in, c), (size_t) in->vec, nl, &g, s->pool.avg);
-		}
-		cpu_zero_padding(dst, out);
-	}
+		cpu_pool_image(run->plan->dev, &s->pool, cpu_at(run->arena, &s->out, n), &s->out,
+		               cpu_at(run->arena, &s->in[0], n), &s->in[0]);
 	return DFX_OK;
 }
 
-/* ADD and MUL; a second input of C x 1 x 1 is repeated over the first one's pixels. */
+void
+cpu_binary_image(const DfxDev *dev, float *dst, const CpuView *out, const float *x, const CpuView *a,
+                 const float *y, const CpuView *b, bool mul, bool relu)
+{
+	size_t bps = cpu_pixels(b) == cpu_pixels(a) ? (size_t) b->vec : 0;
+
+	for (int c = 0, nl; c < a->c; c += nl)
+	{
+		nl = cpu_min(cpu_min(cpu_lanes(a, c), cpu_lanes(b, c)), cpu_min(cpu_lanes(out, c), a->c - c));
+		dev->kernels->binary(dst + cpu_channel(out, c), (size_t) out->vec, x + cpu_channel(a, c),
+		                     (size_t) a->vec, y + cpu_channel(b, c), bps, cpu_pixels(a), nl, mul, relu);
+	}
+	cpu_zero_padding(dst, out);
+}
+
+/* ADD and MUL. */
 static DfxStatus
 own_run_binary(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
-	const CpuView *a = &s->in[0], *b = &s->in[1], *out = &s->out;
-	size_t bps = cpu_pixels(b) == cpu_pixels(a) ? (size_t) b->vec : 0;
-
 	(void) err;
 	for (int n = 0; n < run->n; n++)
-	{
-		float *dst = cpu_at(run->arena, out, n);
-		const float *x = cpu_at(run->arena, a, n), *y = cpu_at(run->arena, b, n);
-
-		for (int c = 0, nl; c < a->c; c += nl)
-		{
-			nl = cpu_min(cpu_min(cpu_lanes(a, c), cpu_lanes(b, c)), cpu_min(cpu_lanes(out, c), a->c - c));
-			run->plan->dev->kernels->binary(dst + cpu_channel(out, c), (size_t) out->vec,
-			                                x + cpu_channel(a, c), (size_t) a->vec, y + cpu_channel(b, c),
-			                                bps, cpu_pixels(a), nl, s->kind == DFX_OP_MUL, s->relu);
-		}
-		cpu_zero_padding(dst, out);
-	}
+		cpu_binary_image(run->plan->dev, cpu_at(run->arena, &s->out, n), &s->out,
+		                 cpu_at(run->arena, &s->in[0], n), &s->in[0], cpu_at(run->arena, &s->in[1], n),
+		                 &s->in[1], s->kind == DFX_OP_MUL, s->relu);
 	return DFX_OK;
 }
 
@@ -221,18 +235,18 @@ own_run_take(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	return DFX_OK;
 }
 
-/* The 256 values that each channel's bytes stand for, in PyTorch's order of operations. */
-static DfxStatus
-own_input_table(CpuBuild *b, const DfxInput *in, CpuStep *s, DfxErr *err)
+DfxStatus
+cpu_input_table(DfxPlan *plan, const DfxInput *in, float **table, DfxErr *err)
 {
+	*table = NULL;
 	if (!in->rgb8)
 		return DFX_OK;
-	s->param = cpu_plan_alloc(b->plan, 3 * 256 * sizeof(float), err);
-	if (s->param == NULL)
+	*table = cpu_plan_alloc(plan, 3 * 256 * sizeof(float), err);
+	if (*table == NULL)
 		return DFX_ENOMEM;
 	for (int c = 0; c < 3; c++)
 		for (int i = 0; i < 256; i++)
-			s->param[c * 256 + i] = ((float) i / 255.0f - in->mean[c]) / in->std[c];
+			(*table)[c * 256 + i] = ((float) i / 255.0f - in->mean[c]) / in->std[c];
 	return DFX_OK;
 }
 
@@ -296,7 +310,7 @@ cpu_own_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	{
 		case DFX_OP_INPUT:
 			s->run = own_run_input;
-			return own_input_table(b, &op->u.input, s, err);
+			return cpu_input_table(b->plan, &op->u.input, &s->param, err);
 		case DFX_OP_BN:
 		case DFX_OP_AFFINE:
 			s->run = own_run_affine;

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "cpu/internal.h"
+#include "cpu/train.h"
 
 /*
  * Images that go through the network together in one worker.  More do not
@@ -20,8 +20,6 @@
  * does not either: the command line and the server give the same bits.
  */
 static const int plan_buckets[CPU_MAX_BUCKET] = {4, 2, 1};
-
-#define PLAN_HUGE ((size_t) 2 << 20)
 
 DfxStatus
 cpu_fail_dnnl(dnnl_status_t st, const char *what, DfxErr *err)
@@ -93,6 +91,7 @@ cpu_release(DfxPlan *p)
 {
 	if (p == NULL)
 		return;
+	cpu_train_free(p->train, p->dev->threads);
 	for (int i = 0; i < p->nstep; i++)
 	{
 		for (int k = 0; k < CPU_MAX_BUCKET; k++)
@@ -116,7 +115,7 @@ cpu_release(DfxPlan *p)
 size_t
 cpu_bytes(const DfxPlan *p)
 {
-	return sizeof *p + p->block_bytes + p->arena_bytes * (size_t) p->dev->threads +
+	return sizeof *p + cpu_train_bytes(p) + p->block_bytes + p->arena_bytes * (size_t) p->dev->threads +
 	       (size_t) p->nstep * sizeof *p->step;
 }
 
@@ -159,27 +158,37 @@ plan_steps(CpuBuild *b, DfxErr *err)
 
 		if (st != DFX_OK)
 			return st;
-		if (b->dev->progress)
-			atomic_fetch_add_explicit(b->dev->progress, 1, memory_order_relaxed);
+		cpu_progress(b->dev);
 	}
 	return DFX_OK;
 }
 
-/* Arenas, huge-page aligned: a network walks through tens of megabytes again and again. */
+/* A network walks through tens of megabytes again and again. */
+char *
+cpu_arena_new(size_t bytes, DfxErr *err)
+{
+	char *arena = aligned_alloc(CPU_HUGE, bytes);
+
+	if (arena == NULL)
+		dfx_fail(err, DFX_ENOMEM, "out of memory for a CPU arena of %zu bytes", bytes);
+	else
+		madvise(arena, bytes, MADV_HUGEPAGE); /* advice only */
+	return arena;
+}
+
 static DfxStatus
 plan_arenas(CpuBuild *b, DfxErr *err)
 {
 	DfxPlan *p = b->plan;
 
 	p->scratch_off = (b->mem.bytes + 4095) / 4096 * 4096;
-	p->arena_bytes = (p->scratch_off + b->scratch + 4096 + PLAN_HUGE - 1) / PLAN_HUGE * PLAN_HUGE;
+	p->arena_bytes = (p->scratch_off + b->scratch + 4096 + CPU_HUGE - 1) / CPU_HUGE * CPU_HUGE;
 	p->arena = calloc((size_t) p->dev->threads, sizeof *p->arena);
 	for (int w = 0; p->arena && w < p->dev->threads; w++)
 	{
-		p->arena[w] = aligned_alloc(PLAN_HUGE, p->arena_bytes);
+		p->arena[w] = cpu_arena_new(p->arena_bytes, err);
 		if (p->arena[w] == NULL)
-			return dfx_fail(err, DFX_ENOMEM, "out of memory for a CPU arena of %zu bytes", p->arena_bytes);
-		madvise(p->arena[w], p->arena_bytes, MADV_HUGEPAGE); /* advice only */
+			return DFX_ENOMEM;
 	}
 	return p->arena ? DFX_OK : dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
 }
@@ -188,8 +197,6 @@ static DfxStatus
 plan_build(CpuBuild *b, const DfxGraph *g, int largest, DfxErr *err)
 {
 	DfxPlan *p = b->plan;
-	const DfxValue *in = &g->val[g->input];
-	bool rgb8 = g->op[in->def].u.input.rgb8;
 	DfxStatus st = cpu_layout(b, g, err);
 
 	if (st != DFX_OK)
@@ -197,8 +204,6 @@ plan_build(CpuBuild *b, const DfxGraph *g, int largest, DfxErr *err)
 	for (int k = 0; k < CPU_MAX_BUCKET; k++)
 		if (plan_buckets[k] == 1 || (plan_buckets[k] <= largest && !b->placed))
 			p->bucket[p->nbucket++] = plan_buckets[k];
-	p->image_bytes = (size_t) in->c * (size_t) in->h * (size_t) in->w * (rgb8 ? 1 : sizeof(float));
-
 	st = cpu_layout_memory(b, err);
 	if (st == DFX_OK)
 		st = plan_steps(b, err);
@@ -217,8 +222,6 @@ plan_check(const DfxGraph *g, const DfxPlanOpts *opts, DfxErr *err)
 {
 	if (opts->max_batch < 1)
 		return dfx_fail(err, DFX_EINVAL, "a batch of %d images", opts->max_batch);
-	if (opts->train)
-		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not train");
 	if (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32)
 		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not compute in %s",
 		                opts->precision < DFX_PRECISION_COUNT ? dfx_precision_name[opts->precision]
@@ -241,6 +244,15 @@ typedef struct PlanJob
 	DfxErr *err;
 } PlanJob;
 
+static size_t
+plan_image_bytes(const DfxGraph *g)
+{
+	const DfxValue *in = &g->val[g->input];
+	bool rgb8 = g->op[in->def].u.input.rgb8;
+
+	return (size_t) in->c * (size_t) in->h * (size_t) in->w * (rgb8 ? 1 : sizeof(float));
+}
+
 /* One attempt; on failure the plan is gone. */
 static void
 plan_try(PlanJob *job, CpuBuild *b, int largest)
@@ -254,7 +266,9 @@ plan_try(PlanJob *job, CpuBuild *b, int largest)
 	}
 	b->plan->dev = job->dev;
 	b->plan->max_batch = job->opts->max_batch;
-	job->st = plan_build(b, job->g, largest, job->err);
+	b->plan->image_bytes = plan_image_bytes(job->g);
+	job->st = job->opts->train ? cpu_train_build(job->plan, job->g, job->err)
+	                           : plan_build(b, job->g, largest, job->err);
 	cpu_layout_free(b);
 	if (job->st != DFX_OK)
 	{
@@ -309,11 +323,13 @@ cpu_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **p
 int
 dfx_cpu_plan_steps(const DfxPlan *plan)
 {
-	return plan->nstep;
+	return plan->train ? cpu_train_impls(plan->train) : plan->nstep;
 }
 
 const char *
 dfx_cpu_plan_impl(const DfxPlan *plan, int step)
 {
+	if (plan->train)
+		return cpu_train_impl(plan->train, step);
 	return step >= 0 && step < plan->nstep && plan->step[step].impl[0] ? plan->step[step].impl : NULL;
 }

@@ -9,7 +9,7 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "cpu/internal.h"
+#include "cpu/train.h"
 
 #define RUN_PROGRESS 16 /* steps between two signs of life */
 
@@ -25,13 +25,6 @@ typedef struct RunJob
 	DfxStatus st; /* the first failure */
 	DfxErr err;
 } RunJob;
-
-static void
-run_progress(const DfxPlan *p)
-{
-	if (p->dev->progress)
-		atomic_fetch_add_explicit(p->dev->progress, 1, memory_order_relaxed);
-}
 
 /* The next images for a worker: the first one's number, and in *bucket which size; -1 when there is nothing
  * left.
@@ -99,7 +92,7 @@ run_worker(void *arg, int worker)
 		{
 			st = p->step[i].run(&p->step[i], &run, &err);
 			if (i % RUN_PROGRESS == 0)
-				run_progress(p);
+				cpu_progress(p->dev);
 		}
 		if (st == DFX_OK)
 			run_outputs(job, &run, first);
@@ -113,7 +106,7 @@ run_worker(void *arg, int worker)
 			}
 			pthread_mutex_unlock(&job->lock);
 		}
-		run_progress(p);
+		cpu_progress(p->dev);
 	}
 }
 
@@ -124,6 +117,8 @@ cpu_forward(DfxPlan *plan, const void *in, int n, float *const *out, DfxErr *err
 
 	if (n < 1 || n > plan->max_batch)
 		return dfx_fail(err, DFX_EINVAL, "a batch of %d images for a plan of at most %d", n, plan->max_batch);
+	if (plan->train)
+		return cpu_train_forward(plan, in, n, out, err);
 	cpu_workers_run(plan->dev->workers, n < plan->dev->threads ? n : plan->dev->threads, run_worker, &job);
 	if (job.st != DFX_OK && err)
 		*err = job.err;

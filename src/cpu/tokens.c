@@ -44,121 +44,144 @@ tokens_run_tokens(const CpuStep *s, const CpuRun *run, DfxErr *err)
 }
 
 /* In place, after a copy, where the layouts differ (the plain input of a network). */
+void
+cpu_layernorm_image(const DfxDev *dev, float *dst, const CpuView *out, const float *src, const CpuView *in,
+                    const float *scale, const float *shift, float eps)
+{
+	size_t npix = cpu_pixels(out), vec = (size_t) out->vec;
+
+	if (in->vec != out->vec)
+	{
+		cpu_copy_channels(dst, out, 0, src, in);
+		src = dst;
+	}
+	for (size_t i = 0; i < npix; i++)
+		dev->token_kernels->layernorm(dst + i * vec, npix * vec, src + i * vec, npix * vec, out->vec, out->c,
+		                              scale, shift, eps);
+	cpu_zero_padding(dst, out);
+}
+
 static DfxStatus
 tokens_run_layernorm(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
-	const CpuView *in = &s->in[0], *out = &s->out;
-	size_t npix = cpu_pixels(out), vec = (size_t) out->vec;
-
 	(void) err;
 	for (int n = 0; n < run->n; n++)
-	{
-		float *dst = cpu_at(run->arena, out, n);
-		const float *src = cpu_at(run->arena, in, n);
-
-		if (in->vec != out->vec)
-		{
-			cpu_copy_channels(dst, out, 0, src, in);
-			src = dst;
-		}
-		for (size_t i = 0; i < npix; i++)
-			run->plan->dev->token_kernels->layernorm(dst + i * vec, npix * vec, src + i * vec, npix * vec,
-			                                         out->vec, out->c, s->param, s->param + out->c, s->eps);
-		cpu_zero_padding(dst, out);
-	}
+		cpu_layernorm_image(run->plan->dev, cpu_at(run->arena, &s->out, n), &s->out,
+		                    cpu_at(run->arena, &s->in[0], n), &s->in[0], s->param, s->param + s->out.c,
+		                    s->eps);
 	return DFX_OK;
 }
 
-/* What attention of one head needs: q, k, v and the result, T x width each, and the scores, T x row. */
-typedef struct TokensHead
+size_t
+cpu_head_floats(const CpuView *out, int heads)
 {
-	size_t tokens, width, row;
-	float *q, *k, *v, *out, *score;
-} TokensHead;
+	CpuHead h = cpu_head(NULL, out, heads);
 
-static size_t
-tokens_head_floats(const CpuStep *s)
-{
-	size_t t = cpu_pixels(&s->out), width = (size_t) (s->out.c / s->heads);
-	size_t row = (t + CPU_SOFTMAX_STEP - 1) / CPU_SOFTMAX_STEP * CPU_SOFTMAX_STEP;
-
-	return 4 * t * width + t * row;
+	return 4 * h.tokens * h.width + h.tokens * h.row;
 }
 
-static TokensHead
-tokens_head(const CpuStep *s, const CpuRun *run)
+CpuHead
+cpu_head(float *scratch, const CpuView *out, int heads)
 {
-	TokensHead h = {.tokens = cpu_pixels(&s->out), .width = (size_t) (s->out.c / s->heads)};
-	float *p = (float *) (void *) (run->arena + run->plan->scratch_off);
+	CpuHead h = {.tokens = cpu_pixels(out), .width = (size_t) (out->c / heads)};
 
 	h.row = (h.tokens + CPU_SOFTMAX_STEP - 1) / CPU_SOFTMAX_STEP * CPU_SOFTMAX_STEP;
-	h.score = p; /* first, so that its rows are aligned */
-	h.q = p + h.tokens * h.row;
+	if (scratch == NULL)
+		return h;
+	h.score = scratch; /* first, so that its rows are aligned */
+	h.q = scratch + h.tokens * h.row;
 	h.k = h.q + h.tokens * h.width;
 	h.v = h.k + h.tokens * h.width;
 	h.out = h.v + h.tokens * h.width;
 	return h;
 }
 
-/* width channels of all tokens, from c on, out of the layout into a dense matrix, or back. */
-static void
-tokens_pack(float *dense, float *value, const CpuView *v, int c, size_t width, bool back)
+/* How many channels lie together at c, but at most left. */
+static size_t
+tokens_together(const CpuView *v, int c, size_t left)
+{
+	size_t n = (size_t) cpu_lanes(v, c);
+
+	return n < left ? n : left;
+}
+
+void
+cpu_head_pack(float *dense, const float *value, const CpuView *v, int c, size_t width)
 {
 	for (size_t at = 0, nl; at < width; at += nl)
 	{
-		size_t together = (size_t) cpu_lanes(v, c + (int) at);
-		float *lanes = value + cpu_channel(v, c + (int) at);
+		const float *lanes = value + cpu_channel(v, c + (int) at);
 
-		nl = width - at < together ? width - at : together;
+		nl = tokens_together(v, c + (int) at, width - at);
 		for (size_t t = 0; t < cpu_pixels(v); t++)
-		{
-			float *a = dense + t * width + at, *b = lanes + t * (size_t) v->vec;
-
-			memcpy(back ? b : a, back ? a : b, nl * sizeof *a);
-		}
+			memcpy(dense + t * width + at, lanes + t * (size_t) v->vec, nl * sizeof *dense);
 	}
 }
 
-/* softmax(q k' / sqrt(width)) v */
-static dnnl_status_t
-tokens_attend(const TokensHead *h, const CpuTokenKernels *kernels)
+void
+cpu_head_unpack(float *value, const CpuView *v, int c, const float *dense, size_t width)
+{
+	for (size_t at = 0, nl; at < width; at += nl)
+	{
+		float *lanes = value + cpu_channel(v, c + (int) at);
+
+		nl = tokens_together(v, c + (int) at, width - at);
+		for (size_t t = 0; t < cpu_pixels(v); t++)
+			memcpy(lanes + t * (size_t) v->vec, dense + t * width + at, nl * sizeof *dense);
+	}
+}
+
+/* softmax(q k' / sqrt(width)) */
+DfxStatus
+cpu_head_scores(const DfxDev *dev, const CpuHead *h, DfxErr *err)
 {
 	dnnl_dim_t t = (dnnl_dim_t) h->tokens, width = (dnnl_dim_t) h->width, row = (dnnl_dim_t) h->row;
 	dnnl_status_t st = dnnl_sgemm('N', 'T', t, t, width, 1 / sqrtf((float) width), h->q, width, h->k, width,
 	                              0, h->score, row);
 
-	if (st != dnnl_success)
-		return st;
-	for (size_t i = 0; i < h->tokens; i++)
-		kernels->softmax(h->score + i * h->row, (int) h->tokens);
-	return dnnl_sgemm('N', 'N', t, width, t, 1, h->score, row, h->v, width, 0, h->out, width);
+	for (size_t i = 0; st == dnnl_success && i < h->tokens; i++)
+		dev->token_kernels->softmax(h->score + i * h->row, (int) h->tokens);
+	return cpu_fail_dnnl(st, "attention", err);
+}
+
+/* One head at a time: scores, then scores times v. */
+DfxStatus
+cpu_attn_image(const DfxDev *dev, float *scratch, float *dst, const CpuView *out, const float *src,
+               const CpuView *in, int heads, DfxErr *err)
+{
+	CpuHead h = cpu_head(scratch, out, heads);
+	dnnl_dim_t t = (dnnl_dim_t) h.tokens, width = (dnnl_dim_t) h.width;
+
+	for (int c = 0; c < out->c; c += (int) h.width)
+	{
+		DfxStatus st;
+
+		cpu_head_pack(h.q, src, in, c, h.width);
+		cpu_head_pack(h.k, src, in, c + out->c, h.width);
+		cpu_head_pack(h.v, src, in, c + 2 * out->c, h.width);
+		st = cpu_head_scores(dev, &h, err);
+		if (st == DFX_OK)
+			st = cpu_fail_dnnl(dnnl_sgemm('N', 'N', t, width, t, 1, h.score, (dnnl_dim_t) h.row, h.v, width,
+			                              0, h.out, width),
+			                   "attention", err);
+		if (st != DFX_OK)
+			return st;
+		cpu_head_unpack(dst, out, c, h.out, h.width);
+	}
+	cpu_zero_padding(dst, out);
+	return DFX_OK;
 }
 
 static DfxStatus
 tokens_run_attn(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
-	const CpuView *in = &s->in[0], *out = &s->out;
-	TokensHead h = tokens_head(s, run);
+	float *scratch = (float *) (void *) (run->arena + run->plan->scratch_off);
+	DfxStatus st = DFX_OK;
 
-	for (int n = 0; n < run->n; n++)
-	{
-		float *dst = cpu_at(run->arena, out, n), *src = cpu_at(run->arena, in, n);
-
-		for (int c = 0; c < out->c; c += (int) h.width)
-		{
-			dnnl_status_t st;
-
-			tokens_pack(h.q, src, in, c, h.width, false);
-			tokens_pack(h.k, src, in, c + out->c, h.width, false);
-			tokens_pack(h.v, src, in, c + 2 * out->c, h.width, false);
-			st = tokens_attend(&h, run->plan->dev->token_kernels);
-			if (st != dnnl_success)
-				return cpu_fail_dnnl(st, "attention", err);
-			tokens_pack(h.out, dst, out, c, h.width, true);
-		}
-		cpu_zero_padding(dst, out);
-	}
-	return DFX_OK;
+	for (int n = 0; n < run->n && st == DFX_OK; n++)
+		st = cpu_attn_image(run->plan->dev, scratch, cpu_at(run->arena, &s->out, n), &s->out,
+		                    cpu_at(run->arena, &s->in[0], n), &s->in[0], s->heads, err);
+	return st;
 }
 
 /* The embedding (stored T x C) in the output's layout, plus the class token at token 0. */
@@ -218,7 +241,7 @@ cpu_tokens_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 		default:
 			s->run = tokens_run_attn;
 			s->heads = op->u.heads;
-			scratch = tokens_head_floats(s) * sizeof(float);
+			scratch = cpu_head_floats(&s->out, s->heads) * sizeof(float);
 			if (scratch > b->scratch)
 				b->scratch = scratch;
 			return DFX_OK;

@@ -350,6 +350,15 @@ typedef bool (*DfxSupports)(void *arg, const DfxGraph *g, const DfxOp *op);
  */
 extern DfxStatus dfx_graph_optimize(DfxGraph *g, DfxSupports supports, void *arg, DfxErr *err);
 
+/* A piece of memory that is needed from moment first to moment last, both included. */
+typedef struct DfxMemBlock
+{
+	int id; /* the caller's */
+	int first, last;
+	size_t size, off; /* bytes; off is what dfx_plan_blocks finds */
+} DfxMemBlock;
+extern DfxStatus dfx_plan_blocks(DfxMemBlock *block, int n, size_t *bytes, DfxErr *err);
+
 /* Where each root value lies in one arena: best fit over lifetimes. */
 typedef struct DfxMemPlan
 {

@@ -16,17 +16,10 @@
 
 #define PLAN_ALIGN 64 /* a cache line; also what vector loads and GPU copies like */
 
-typedef struct PlanBlock
-{
-	DfxVal v;
-	int first, last; /* ops; an output's last is nop */
-	size_t size, off;
-} PlanBlock;
-
 static void
-plan_touch(PlanBlock *block, const DfxGraph *g, DfxVal v, int when)
+plan_touch(DfxMemBlock *block, const DfxGraph *g, DfxVal v, int when)
 {
-	PlanBlock *b = &block[g->val[v].root];
+	DfxMemBlock *b = &block[g->val[v].root];
 
 	if (when < b->first)
 		b->first = when;
@@ -36,10 +29,10 @@ plan_touch(PlanBlock *block, const DfxGraph *g, DfxVal v, int when)
 
 /* Lifetimes of the roots: from the first op that writes any of its ranges to the last that reads any. */
 static void
-plan_lifetimes(const DfxGraph *g, PlanBlock *block)
+plan_lifetimes(const DfxGraph *g, DfxMemBlock *block)
 {
 	for (int v = 0; v < g->nval; v++)
-		block[v] = (PlanBlock){.v = v, .first = INT_MAX, .last = -1};
+		block[v] = (DfxMemBlock){.id = v, .first = INT_MAX, .last = -1};
 	for (int i = 0; i < g->nop; i++)
 	{
 		const DfxOp *op = &g->op[i];
@@ -57,23 +50,23 @@ plan_lifetimes(const DfxGraph *g, PlanBlock *block)
 static int
 plan_cmp(const void *a, const void *b)
 {
-	const PlanBlock *x = a, *y = b;
+	const DfxMemBlock *x = a, *y = b;
 
 	if (x->size != y->size)
 		return x->size > y->size ? -1 : 1;
-	return x->v < y->v ? -1 : 1;
+	return x->id < y->id ? -1 : 1;
 }
 
 /* The best offset for b among the n placed blocks, which are in order of offset. */
 static size_t
-plan_best_fit(PlanBlock *const *placed, int n, const PlanBlock *b)
+plan_best_fit(DfxMemBlock *const *placed, int n, const DfxMemBlock *b)
 {
 	size_t end = 0; /* of what has been passed */
 	size_t best = SIZE_MAX, best_gap = SIZE_MAX;
 
 	for (int i = 0; i < n; i++)
 	{
-		const PlanBlock *p = placed[i];
+		const DfxMemBlock *p = placed[i];
 
 		if (p->first > b->last || p->last < b->first)
 			continue;
@@ -90,7 +83,7 @@ plan_best_fit(PlanBlock *const *placed, int n, const PlanBlock *b)
 
 /* Keep placed in order of offset. */
 static void
-plan_insert(PlanBlock **placed, int n, PlanBlock *b)
+plan_insert(DfxMemBlock **placed, int n, DfxMemBlock *b)
 {
 	int at = n;
 
@@ -100,26 +93,43 @@ plan_insert(PlanBlock **placed, int n, PlanBlock *b)
 	placed[at] = b;
 }
 
-/* Drop what needs no room, round the rest up; the new count, or -1 when the sum would overflow. */
-static int
-plan_sizes(const DfxGraph *g, PlanBlock *block, size_t (*size)(void *, const DfxGraph *, DfxVal), void *arg)
+/*
+ * Offsets of n blocks and, in *bytes, the size of what they share.  Sizes are
+ * rounded up to multiples of 64, and the blocks are left in another order
+ * (their ids tell them apart).  DFX_ENOMEM; DFX_ELIMIT when the sizes overflow.
+ */
+DfxStatus
+dfx_plan_blocks(DfxMemBlock *block, int n, size_t *bytes, DfxErr *err)
 {
+	DfxMemBlock **placed = malloc(((size_t) n + 1) * sizeof *placed);
 	size_t total = 0;
-	int n = 0;
 
-	for (int v = 0; v < g->nval; v++)
+	*bytes = 0;
+	if (placed == NULL)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for the memory plan");
+	for (int i = 0; i < n; i++)
 	{
-		size_t s = block[v].last >= 0 ? size(arg, g, v) : 0;
+		size_t s = block[i].size;
 
-		if (s == 0)
-			continue;
 		if (s > SIZE_MAX / 2 - PLAN_ALIGN || total > SIZE_MAX / 2 - s - PLAN_ALIGN)
-			return -1;
-		block[n] = block[v];
-		block[n].size = (s + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
-		total += block[n++].size;
+		{
+			free(placed);
+			return dfx_fail(err, DFX_ELIMIT, "the network's values exceed the address space");
+		}
+		block[i].size = (s + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
+		total += block[i].size;
 	}
-	return n;
+	if (n > 0)
+		qsort(block, (size_t) n, sizeof *block, plan_cmp);
+	for (int i = 0; i < n; i++)
+	{
+		block[i].off = plan_best_fit(placed, i, &block[i]);
+		plan_insert(placed, i, &block[i]);
+		if (block[i].off + block[i].size > *bytes)
+			*bytes = block[i].off + block[i].size;
+	}
+	free(placed);
+	return DFX_OK;
 }
 
 /*
@@ -132,39 +142,31 @@ dfx_plan_memory(const DfxGraph *g, size_t (*size)(void *arg, const DfxGraph *g, 
                 DfxMemPlan *plan, DfxErr *err)
 {
 	size_t nval = (size_t) g->nval + 1;
-	PlanBlock *block = malloc(nval * sizeof *block);
-	PlanBlock **placed = malloc(nval * sizeof *placed);
+	DfxMemBlock *block = malloc(nval * sizeof *block);
+	DfxStatus st;
 	int n = 0;
 
 	*plan = (DfxMemPlan){.off = calloc(nval, sizeof *plan->off)};
-	if (block != NULL && placed != NULL && plan->off != NULL)
+	if (block == NULL || plan->off == NULL)
 	{
-		plan_lifetimes(g, block);
-		n = plan_sizes(g, block, size, arg);
-		if (n > 0)
-			qsort(block, (size_t) n, sizeof *block, plan_cmp);
-		for (int i = 0; i < n; i++)
-		{
-			PlanBlock *b = &block[i];
-
-			b->off = plan_best_fit(placed, i, b);
-			plan_insert(placed, i, b);
-			plan->off[b->v] = b->off;
-			if (b->off + b->size > plan->bytes)
-				plan->bytes = b->off + b->size;
-		}
-	}
-	else
-		n = -2;
-	free(block);
-	free(placed);
-	if (n < 0)
-	{
+		free(block);
 		dfx_plan_memory_free(plan);
-		return n == -1 ? dfx_fail(err, DFX_ELIMIT, "the network's values exceed the address space")
-		               : dfx_fail(err, DFX_ENOMEM, "out of memory for the memory plan");
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for the memory plan");
 	}
-	return DFX_OK;
+	plan_lifetimes(g, block);
+	for (int v = 0; v < g->nval; v++)
+	{
+		block[n] = block[v];
+		block[n].size = block[v].last >= 0 ? size(arg, g, v) : 0;
+		n += block[n].size > 0;
+	}
+	st = dfx_plan_blocks(block, n, &plan->bytes, err);
+	for (int i = 0; st == DFX_OK && i < n; i++)
+		plan->off[block[i].id] = block[i].off;
+	free(block);
+	if (st != DFX_OK)
+		dfx_plan_memory_free(plan);
+	return st;
 }
 
 void

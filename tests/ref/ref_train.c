@@ -288,7 +288,8 @@ ref_backward(DfxPlan *p, int n, const float *const *dout, float *din, DfxErr *er
 	const DfxGraph *g = &p->g;
 
 	if (p->kept == 0 || n != p->kept)
-		return dfx_fail(err, DFX_EINVAL, "backward for %d images, but forward_train kept %d", n, p->kept);
+		return dfx_fail(err, DFX_EINVAL, "backward for %d images, but the values kept are those of %d", n,
+		                p->kept);
 	if (din != NULL && g->op[g->val[g->input].def].u.input.rgb8)
 		return dfx_fail(err, DFX_EINVAL, "there is no gradient by pixels");
 	train_seed_grads(p, n, dout);

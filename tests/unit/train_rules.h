@@ -203,6 +203,30 @@ rules_drop(const DfxBackend *be, DfxDev *dev, bool whole)
 
 /* ---- passes ---- */
 
+/* Where several are largest, the first in row-major order gets the gradient, as in PyTorch. */
+static void
+rules_pool_ties(const DfxBackend *be, DfxDev *dev)
+{
+	DfxGraph *g = dfx_graph_new();
+	float in[16], out[4], din[16], *outs[DFX_MAX_OUT] = {out};
+	static const float dout[4] = {1, 2, 3, 4}, want[16] = {1, 2, 0, 0, 3, 4};
+	DfxErr err = {0};
+	DfxPlan *plan = NULL;
+
+	for (int i = 0; i < 16; i++)
+		in[i] = 1;
+	dfx_output(g, dfx_pool(g, dfx_input_f32(g, 1, 4, 4), (DfxPool){.k = 3, .s = 2, .p = 1}), "y");
+	if (dfx_graph_finish(g, &err) == DFX_OK)
+		plan = train_compile(be, dev, g, 1, &err);
+	ok(plan && be->forward_train(plan, in, 1, 1, outs, &err) == DFX_OK &&
+	       be->backward(plan, 1, (const float *[]){dout}, din, &err) == DFX_OK &&
+	       memcmp(din, want, sizeof din) == 0,
+	   "of equal numbers in a window the first one gets the gradient");
+	if (plan)
+		be->release(plan);
+	dfx_graph_free(g);
+}
+
 static void
 rules_gradients(const DfxBackend *be, DfxDev *dev)
 {
@@ -456,6 +480,7 @@ train_rules(const DfxBackend *be, DfxDev *dev)
 {
 	rules_drop(be, dev, false);
 	rules_drop(be, dev, true);
+	rules_pool_ties(be, dev);
 	rules_gradients(be, dev);
 	rules_batches(be, dev);
 	rules_inference(be, dev);

@@ -1,0 +1,98 @@
+/*
+ * kernels_train.h
+ *	  The loops of training, over runs as in kernels.h: npix pixels of nl
+ *	  neighbouring channels each, ps floats from pixel to pixel.
+ */
+#ifndef DFX_CPU_KERNELS_TRAIN_H
+#define DFX_CPU_KERNELS_TRAIN_H
+
+#include "cpu/kernels.h"
+#include "nn/nn.h"
+
+/* One step of Adam on floats; the caller has taken the bias corrections out of the step number. */
+typedef struct CpuAdam
+{
+	float decay, beta1, beta2, rest1, rest2; /* rest: 1 - beta */
+	float step;                              /* lr / (1 - beta1^t), negative */
+	float root;                              /* sqrt(1 - beta2^t) */
+	float eps;
+} CpuAdam;
+
+/* The gradient of a source's input (train.h). */
+typedef struct CpuPush
+{
+	float *g; /* gradient of x */
+	size_t gps;
+	const float *dz; /* gradient of act(scale * x + shift) */
+	size_t zps;
+	const float *x;
+	size_t xps;
+	size_t npix;
+	int nl;
+	const float *scale, *shift, *mean; /* per channel */
+	DfxAct act;
+	bool add; /* to g; else g is written */
+	/* What the pass adds up: dt and dt * (x - mean), where dt = dz * act'(scale * x + shift). */
+	double *sum, *sum_x;
+} CpuPush;
+
+/* Geometry of a depthwise convolution over one run. */
+typedef struct CpuDepthwise
+{
+	int ih, iw, oh, ow;
+	int kh, kw, sh, sw, ph, pw;
+} CpuDepthwise;
+
+typedef struct CpuTrainKernels
+{
+	const char *name;
+
+	/* dst = act(src * scale + shift) */
+	void (*act)(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl, const float *scale,
+	            const float *shift, DfxAct act);
+
+	void (*push)(const CpuPush *p);
+
+	/* Mean of a run and the sum of squared distances from it, per lane. */
+	void (*moments)(const float *src, size_t sps, size_t npix, int nl, float *mean, float *m2);
+
+	/* g = (g - a - b * (y - mean)) * [y > 0]; a NULL: only the bracket; relu false: without it */
+	void (*finish)(float *g, const float *y, size_t ps, size_t npix, int nl, bool relu, const float *mean,
+	               const float *a, const float *b);
+
+	/* dst (+)= a * b over all pixels, per lane; b NULL: ones */
+	void (*sum)(double *dst, const float *a, size_t aps, const float *b, size_t bps, size_t npix, int nl);
+
+	/* dz of a window from dy of its output: to the first largest pixel, or dy / pixels to each. */
+	void (*unpool)(float *dz, const float *z, size_t zps, const float *dy, size_t yps, int nl,
+	               const CpuPoolGeom *g, bool avg);
+
+	/* dst += src */
+	void (*add)(float *dst, const float *src, size_t n);
+
+	void (*adam)(float *p, const float *g, float *m, float *v, size_t n, const CpuAdam *a);
+} CpuTrainKernels;
+
+/* The best variant this CPU runs; all variants, best first, NULL past the end. */
+extern const CpuTrainKernels *cpu_train_kernels(void);
+extern const CpuTrainKernels *cpu_train_kernels_variant(int i);
+
+typedef struct CpuTrainTokenKernels
+{
+	const char *name;
+
+	/*
+	 * LayerNorm's gradient for one token, laid out as CpuTokenKernels.layernorm has it: dx by x, and dw and
+	 * db are added to.  nl is at most 16.
+	 */
+	void (*layernorm)(float *dx, const float *dy, const float *x, size_t ps, int nl, int c, const float *w,
+	                  float eps, float *dw, float *db);
+
+	/* Softmax's: d = p * (d - sum of p * d) */
+	void (*softmax)(float *d, const float *p, int n);
+} CpuTrainTokenKernels;
+
+extern const CpuTrainTokenKernels *cpu_train_token_kernels(void);
+extern const CpuTrainTokenKernels *cpu_train_token_kernels_variant(int i);
+
+#endif /* DFX_CPU_KERNELS_TRAIN_H */

@@ -1,0 +1,322 @@
+/*
+ * train_ops.c
+ *	  Training steps that we run ourselves, image by image: the input, pooling,
+ *	  sums and products, copies, dropout.  Each op's backward follows its
+ *	  forward.
+ */
+#include <string.h>
+
+#include "cpu/train.h"
+
+/* ---- INPUT ---- */
+
+static DfxStatus
+ops_input(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	(void) n;
+	(void) err;
+	cpu_input_image(train_value(r->t, s->out, image), &r->t->value[s->out].view,
+	                (const char *) r->in + (size_t) image * r->plan->image_bytes, s->table);
+	return DFX_OK;
+}
+
+/* ---- a virtual value that has to be stored ---- */
+
+static DfxStatus
+ops_store(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	(void) err;
+	train_copy(r, &s->in[0], image, n, &r->t->value[s->out].view, train_value(r->t, s->out, image));
+	return DFX_OK;
+}
+
+static DfxStatus
+ops_store_back(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	(void) err;
+	train_push(r, &s->in[0], image, n, train_grad(r->t, s->out, image), &r->t->value[s->out].view);
+	return DFX_OK;
+}
+
+/* ---- POOL ---- */
+
+static DfxStatus
+ops_pool(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	const CpuView *in = &s->in[0].view, *out = &r->t->value[s->out].view;
+	const float *src = train_read(r, &s->in[0], image, n, in, train_scratch(r, TRAIN_SRC));
+
+	(void) err;
+	cpu_pool_image(r->plan->dev, &s->pool, train_value(r->t, s->out, image), out, src, in);
+	return DFX_OK;
+}
+
+static DfxStatus
+ops_pool_back(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	const CpuView *in = &s->in[0].view, *out = &r->t->value[s->out].view;
+	const float *dy = train_grad(r->t, s->out, image), *src = NULL;
+	float *dz = train_scratch(r, TRAIN_DSRC);
+	CpuPoolGeom g = cpu_pool_geometry(&s->pool, in, out);
+
+	(void) err;
+	if (!train_wanted(r, &s->in[0]))
+		return DFX_OK;
+	if (!s->pool.avg)
+		src = train_read(r, &s->in[0], image, n, in, train_scratch(r, TRAIN_SRC));
+	for (int c = 0, nl; c < in->c; c += nl)
+	{
+		size_t at = cpu_channel(in, c);
+
+		nl = cpu_min(cpu_min(cpu_lanes(in, c), cpu_lanes(out, c)), in->c - c);
+		r->plan->dev->train_kernels->unpool(dz + at, src ? src + at : NULL, (size_t) in->vec,
+		                                    dy + cpu_channel(out, c), (size_t) out->vec, nl, &g, s->pool.avg);
+	}
+	train_push(r, &s->in[0], image, n, dz, in);
+	return DFX_OK;
+}
+
+/* ---- ADD, with the ReLU that follows it ---- */
+
+static DfxStatus
+ops_add(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	const CpuView *v = &r->t->value[s->out].view;
+	float *out = train_value(r->t, s->out, image);
+	const float *a = train_read(r, &s->in[0], image, n, v, out);
+	const float *b = train_read(r, &s->in[1], image, n, v, train_scratch(r, TRAIN_MORE));
+
+	(void) err;
+	cpu_binary_image(r->plan->dev, out, v, a, v, b, v, false, r->t->value[s->out].relu);
+	return DFX_OK;
+}
+
+static DfxStatus
+ops_add_back(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	(void) err;
+	for (int j = 0; j < s->nin; j++)
+		train_push(r, &s->in[j], image, n, train_grad(r->t, s->out, image), &r->t->value[s->out].view);
+	return DFX_OK;
+}
+
+/* ---- MUL; the second input may be one factor a channel ---- */
+
+static DfxStatus
+ops_mul(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	const CpuView *a = &s->in[0].view, *b = &s->in[1].view;
+	const float *x = train_read(r, &s->in[0], image, n, a, train_scratch(r, TRAIN_SRC));
+	const float *y = train_read(r, &s->in[1], image, n, b, train_scratch(r, TRAIN_MORE));
+
+	(void) err;
+	cpu_binary_image(r->plan->dev, train_value(r->t, s->out, image), &r->t->value[s->out].view, x, a, y, b,
+	                 true, false);
+	return DFX_OK;
+}
+
+/* The gradient by one factor a channel: over all pixels, dy times the other. */
+static void
+ops_mul_reduce(const TrainRun *r, float *to, const CpuView *tv, const float *dy, const CpuView *dv,
+               const float *x, const CpuView *xv)
+{
+	for (int c = 0, nl; c < xv->c; c += nl)
+	{
+		double sum[TRAIN_PAD] = {0};
+		float *at = to + cpu_channel(tv, c);
+
+		nl = cpu_min(cpu_min(cpu_lanes(xv, c), cpu_lanes(dv, c)), cpu_min(cpu_lanes(tv, c), xv->c - c));
+		nl = cpu_min(nl, TRAIN_PAD);
+		r->plan->dev->train_kernels->sum(sum, dy + cpu_channel(dv, c), (size_t) dv->vec,
+		                                 x + cpu_channel(xv, c), (size_t) xv->vec, cpu_pixels(xv), nl);
+		for (int l = 0; l < nl; l++)
+			at[l] = (float) sum[l];
+	}
+}
+
+static DfxStatus
+ops_mul_back(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	const CpuView *a = &s->in[0].view, *b = &s->in[1].view, *out = &r->t->value[s->out].view;
+	const float *x = train_read(r, &s->in[0], image, n, a, train_scratch(r, TRAIN_SRC));
+	const float *y = train_read(r, &s->in[1], image, n, b, train_scratch(r, TRAIN_MORE));
+	const float *dy = train_grad(r->t, s->out, image);
+	float *da = train_scratch(r, TRAIN_DSRC), *db = train_scratch(r, TRAIN_MORE) + b->stride;
+
+	(void) err;
+	cpu_binary_image(r->plan->dev, da, a, dy, out, y, b, true, false);
+	if (cpu_pixels(b) == cpu_pixels(a))
+		cpu_binary_image(r->plan->dev, db, b, dy, out, x, a, true, false);
+	else
+		ops_mul_reduce(r, db, b, dy, out, x, a);
+	train_push(r, &s->in[0], image, n, da, a);
+	train_push(r, &s->in[1], image, n, db, b);
+	return DFX_OK;
+}
+
+/* ---- STACK; a vector of C x 1 x 1 is C neighbouring floats in any layout ---- */
+
+static DfxStatus
+ops_stack(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	const CpuView *v = &r->t->value[s->out].view;
+	float *out = train_value(r->t, s->out, image);
+
+	(void) err;
+	for (int j = 0; j < s->nin; j++)
+	{
+		const float *x = train_read(r, &s->in[j], image, n, &s->in[j].view, train_scratch(r, TRAIN_SRC));
+		float *to = out + cpu_channel(v, j);
+
+		for (int c = 0; c < s->in[j].view.c; c++)
+			to[(size_t) c * (size_t) v->vec] = x[c];
+	}
+	cpu_zero_padding(out, v);
+	return DFX_OK;
+}
+
+static DfxStatus
+ops_stack_back(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	const CpuView *v = &r->t->value[s->out].view;
+	float *dz = train_scratch(r, TRAIN_DSRC);
+
+	(void) err;
+	for (int j = 0; j < s->nin; j++)
+	{
+		const float *dy = train_grad(r->t, s->out, image) + cpu_channel(v, j);
+
+		for (int c = 0; c < s->in[j].view.c; c++)
+			dz[c] = dy[(size_t) c * (size_t) v->vec];
+		train_push(r, &s->in[j], image, n, dz, &s->in[j].view);
+	}
+	return DFX_OK;
+}
+
+/* ---- TAKE ---- */
+
+static DfxStatus
+ops_take(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	const CpuView *in = &s->in[0].view;
+	const float *x = train_read(r, &s->in[0], image, n, in, train_scratch(r, TRAIN_SRC));
+	float *out = train_value(r->t, s->out, image);
+
+	(void) err;
+	x += (size_t) s->index * (size_t) in->vec;
+	for (int c = 0; c < in->c; c++)
+		out[c] = x[cpu_channel(in, c)];
+	cpu_zero_padding(out, &r->t->value[s->out].view);
+	return DFX_OK;
+}
+
+static DfxStatus
+ops_take_back(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	const CpuView *in = &s->in[0].view;
+	const float *dy = train_grad(r->t, s->out, image);
+	float *dz = train_scratch(r, TRAIN_DSRC);
+
+	(void) err;
+	memset(dz, 0, in->stride * sizeof *dz);
+	for (int c = 0; c < in->c; c++)
+		dz[cpu_channel(in, c) + (size_t) s->index * (size_t) in->vec] = dy[c];
+	train_push(r, &s->in[0], image, n, dz, in);
+	return DFX_OK;
+}
+
+/* ---- DROP ---- */
+
+/* to = from * mask / (1 - p), over one image. */
+static void
+ops_mask(const TrainStep *s, const TrainRun *r, int image, float *to, const float *from, const CpuView *v)
+{
+	size_t npix = cpu_pixels(v);
+	float kept = 1 / (1 - s->drop.p);
+	bool whole = dfx_drop_keep(&s->drop, r->seed, s->op, image, 0);
+
+	for (int c = 0; c < v->c; c++)
+	{
+		size_t at = cpu_channel(v, c);
+
+		for (size_t i = 0; i < npix; i++, at += (size_t) v->vec)
+		{
+			bool keep =
+			    s->drop.whole ? whole : dfx_drop_keep(&s->drop, r->seed, s->op, image, (size_t) c * npix + i);
+
+			to[at] = keep ? from[at] * kept : 0;
+		}
+	}
+	cpu_zero_padding(to, v);
+}
+
+static DfxStatus
+ops_drop(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	const CpuView *v = &r->t->value[s->out].view;
+	float *out = train_value(r->t, s->out, image);
+
+	(void) err;
+	if (!r->train)
+		train_copy(r, &s->in[0], image, n, v, out);
+	else
+		ops_mask(s, r, image, out, train_read(r, &s->in[0], image, n, v, train_scratch(r, TRAIN_SRC)), v);
+	return DFX_OK;
+}
+
+static DfxStatus
+ops_drop_back(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+{
+	const CpuView *v = &r->t->value[s->out].view;
+	float *dz = train_scratch(r, TRAIN_DSRC);
+
+	(void) err;
+	ops_mask(s, r, image, dz, train_grad(r->t, s->out, image), v);
+	train_push(r, &s->in[0], image, n, dz, v);
+	return DFX_OK;
+}
+
+/* ---- the steps ---- */
+
+static const struct
+{
+	TrainFn forward, backward;
+} ops_fn[DFX_OP_COUNT] = {
+    [DFX_OP_INPUT] = {ops_input, NULL},         [DFX_OP_BN] = {ops_store, ops_store_back},
+    [DFX_OP_ACT] = {ops_store, ops_store_back}, [DFX_OP_CONCAT] = {ops_store, ops_store_back},
+    [DFX_OP_POOL] = {ops_pool, ops_pool_back},  [DFX_OP_ADD] = {ops_add, ops_add_back},
+    [DFX_OP_MUL] = {ops_mul, ops_mul_back},     [DFX_OP_STACK] = {ops_stack, ops_stack_back},
+    [DFX_OP_TAKE] = {ops_take, ops_take_back},  [DFX_OP_DROP] = {ops_drop, ops_drop_back},
+};
+
+/* Steps of all kinds but convolutions, linear layers and transformers'; a BN's copy when its output is
+ * stored. */
+DfxStatus
+train_own_step(TrainBuild *b, const DfxOp *op, TrainStep *s, DfxErr *err)
+{
+	size_t out = b->t->value[s->out].view.stride;
+
+	s->forward = ops_fn[op->kind].forward;
+	s->backward = ops_fn[op->kind].backward;
+	if (s->forward == NULL)
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend cannot train the operation %s",
+		                dfx_op_info[op->kind].name);
+	for (int j = 0; j < s->nin; j++)
+	{
+		train_need(b, TRAIN_SRC, s->in[j].view.stride * sizeof(float));
+		train_need(b, TRAIN_DSRC, s->in[j].view.stride * sizeof(float));
+		train_need(b, TRAIN_MORE, 2 * s->in[j].view.stride * sizeof(float));
+	}
+	train_need(b, TRAIN_SRC, out * sizeof(float));
+	train_need(b, TRAIN_DSRC, out * sizeof(float));
+	train_need(b, TRAIN_MORE, out * sizeof(float));
+	if (op->kind == DFX_OP_POOL)
+		s->pool = op->u.pool;
+	else if (op->kind == DFX_OP_TAKE)
+		s->index = op->u.index;
+	else if (op->kind == DFX_OP_DROP)
+		s->drop = op->u.drop;
+	else if (op->kind == DFX_OP_INPUT)
+		return cpu_input_table(b->plan, &op->u.input, &s->table, err);
+	return DFX_OK;
+}

@@ -1,0 +1,179 @@
+/*
+ * train_params.c
+ *	  The parameters of a training plan: values, gradients and Adam's moments,
+ *	  fp32, in PyTorch's order; and the step that moves them.
+ *
+ * Each of the four is one array: the trained parameters first, each padded
+ * with zeros to TRAIN_PAD floats, so that Adam is one loop over all of them,
+ * then the running statistics (which have a value only).
+ */
+#include <math.h>
+#include <string.h>
+
+#include "cpu/train.h"
+
+/* Offsets of the parameters that are trained, or of those that are not, from *at on. */
+static void
+params_place(CpuTrain *t, const DfxGraph *g, bool trained, size_t *at)
+{
+	for (int i = 0; i < g->nparam; i++)
+	{
+		t->param_trained[i] = dfx_param_trained(&g->param[i]);
+		if (t->param_trained[i] != trained)
+			continue;
+		t->param_off[i] = *at;
+		t->param_len[i] = dfx_param_count(&g->param[i]);
+		*at += (t->param_len[i] + TRAIN_PAD - 1) / TRAIN_PAD * TRAIN_PAD;
+	}
+}
+
+DfxStatus
+train_params_new(TrainBuild *b, DfxErr *err)
+{
+	CpuTrain *t = b->t;
+	const DfxGraph *g = b->g;
+	size_t n = (size_t) g->nparam + 1;
+
+	t->nparam = g->nparam;
+	t->param_off = cpu_plan_alloc(b->plan, n * sizeof *t->param_off, err);
+	t->param_len = cpu_plan_alloc(b->plan, n * sizeof *t->param_len, err);
+	t->param_trained = cpu_plan_alloc(b->plan, n * sizeof *t->param_trained, err);
+	if (t->param_off == NULL || t->param_len == NULL || t->param_trained == NULL)
+		return DFX_ENOMEM;
+	params_place(t, g, true, &t->trained);
+	t->floats = t->trained;
+	params_place(t, g, false, &t->floats);
+	for (int i = 0; i < DFX_STATE_COUNT; i++)
+	{
+		/* A kernel may load a whole vector at the last parameter's end. */
+		size_t floats = (i == DFX_STATE_VALUE ? t->floats : t->trained) + TRAIN_PAD;
+
+		t->state[i] = cpu_plan_alloc(b->plan, floats * sizeof(float), err);
+		if (t->state[i] == NULL)
+			return DFX_ENOMEM;
+	}
+	for (int i = 0; i < g->nparam; i++)
+		memcpy(train_param(t, DFX_STATE_VALUE, i), g->param[i].data, t->param_len[i] * sizeof(float));
+	t->stale = true;
+	return DFX_OK;
+}
+
+/* ---- Adam ---- */
+
+typedef struct ParamsStep
+{
+	CpuTrain *t;
+	const CpuTrainKernels *kernels;
+	CpuAdam adam;
+	int threads;
+} ParamsStep;
+
+static void
+params_step_worker(void *arg, int worker)
+{
+	const ParamsStep *s = arg;
+	size_t vectors = s->t->trained / TRAIN_PAD;
+	size_t from = vectors * (size_t) worker / (size_t) s->threads * TRAIN_PAD;
+	size_t to = vectors * (size_t) (worker + 1) / (size_t) s->threads * TRAIN_PAD;
+
+	s->kernels->adam(s->t->state[DFX_STATE_VALUE] + from, s->t->state[DFX_STATE_GRAD] + from,
+	                 s->t->state[DFX_STATE_MOMENT1] + from, s->t->state[DFX_STATE_MOMENT2] + from, to - from,
+	                 &s->adam);
+}
+
+/* The values are new: the library's copies are old, and so is what a forward_train has kept. */
+static void
+params_moved(CpuTrain *t)
+{
+	t->stale = true;
+	t->ready = 0;
+}
+
+static DfxStatus
+params_check(const DfxPlan *plan, DfxErr *err)
+{
+	return plan->train ? DFX_OK : dfx_fail(err, DFX_EINVAL, "the plan was not compiled for training");
+}
+
+/*
+ * torch.optim.Adam's arithmetic: scalars in double, rounded once to float where
+ * they meet a tensor.
+ */
+DfxStatus
+cpu_step(DfxPlan *plan, const DfxAdam *a, DfxErr *err)
+{
+	ParamsStep s = {.t = plan->train, .kernels = plan->dev->train_kernels, .threads = plan->dev->threads};
+	DfxStatus st = params_check(plan, err);
+
+	if (st != DFX_OK)
+		return st;
+	if (a->step < 1 || !(a->lr >= 0) || !(a->eps >= 0) || !(a->beta1 >= 0 && a->beta1 < 1) ||
+	    !(a->beta2 >= 0 && a->beta2 < 1) || !(a->weight_decay >= 0))
+		return dfx_fail(err, DFX_EINVAL,
+		                "Adam cannot take step %llu with lr %g, betas %g and %g, eps %g, weight decay %g",
+		                (unsigned long long) a->step, a->lr, a->beta1, a->beta2, a->eps, a->weight_decay);
+	s.adam = (CpuAdam){.decay = (float) a->weight_decay,
+	                   .beta1 = (float) a->beta1,
+	                   .beta2 = (float) a->beta2,
+	                   .rest1 = (float) (1 - a->beta1),
+	                   .rest2 = (float) (1 - a->beta2),
+	                   .step = (float) -(a->lr / (1 - pow(a->beta1, (double) a->step))),
+	                   .root = (float) sqrt(1 - pow(a->beta2, (double) a->step)),
+	                   .eps = (float) a->eps};
+	cpu_workers_run(plan->dev->workers, s.threads, params_step_worker, &s);
+	params_moved(plan->train);
+	cpu_progress(plan->dev);
+	return DFX_OK;
+}
+
+/* ---- reading and writing ---- */
+
+/* Whether parameter p has this state: running statistics have a value only. */
+static bool
+params_has(const CpuTrain *t, DfxState what, int p)
+{
+	return what == DFX_STATE_VALUE || t->param_trained[p];
+}
+
+/* DFX_EINVAL unless all parameters that data asks for have this state. */
+static DfxStatus
+params_check_state(const DfxPlan *plan, DfxState what, const float *const *data, DfxErr *err)
+{
+	DfxStatus st = params_check(plan, err);
+
+	if (st != DFX_OK)
+		return st;
+	if ((int) what < 0 || what >= DFX_STATE_COUNT)
+		return dfx_fail(err, DFX_EINVAL, "parameters have no state %d", (int) what);
+	for (int i = 0; i < plan->train->nparam; i++)
+		if (data[i] && !params_has(plan->train, what, i))
+			return dfx_fail(err, DFX_EINVAL,
+			                "parameter %d is not trained: it has neither gradient nor moments", i);
+	return DFX_OK;
+}
+
+DfxStatus
+cpu_read_params(const DfxPlan *plan, DfxState what, float *const *data, DfxErr *err)
+{
+	const CpuTrain *t = plan->train;
+	DfxStatus st = params_check_state(plan, what, (const float *const *) data, err);
+
+	for (int i = 0; st == DFX_OK && i < t->nparam; i++)
+		if (data[i])
+			memcpy(data[i], train_param(t, what, i), t->param_len[i] * sizeof(float));
+	return st;
+}
+
+DfxStatus
+cpu_write_params(DfxPlan *plan, DfxState what, const float *const *data, DfxErr *err)
+{
+	CpuTrain *t = plan->train;
+	DfxStatus st = params_check_state(plan, what, data, err);
+
+	for (int i = 0; st == DFX_OK && i < t->nparam; i++)
+		if (data[i])
+			memcpy(train_param(t, what, i), data[i], t->param_len[i] * sizeof(float));
+	if (st == DFX_OK && what == DFX_STATE_VALUE)
+		params_moved(t);
+	return st;
+}

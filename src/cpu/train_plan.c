@@ -1,0 +1,578 @@
+/*
+ * train_plan.c
+ *	  From a graph to training steps: which values are stored, what each op
+ *	  reads, how long everything lives, and where.
+ *
+ * Moments, for the memory plan: step i's forward is moment i, its backward
+ * 2 * nstep - i, and the outputs are read and their gradients set at nstep.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/train_conv.h"
+
+/* ---- which values are stored ---- */
+
+/* What is known of each value while the steps are made. */
+typedef struct PlanValue
+{
+	bool forced;  /* a virtual kind, but stored */
+	int readers;  /* ops, and the output */
+	DfxVal fused; /* the ReLU's output that takes this value's place; -1: none */
+	bool gone;    /* an ACT that was applied in place */
+} PlanValue;
+
+typedef struct PlanBuild
+{
+	TrainBuild *b;
+	PlanValue *value;
+	TrainNorm **norm; /* per op */
+} PlanBuild;
+
+static DfxOpKind
+plan_kind(const PlanBuild *p, DfxVal v)
+{
+	return p->b->g->op[p->b->g->val[v].def].kind;
+}
+
+static bool
+plan_is_stored(const PlanBuild *p, DfxVal v)
+{
+	DfxOpKind kind = plan_kind(p, v);
+
+	if (p->value[v].fused >= 0)
+		return false;
+	return p->value[v].forced || p->value[v].gone ||
+	       (kind != DFX_OP_CONCAT && kind != DFX_OP_BN && kind != DFX_OP_ACT);
+}
+
+static void
+plan_count_readers(PlanBuild *p)
+{
+	const DfxGraph *g = p->b->g;
+
+	for (int v = 0; v < g->nval; v++)
+		p->value[v].fused = -1;
+	for (int i = 0; i < g->nop; i++)
+		for (int j = 0; j < g->op[i].nin; j++)
+			p->value[g->op[i].in[j]].readers++;
+	for (int i = 0; i < g->nout; i++)
+		p->value[g->out[i]].readers++;
+}
+
+/* ReLUs that alone read a convolution, a linear layer or a sum are applied in place. */
+static void
+plan_fuse(PlanBuild *p)
+{
+	const DfxGraph *g = p->b->g;
+
+	for (int i = 0; i < g->nop; i++)
+	{
+		const DfxOp *op = &g->op[i];
+		DfxOpKind kind;
+
+		if (op->kind != DFX_OP_ACT || op->u.act != DFX_ACT_RELU || p->value[op->in[0]].readers != 1)
+			continue;
+		kind = plan_kind(p, op->in[0]);
+		if (kind != DFX_OP_CONV && kind != DFX_OP_LINEAR && kind != DFX_OP_ADD)
+			continue;
+		p->value[op->in[0]].fused = op->out;
+		p->value[op->out].gone = true;
+	}
+}
+
+/* Chains that are more than concat, BN, activation, in this order, are broken by storing a value. */
+static bool
+plan_force_one(PlanBuild *p, const DfxOp *op)
+{
+	bool changed = false;
+
+	for (int j = 0; j < op->nin; j++)
+	{
+		DfxVal x = op->in[j];
+		DfxOpKind kind = plan_kind(p, x);
+		bool good = plan_is_stored(p, x);
+
+		if (p->value[op->out].gone)
+			continue; /* applied in place: it reads nothing */
+		if (op->kind == DFX_OP_BN)
+			good = good || kind == DFX_OP_CONCAT;
+		else if (op->kind == DFX_OP_ACT)
+			good = good || kind == DFX_OP_CONCAT || kind == DFX_OP_BN;
+		else if (op->kind != DFX_OP_CONCAT)
+			good = true;
+		if (!good)
+			p->value[x].forced = changed = true;
+	}
+	return changed;
+}
+
+static void
+plan_force(PlanBuild *p)
+{
+	bool changed = true;
+
+	while (changed)
+	{
+		changed = false;
+		for (int i = 0; i < p->b->g->nop; i++)
+			changed = plan_force_one(p, &p->b->g->op[i]) || changed;
+	}
+}
+
+/* ---- values and sources ---- */
+
+static CpuView
+plan_view(const TrainBuild *b, const DfxValue *v, bool plain)
+{
+	CpuView view = {.c = v->c, .h = v->h, .w = v->w};
+
+	return train_relayout(&view, plain ? 1 : b->dev->block);
+}
+
+static void
+plan_values(PlanBuild *p)
+{
+	TrainBuild *b = p->b;
+	const DfxGraph *g = b->g;
+
+	for (int v = 0; v < g->nval; v++)
+	{
+		TrainValue *val = &b->t->value[v];
+		DfxOpKind kind = plan_kind(p, v);
+
+		val->stored = plan_is_stored(p, v);
+		val->relu = p->value[v].gone;
+		/* As the first convolution reads it fastest. */
+		val->view =
+		    plan_view(b, &g->val[v], g->val[v].c <= 3 && (kind == DFX_OP_INPUT || kind == DFX_OP_STACK));
+		val->wants_grad = v != g->input || b->t->input_f32;
+	}
+}
+
+/* What an op reads when it reads v. */
+static DfxStatus
+plan_source(PlanBuild *p, DfxVal v, TrainSource *s, DfxErr *err)
+{
+	const DfxGraph *g = p->b->g;
+	const TrainValue *val = p->b->t->value;
+	const DfxOp *op = &g->op[g->val[v].def];
+	const DfxVal *piece = &v;
+
+	*s = (TrainSource){.npiece = 1, .view = val[v].view};
+	if (!val[v].stored && op->kind == DFX_OP_ACT)
+	{
+		s->act = op->u.act;
+		v = op->in[0];
+		op = &g->op[g->val[v].def];
+	}
+	if (!val[v].stored && op->kind == DFX_OP_BN)
+	{
+		s->norm = p->norm[op - g->op];
+		v = op->in[0];
+		op = &g->op[g->val[v].def];
+	}
+	if (!val[v].stored) /* a CONCAT: plan_force has seen to it */
+	{
+		s->npiece = op->nin;
+		piece = op->in;
+	}
+	s->piece = cpu_plan_alloc(p->b->plan, (size_t) s->npiece * sizeof *s->piece, err);
+	s->first = cpu_plan_alloc(p->b->plan, (size_t) s->npiece * sizeof *s->first, err);
+	if (s->piece == NULL || s->first == NULL)
+		return DFX_ENOMEM;
+	memcpy(s->piece, piece, (size_t) s->npiece * sizeof *s->piece);
+	return DFX_OK;
+}
+
+/* ---- steps ---- */
+
+static DfxStatus
+plan_new_step(PlanBuild *p, const DfxOp *op, TrainStep **step, DfxErr *err)
+{
+	CpuTrain *t = p->b->t;
+	TrainStep *s = &t->step[t->nstep++];
+	DfxStatus st = DFX_OK;
+
+	*step = s;
+	*s = (TrainStep){
+	    .kind = op->kind, .op = (int) (op - p->b->g->op), .nin = op->nin, .out = op->out, .chunk = 1};
+	memcpy(s->param, op->param, sizeof s->param);
+	if (p->value[op->out].fused >= 0)
+		s->out = p->value[op->out].fused;
+	s->in = cpu_plan_alloc(p->b->plan, ((size_t) op->nin + 1) * sizeof *s->in, err);
+	if (s->in == NULL)
+		return DFX_ENOMEM;
+	for (int j = 0; j < op->nin && st == DFX_OK; j++)
+		st = plan_source(p, op->in[j], &s->in[j], err);
+	return st;
+}
+
+/* A stored BN, ACT or CONCAT reads what it would be if it were virtual. */
+static DfxStatus
+plan_store_step(PlanBuild *p, const DfxOp *op, DfxErr *err)
+{
+	TrainValue *out = &p->b->t->value[op->out];
+	TrainStep *s;
+	DfxStatus st = plan_new_step(p, op, &s, err);
+
+	if (st != DFX_OK)
+		return st;
+	out->stored = false;
+	s->nin = 1;
+	st = plan_source(p, op->out, &s->in[0], err);
+	out->stored = true;
+	return st == DFX_OK ? train_own_step(p->b, op, s, err) : st;
+}
+
+static DfxStatus
+plan_step(PlanBuild *p, const DfxOp *op, DfxErr *err)
+{
+	bool stored = p->b->t->value[op->out].stored;
+	TrainStep *s;
+	DfxStatus st = DFX_OK;
+
+	if (op->kind == DFX_OP_BN)
+	{
+		st = train_norm_new(p->b, op, &p->norm[op - p->b->g->op], err);
+		if (st == DFX_OK)
+			st = plan_new_step(p, op, &s, err);
+		if (st != DFX_OK)
+			return st;
+		s->out = -1;
+		s->norm = p->norm[s->op];
+		st = train_norm_step(p->b, s, err);
+	}
+	if (st != DFX_OK)
+		return st;
+	if (op->kind == DFX_OP_BN || op->kind == DFX_OP_ACT || op->kind == DFX_OP_CONCAT)
+		return stored && !p->value[op->out].gone ? plan_store_step(p, op, err) : DFX_OK;
+	st = plan_new_step(p, op, &s, err);
+	if (st != DFX_OK)
+		return st;
+	if (op->kind == DFX_OP_CONV || op->kind == DFX_OP_LINEAR)
+		return train_conv_step(p->b, op, s, err);
+	if (op->kind == DFX_OP_TOKENS || op->kind == DFX_OP_LAYERNORM || op->kind == DFX_OP_ATTN)
+		return train_tokens_step(p->b, op, s, err);
+	return train_own_step(p->b, op, s, err);
+}
+
+static bool
+plan_is_raw(const DfxOp *op)
+{
+	return op->epi_add < 0 && op->epi_act == DFX_ACT_NONE && op->epi_scale < 0 && !op->placed &&
+	       op->kind != DFX_OP_AFFINE && (op->kind != DFX_OP_BN || op->nin == 1);
+}
+
+static DfxStatus
+plan_steps(PlanBuild *p, DfxErr *err)
+{
+	const DfxGraph *g = p->b->g;
+	CpuTrain *t = p->b->t;
+	size_t floats = 0;
+
+	t->step = cpu_plan_alloc(p->b->plan, 2 * ((size_t) g->nop + 1) * sizeof *t->step, err);
+	if (t->step == NULL)
+		return DFX_ENOMEM;
+	for (int i = 0; i < g->nop; i++)
+	{
+		DfxStatus st = DFX_OK;
+
+		if (!plan_is_raw(&g->op[i]))
+			return dfx_fail(err, DFX_EINVAL, "a plan for training needs a graph that is not optimised");
+		st = plan_step(p, &g->op[i], err);
+		if (st != DFX_OK)
+			return st;
+		cpu_progress(p->b->dev);
+	}
+	for (int i = 0; i < g->nout; i++)
+	{
+		DfxStatus st = plan_source(p, g->out[i], &t->out[i], err);
+
+		if (st != DFX_OK)
+			return st;
+		floats = t->out[i].view.stride;
+		train_need(p->b, TRAIN_SRC, floats * sizeof(float));
+		train_need(p->b, TRAIN_DSRC, floats * sizeof(float));
+	}
+	return DFX_OK;
+}
+
+/* ---- gradients' first contributions ---- */
+
+static void
+plan_contribute(bool *seen, TrainSource *s)
+{
+	for (int j = 0; j < s->npiece; j++)
+	{
+		s->first[j] = !seen[s->piece[j]];
+		seen[s->piece[j]] = true;
+	}
+}
+
+/* Who writes a gradient and who adds to it: outputs first, then the steps in reverse. */
+static DfxStatus
+plan_first(PlanBuild *p, DfxErr *err)
+{
+	CpuTrain *t = p->b->t;
+	bool *seen = cpu_plan_alloc(p->b->plan, ((size_t) t->nvalue + 1) * sizeof *seen, err);
+
+	t->dead = cpu_plan_alloc(p->b->plan, ((size_t) t->nvalue + 1) * sizeof *t->dead, err);
+	if (seen == NULL || t->dead == NULL)
+		return DFX_ENOMEM;
+	for (int i = 0; i < p->b->plan->nout; i++)
+		plan_contribute(seen, &t->out[i]);
+	for (int i = t->nstep - 1; i >= 0; i--)
+		for (int j = 0; t->step[i].out >= 0 && j < t->step[i].nin; j++)
+			plan_contribute(seen, &t->step[i].in[j]);
+	for (int v = 0; v < t->nvalue; v++)
+		if (t->value[v].stored && t->value[v].wants_grad && !seen[v])
+			t->dead[t->ndead++] = v;
+	return DFX_OK;
+}
+
+/* ---- memory ---- */
+
+/* Whether a step's backward reads its inputs' values for itself, not only to pass a gradient through a
+ * source. */
+static bool
+plan_reads_inputs(const TrainStep *s)
+{
+	switch (s->kind)
+	{
+		case DFX_OP_CONV:
+		case DFX_OP_LINEAR:
+		case DFX_OP_MUL:
+		case DFX_OP_LAYERNORM:
+		case DFX_OP_ATTN:
+			return true;
+		case DFX_OP_POOL:
+			return !s->pool.avg;
+		default:
+			return false;
+	}
+}
+
+static void
+plan_touch(DfxMemBlock *b, int when)
+{
+	b->first = when < b->first ? when : b->first;
+	b->last = when > b->last ? when : b->last;
+}
+
+/* A source is read at one moment, and passed a gradient at another (then > moment). */
+static void
+plan_touch_source(DfxMemBlock *value, DfxMemBlock *grad, const TrainSource *s, int read, int push, bool reads)
+{
+	for (int j = 0; j < s->npiece; j++)
+	{
+		plan_touch(&value[s->piece[j]], read);
+		plan_touch(&grad[s->piece[j]], push);
+		if (reads || s->norm != NULL || s->act != DFX_ACT_NONE)
+			plan_touch(&value[s->piece[j]], push);
+	}
+}
+
+static void
+plan_lifetimes(const CpuTrain *t, int nout, DfxMemBlock *value, DfxMemBlock *grad)
+{
+	int end = t->nstep;
+
+	for (int v = 0; v < t->nvalue; v++)
+	{
+		value[v] = (DfxMemBlock){.id = v, .first = 2 * end + 1, .last = -1};
+		grad[v] = (DfxMemBlock){.id = v + t->nvalue, .first = 2 * end + 1, .last = -1};
+	}
+	for (int i = 0; i < t->nstep; i++)
+	{
+		const TrainStep *s = &t->step[i];
+
+		if (s->out < 0)
+			continue;
+		plan_touch(&value[s->out], i);
+		plan_touch(&grad[s->out], 2 * end - i);
+		if (t->value[s->out].relu || t->value[s->out].normed)
+			plan_touch(&value[s->out], 2 * end - i);
+		for (int j = 0; j < s->nin; j++)
+			plan_touch_source(value, grad, &s->in[j], i, 2 * end - i, plan_reads_inputs(s));
+	}
+	for (int i = 0; i < nout; i++)
+		plan_touch_source(value, grad, &t->out[i], end, end, false);
+	for (int i = 0; i < t->ndead; i++)
+		plan_touch(&grad[t->dead[i]], end);
+	if (t->input_f32)
+		plan_touch(&grad[t->input], 2 * end + 1); /* the caller's */
+}
+
+static DfxStatus
+plan_memory(PlanBuild *p, DfxErr *err)
+{
+	CpuTrain *t = p->b->t;
+	size_t nval = (size_t) t->nvalue;
+	DfxMemBlock *block = malloc(2 * (nval + 1) * sizeof *block);
+	int n = 0;
+	DfxStatus st;
+
+	if (block == NULL)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
+	plan_lifetimes(t, p->b->plan->nout, block, block + nval);
+	for (size_t i = 0; i < 2 * nval; i++)
+	{
+		const TrainValue *val = &t->value[i % nval];
+
+		if (!val->stored || (i >= nval && !val->wants_grad))
+			continue;
+		block[n] = block[i];
+		block[n++].size = val->view.stride * sizeof(float) * (size_t) p->b->plan->max_batch;
+	}
+	st = dfx_plan_blocks(block, n, &t->arena_bytes, err);
+	for (int i = 0; st == DFX_OK && i < n; i++)
+	{
+		TrainValue *val = &t->value[(size_t) block[i].id % nval];
+
+		*((size_t) block[i].id < nval ? &val->view.off : &val->grad_off) = block[i].off;
+	}
+	free(block);
+	return st;
+}
+
+static size_t
+plan_round(size_t bytes, size_t to)
+{
+	return (bytes + to - 1) / to * to;
+}
+
+/* The arena, and the workers' scratch memory with its regions. */
+static DfxStatus
+plan_allocate(TrainBuild *b, DfxErr *err)
+{
+	CpuTrain *t = b->t;
+	size_t at = 0;
+
+	for (int i = 0; i < TRAIN_REGIONS; i++)
+	{
+		t->region[i] = at;
+		at += plan_round(b->need[i] + CPU_ALIGN, 4096);
+	}
+	t->region[TRAIN_REGIONS] = plan_round(at, CPU_HUGE);
+	t->arena_bytes = plan_round(t->arena_bytes + CPU_ALIGN, CPU_HUGE);
+	t->arena = cpu_arena_new(t->arena_bytes, err);
+	t->scratch = cpu_plan_alloc(b->plan, (size_t) b->dev->threads * sizeof *t->scratch, err);
+	if (t->arena == NULL || t->scratch == NULL)
+		return DFX_ENOMEM;
+	for (int w = 0; w < b->dev->threads; w++)
+	{
+		t->scratch[w] = cpu_arena_new(t->region[TRAIN_REGIONS], err);
+		if (t->scratch[w] == NULL)
+			return DFX_ENOMEM;
+	}
+	return DFX_OK;
+}
+
+/* ---- compile ---- */
+
+/* A BN reads pixels: then their gradient is made after all, because the BN's own sums come with it. */
+static void
+plan_normed_input(const PlanBuild *p)
+{
+	const DfxGraph *g = p->b->g;
+
+	for (int i = 0; i < g->nop; i++)
+		for (int j = 0; j < g->op[i].nin; j++)
+			if (g->op[i].in[j] == g->input && (g->op[i].kind == DFX_OP_BN || g->op[i].kind == DFX_OP_CONCAT))
+				p->b->t->value[g->input].wants_grad = true;
+}
+
+static DfxStatus
+plan_build(PlanBuild *p, DfxErr *err)
+{
+	TrainBuild *b = p->b;
+	CpuTrain *t = b->t;
+	DfxStatus st;
+
+	t->input = b->g->input;
+	t->input_f32 = !b->g->op[b->g->val[t->input].def].u.input.rgb8;
+	t->nvalue = b->g->nval;
+	t->value = cpu_plan_alloc(b->plan, ((size_t) t->nvalue + 1) * sizeof *t->value, err);
+	if (t->value == NULL)
+		return DFX_ENOMEM;
+	plan_count_readers(p);
+	plan_fuse(p);
+	plan_force(p);
+	plan_values(p);
+	plan_normed_input(p);
+	st = train_params_new(b, err);
+	if (st == DFX_OK)
+		st = plan_steps(p, err);
+	if (st == DFX_OK)
+		st = plan_first(p, err);
+	if (st == DFX_OK)
+		st = plan_memory(p, err);
+	if (st == DFX_OK)
+		st = plan_allocate(b, err);
+	return st;
+}
+
+/* Make plan, which has its device and batch, one for training of g.  In a worker (plan.c). */
+DfxStatus
+cpu_train_build(DfxPlan *plan, const DfxGraph *g, DfxErr *err)
+{
+	int threads = plan->dev->threads;
+	TrainBuild b = {
+	    .dev = plan->dev, .plan = plan, .g = g, .share = (plan->max_batch + threads - 1) / threads};
+	PlanBuild p = {.b = &b};
+	DfxStatus st = DFX_ENOMEM;
+
+	b.t = plan->train = cpu_plan_alloc(plan, sizeof *b.t, err);
+	if (b.t == NULL)
+		return DFX_ENOMEM;
+	b.t->plan = plan;
+	plan->nout = g->nout;
+	p.value = calloc((size_t) g->nval + 1, sizeof *p.value);
+	p.norm = calloc((size_t) g->nop + 1, sizeof *p.norm);
+	if (p.value == NULL || p.norm == NULL)
+		dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
+	else
+		st = plan_build(&p, err);
+	free(p.value);
+	free(p.norm);
+	return st;
+}
+
+/* What is not in the plan's list of blocks. */
+void
+cpu_train_free(CpuTrain *t, int threads)
+{
+	if (t == NULL)
+		return;
+	for (int i = 0; i < t->nstep; i++)
+		train_conv_free(t->step[i].conv);
+	for (int w = 0; t->scratch && w < threads; w++)
+		free(t->scratch[w]);
+	free(t->arena);
+}
+
+size_t
+cpu_train_bytes(const DfxPlan *plan)
+{
+	const CpuTrain *t = plan->train;
+
+	return t ? t->arena_bytes + t->region[TRAIN_REGIONS] * (size_t) plan->dev->threads : 0;
+}
+
+int
+cpu_train_impls(const CpuTrain *t)
+{
+	return t->nstep * DNNL_PASS_COUNT;
+}
+
+const char *
+cpu_train_impl(const CpuTrain *t, int i)
+{
+	const TrainConv *c;
+
+	if (i < 0 || i >= cpu_train_impls(t))
+		return NULL;
+	c = t->step[i / DNNL_PASS_COUNT].conv;
+	return c && c->pass[i % DNNL_PASS_COUNT].prim ? c->pass[i % DNNL_PASS_COUNT].impl : NULL;
+}

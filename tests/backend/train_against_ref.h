@@ -1,0 +1,204 @@
+/*
+ * train_against_ref.h
+ *	  Train one graph on the CPU backend and on the oracle, and compare: outputs,
+ *	  every parameter's gradient, the input's, running statistics, and the
+ *	  parameters after some steps.
+ *
+ * A gradient's difference is measured relative to its own largest magnitude,
+ * but no less than a thousandth of the largest of all: gradients that are zero
+ * by construction (a bias before a BatchNorm) consist of rounding only.
+ */
+#ifndef DFX_TESTS_TRAIN_AGAINST_REF_H
+#define DFX_TESTS_TRAIN_AGAINST_REF_H
+
+#include "tests/backend/against_ref.h"
+#include "tests/unit/train_net.h"
+
+/* One backend's side of the comparison. */
+typedef struct TrainSide
+{
+	const DfxBackend *be;
+	DfxPlan *plan;
+	float *out[DFX_MAX_OUT];
+	float *din;
+	float **param; /* of the state last read */
+} TrainSide;
+
+static float **
+side_params(const DfxGraph *g)
+{
+	float **p = calloc((size_t) g->nparam + 1, sizeof *p);
+
+	for (int i = 0; i < g->nparam; i++)
+		p[i] = calloc(dfx_param_count(&g->param[i]) + 1, sizeof **p);
+	return p;
+}
+
+static bool
+side_open(TrainSide *s, const DfxBackend *be, DfxDev *dev, const DfxGraph *g, int max_batch, DfxErr *err)
+{
+	bool rgb8;
+	size_t in = graph_input_bytes(g, &rgb8);
+
+	*s = (TrainSide){.be = be, .param = side_params(g)};
+	for (int i = 0; i < g->nout; i++)
+		s->out[i] = calloc((size_t) max_batch * graph_output_floats(g, i), sizeof(float));
+	if (!rgb8)
+		s->din = calloc((size_t) max_batch, in);
+	s->plan = train_compile(be, dev, g, max_batch, err);
+	return s->plan != NULL;
+}
+
+static void
+side_close(TrainSide *s, const DfxGraph *g)
+{
+	for (int i = 0; i < g->nparam; i++)
+		free(s->param[i]);
+	free(s->param);
+	free_outputs(s->out);
+	free(s->din);
+	if (s->plan)
+		s->be->release(s->plan);
+}
+
+/* Read a state of all parameters that have it. */
+static DfxStatus
+side_read(TrainSide *s, const DfxGraph *g, DfxState what, DfxErr *err)
+{
+	float **want = calloc((size_t) g->nparam + 1, sizeof *want);
+	DfxStatus st;
+
+	for (int i = 0; i < g->nparam; i++)
+		if (what == DFX_STATE_VALUE || dfx_param_trained(&g->param[i]))
+			want[i] = s->param[i];
+	st = s->be->read_params(s->plan, what, want, err);
+	free(want);
+	return st;
+}
+
+/* The worst difference between the two sides' parameters, as the header says; the name goes to *who. */
+static double
+sides_differ(const TrainSide *a, const TrainSide *b, const DfxGraph *g, bool trained, const char **who)
+{
+	double worst = 0, top = 0;
+
+	for (int i = 0; i < g->nparam; i++)
+		for (size_t k = 0; k < dfx_param_count(&g->param[i]); k++)
+			if (dfx_param_trained(&g->param[i]) == trained && fabs((double) b->param[i][k]) > top)
+				top = fabs((double) b->param[i][k]);
+	for (int i = 0; i < g->nparam; i++)
+	{
+		double max = top * 1e-3 + 1e-30, diff = 0;
+
+		if (dfx_param_trained(&g->param[i]) != trained)
+			continue;
+		for (size_t k = 0; k < dfx_param_count(&g->param[i]); k++)
+		{
+			double d = fabs((double) a->param[i][k] - (double) b->param[i][k]);
+
+			max = fmax(max, fabs((double) b->param[i][k]));
+			diff = d < INFINITY ? fmax(diff, d) : INFINITY;
+		}
+		if (diff / max > worst)
+		{
+			worst = diff / max;
+			*who = g->param[i].name;
+		}
+	}
+	return worst;
+}
+
+/* One forward_train and backward on one side, with noise for the loss's gradients. */
+static DfxStatus
+side_pass(TrainSide *s, const DfxGraph *g, const void *in, int n, uint64_t seed, DfxErr *err)
+{
+	float *dout[DFX_MAX_OUT] = {NULL};
+	uint32_t state = 99 + (uint32_t) seed;
+	DfxStatus st = s->be->forward_train(s->plan, in, n, seed, s->out, err);
+
+	for (int i = 0; i < g->nout; i++)
+	{
+		size_t count = (size_t) n * graph_output_floats(g, i);
+
+		dout[i] = calloc(count, sizeof(float));
+		for (size_t k = 0; k < count; k++)
+			dout[i][k] = noise(&state);
+	}
+	if (st == DFX_OK)
+		st = s->be->backward(s->plan, n, (const float *const *) dout, s->din, err);
+	free_outputs(dout);
+	return st;
+}
+
+typedef struct TrainTolerance
+{
+	double out, grad;
+} TrainTolerance;
+
+/* The outcome of one pass on both sides against the tolerances; what differs goes to diag. */
+static bool
+sides_agree(TrainSide *cpu, TrainSide *ref, const DfxGraph *g, int n, const TrainTolerance *t, DfxErr *err)
+{
+	const char *who = "?";
+	bool rgb8, good = true;
+	double e;
+
+	for (int i = 0; i < g->nout; i++)
+		if ((e = relative_error(cpu->out[i], ref->out[i], (size_t) n * graph_output_floats(g, i))) > t->out)
+		{
+			diag("output %s: %g, allowed %g", g->out_name[i], e, t->out);
+			good = false;
+		}
+	if (side_read(cpu, g, DFX_STATE_GRAD, err) != DFX_OK || side_read(ref, g, DFX_STATE_GRAD, err) != DFX_OK)
+		return false;
+	if ((e = sides_differ(cpu, ref, g, true, &who)) > t->grad)
+	{
+		diag("gradient of %s: %g, allowed %g", who, e, t->grad);
+		good = false;
+	}
+	if (cpu->din)
+	{
+		e = relative_error(cpu->din, ref->din, (size_t) n * graph_input_bytes(g, &rgb8) / sizeof(float));
+		if (e > t->grad)
+		{
+			diag("gradient of the input: %g, allowed %g", e, t->grad);
+			good = false;
+		}
+	}
+	if (side_read(cpu, g, DFX_STATE_VALUE, err) != DFX_OK ||
+	    side_read(ref, g, DFX_STATE_VALUE, err) != DFX_OK)
+		return false;
+	if ((e = sides_differ(cpu, ref, g, false, &who)) > t->out)
+	{
+		diag("running statistics %s: %g, allowed %g", who, e, t->out);
+		good = false;
+	}
+	return good;
+}
+
+/* One test: a pass over n images of a plan for max_batch gives what the oracle gives. */
+__attribute__((unused)) static bool
+trains_as_ref(DfxDev *dev, const DfxGraph *g, int max_batch, int n, TrainTolerance t, const char *what)
+{
+	DfxDevOpts opts = {.threads = 1};
+	DfxDev *ref_dev = NULL;
+	DfxErr err = {0};
+	TrainSide cpu = {0}, ref = {0};
+	void *in = noise_images(g, max_batch, 5u + (uint32_t) n);
+	bool good = dfx_ref_backend.open(&opts, &ref_dev, &err) == DFX_OK;
+
+	good = side_open(&ref, &dfx_ref_backend, ref_dev, g, max_batch, &err) && good;
+	good = side_open(&cpu, &dfx_cpu_backend, dev, g, max_batch, &err) && good;
+	good = good && side_pass(&ref, g, in, n, 7, &err) == DFX_OK;
+	good = good && side_pass(&cpu, g, in, n, 7, &err) == DFX_OK;
+	good = good && sides_agree(&cpu, &ref, g, n, &t, &err);
+	if (!ok(good, "%s, %d of %d images", what, n, max_batch) && err.code != DFX_OK)
+		diag("%s", err.msg);
+	side_close(&cpu, g);
+	side_close(&ref, g);
+	free(in);
+	dfx_ref_backend.close(ref_dev);
+	return good;
+}
+
+#endif /* DFX_TESTS_TRAIN_AGAINST_REF_H */

@@ -11,6 +11,7 @@
 #include "base/metrics.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 #define METRICS_Z 1.959963984540054 /* 97.5 % quantile of the standard normal distribution */
 
@@ -79,10 +80,8 @@ static MetricsTerm
 metrics_f1(MetricsClass m)
 {
 	double hits = (double) m.hits, errors = (double) (m.truth - m.hits) + (double) (m.said - m.hits);
-	double both = 2 * hits + errors;
+	double both = 2 * hits + errors; /* not 0 in a class that has images */
 
-	if (both == 0)
-		return (MetricsTerm){0, 0};
 	return (MetricsTerm){2 * hits / both, 4 * hits * errors * (hits + errors) / (both * both * both * both)};
 }
 
@@ -121,10 +120,11 @@ metrics_mean(const DfxConfusion *c, MetricsTerm (*figure)(MetricsClass m))
 	for (int class = 0; class < c->nclass; class ++)
 	{
 		MetricsClass m = metrics_class(c, class);
-		MetricsTerm t = figure(m);
+		MetricsTerm t;
 
 		if (m.truth == 0)
 			continue;
+		t = figure(m);
 		sum.value += t.value;
 		sum.variance += t.variance;
 		n++;
@@ -175,7 +175,7 @@ dfx_f1(const DfxConfusion *c, int class)
 {
 	MetricsClass m = metrics_class(c, class);
 
-	return m.truth + m.said > 0 ? metrics_normal(metrics_f1(m)) : metrics_undefined;
+	return m.truth > 0 ? metrics_normal(metrics_f1(m)) : metrics_undefined;
 }
 
 DfxEstimate
@@ -261,19 +261,19 @@ auc_variance(const AucSide *side)
 /*
  * A positive's placement is the share of negatives below it, a negative's the
  * share of positives above it, equal ones counting half.  Both means are the
- * area; their variances add up to its variance.
+ * area; their variances add up to its variance.  With one image of a kind
+ * nothing is known about others of it.  False when there is no area.
  */
-DfxEstimate
-dfx_auc(float *score, uint8_t *positive, size_t n)
+static bool
+auc_term(float *score, uint8_t *positive, size_t n, MetricsTerm *t)
 {
 	AucSide pos = {0}, neg = {0};
 	double pos_below = 0, neg_below = 0;
-	double area;
 
 	for (size_t i = 0; i < n; i++)
 		*(positive[i] ? &pos.n : &neg.n) += 1;
 	if (pos.n == 0 || neg.n == 0)
-		return metrics_undefined;
+		return false;
 	auc_sort(score, positive, n);
 	for (size_t i = 0, end; i < n; i = end)
 	{
@@ -286,8 +286,39 @@ dfx_auc(float *score, uint8_t *positive, size_t n)
 		pos_below += pos_here;
 		neg_below += neg_here;
 	}
-	area = pos.sum / pos.n;
-	if (pos.n < 2 || neg.n < 2)
-		return (DfxEstimate){area, 0, 1}; /* one image of a kind tells nothing about others of it */
-	return metrics_normal((MetricsTerm){area, auc_variance(&pos) + auc_variance(&neg)});
+	t->value = pos.sum / pos.n;
+	t->variance = pos.n < 2 || neg.n < 2 ? INFINITY : auc_variance(&pos) + auc_variance(&neg);
+	return true;
+}
+
+DfxEstimate
+dfx_auc(float *score, uint8_t *positive, size_t n)
+{
+	MetricsTerm t;
+
+	return auc_term(score, positive, n, &t) ? metrics_normal(t) : metrics_undefined;
+}
+
+DfxEstimate
+dfx_macro_auc(const float *score, const uint8_t *class, size_t n, int nclass, float *one, uint8_t *positive)
+{
+	MetricsTerm sum = {0, 0}, t;
+	int areas = 0;
+
+	for (int c = 0; c < nclass; c++)
+	{
+		for (size_t i = 0; i < n; i++)
+		{
+			one[i] = score[i * (size_t) nclass + (size_t) c];
+			positive[i] = class[i] == c;
+		}
+		if (!auc_term(one, positive, n, &t))
+			continue;
+		sum.value += t.value;
+		sum.variance += t.variance;
+		areas++;
+	}
+	if (areas == 0)
+		return metrics_undefined;
+	return metrics_normal((MetricsTerm){sum.value / areas, sum.variance / areas / areas});
 }

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PERTURB_MAX_TEXT 60 /* bytes: longer ones are not quoted in messages, which might cut a character */
+
 typedef struct PerturbRule
 {
 	const char *name;
@@ -85,6 +87,12 @@ dfx_perturbation_parse(const char *how, DfxPerturbation *p, DfxErr *err)
 {
 	size_t name = strcspn(how, ":");
 
+	if (strlen(how) > PERTURB_MAX_TEXT)
+	{
+		dfx_fail(err, DFX_EINVAL, "a perturbation of %zu bytes is too long", strlen(how));
+		dfx_hint(err, PERTURB_HINT);
+		return DFX_EINVAL;
+	}
 	for (uint32_t kind = 0; kind < DFX_PERTURB_COUNT; kind++)
 	{
 		const char *known = perturb_rules[kind].name;
@@ -96,11 +104,11 @@ dfx_perturbation_parse(const char *how, DfxPerturbation *p, DfxErr *err)
 			p->kind = kind;
 			return DFX_OK;
 		}
-		dfx_fail(err, DFX_EINVAL, "perturbation \"%.60s\" has a wrong parameter, or none", how);
+		dfx_fail(err, DFX_EINVAL, "perturbation \"%s\" has a wrong parameter, or none", how);
 		dfx_hint(err, PERTURB_HINT);
 		return DFX_EINVAL;
 	}
-	dfx_fail(err, DFX_EINVAL, "there is no perturbation \"%.60s\"", how);
+	dfx_fail(err, DFX_EINVAL, "there is no perturbation \"%s\"", how);
 	dfx_hint(err, PERTURB_HINT);
 	return DFX_EINVAL;
 }

@@ -32,6 +32,8 @@ encode_check(const DfxImage *image, DfxErr *err)
 static DfxStatus
 encode_append(DfxEncoded *out, const uint8_t *bytes, size_t n, DfxErr *err)
 {
+	if (n == 0)
+		return DFX_OK;
 	if (n > out->limit - out->len)
 		return dfx_fail(err, DFX_ELIMIT, "the encoded image takes more than %zu bytes", out->limit);
 	if (n > out->room - out->len)

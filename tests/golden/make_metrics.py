@@ -8,6 +8,7 @@ curve from all pairs, DeLong's variance from the covariance of explicit placemen
     confusion NCLASS n[0][0] n[0][1] ...        n[truth][predicted], for the figures that follow
     FIGURE CLASS value low high                 CLASS -1: of all classes
     auc N score positive score positive ... value low high
+    macro_auc N NCLASS class score ... class score ... value low high       a score for each class
 """
 import pathlib
 
@@ -45,7 +46,7 @@ def f1_of_shares(shares):
 def f1(truth, said, c):
     hits = np.sum((truth == c) & (said == c))
     errors = np.sum((truth == c) != (said == c))
-    if hits + errors == 0:
+    if not np.any(truth == c):
         return NAN, NAN
     shares = np.array([hits, errors, len(truth) - hits - errors]) / len(truth)
     step = 1e-6
@@ -81,15 +82,23 @@ def figures(table):
     yield "macro_f1", -1, mean([f1(truth, said, c) for c in there])
 
 
-def auc(score, positive):
+def area(score, positive):
     pos, neg = score[positive == 1], score[positive == 0]
-    if len(pos) == 0 or len(neg) == 0:
-        return NAN, NAN, NAN
     wins = (pos[:, None] > neg[None, :]) + 0.5 * (pos[:, None] == neg[None, :])
     if len(pos) < 2 or len(neg) < 2:
-        return wins.mean(), 0.0, 1.0
-    variance = np.var(wins.mean(1), ddof=1) / len(pos) + np.var(wins.mean(0), ddof=1) / len(neg)
-    return normal(wins.mean(), variance)
+        return wins.mean(), np.inf
+    return wins.mean(), np.var(wins.mean(1), ddof=1) / len(pos) + np.var(wins.mean(0), ddof=1) / len(neg)
+
+
+def auc(score, positive):
+    if np.all(positive == 0) or np.all(positive == 1):
+        return NAN, NAN, NAN
+    return normal(*area(score, positive))
+
+
+def macro_auc(score, classes):
+    there = np.unique(classes)
+    return mean([area(score[:, c], (classes == c).astype(int)) for c in there] if len(there) > 1 else [])
 
 
 def text(numbers):
@@ -124,6 +133,11 @@ def main():
         lines.append(f"auc {n} " + " ".join(f"{s:.9g} {p}" for s, p in zip(score, positive)) + " " +
                      text(auc(score, positive)))
     lines.append("auc 4 0.1 0 0.2 0 0.8 1 0.9 1 " + text(auc(np.array([.1, .2, .8, .9]), np.array([0, 0, 1, 1]))))
+    for n, there in ((70, (0, 1, 2)), (30, (0, 2)), (12, (1,)), (15, (0,) * 14 + (1,))):
+        classes = np.array([there[i % len(there)] for i in range(n)])
+        score = np.floor(100 * (rng.rand(n, 3) + 0.5 * np.eye(3)[classes])) / 128  # exact in binary, with ties
+        rows = " ".join(f"{c} " + " ".join(f"{s:.9g}" for s in row) for c, row in zip(classes, score))
+        lines.append(f"macro_auc {n} 3 {rows} {text(macro_auc(score, classes))}")
     pathlib.Path(__file__).with_name("metrics.txt").write_text("\n".join(lines) + "\n")
 
 

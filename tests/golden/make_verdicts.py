@@ -19,7 +19,7 @@ MODELS = (
     ("base", "others,real", "resnet18", (5, 6)),
     ("classifier", "synthetic,real", "resnet18", (1, 2)),
     ("classifier", "dm,gan,real", "densenet121", (1, 2)),
-    ("hierarchy", "synthetic,real;dm,gan;ddpm,ldm,sd;progan,stylegan", "resnet18", (1, 5, 6, 7, 8, 9)),
+    ("hierarchy", "synthetic,real;dm,gan;ddpm,ldm,sd;progan,stylegan", "resnet18", (1, 8, 9)),
     ("hierarchy", "synthetic,real;dm,gan;;a,b,c,d", "resnet18", (1, 3)),
 )
 SCOPES = ("ai", "type", "dm", "gan")

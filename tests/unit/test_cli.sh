@@ -118,7 +118,7 @@ ok "no image: 22P03" json '$d[1]{sqlstate} eq "22P03"'
 ok "no file: 58030" json '$d[3]{sqlstate} eq "58030"'
 
 run classify --model "$work/m.safetensors" --device cpu $images/jpeg-255x257.jpg
-ok "without --json: nine values between tabs" [ "$(awk -F '\t' '{print NF}' "$work/out")" = 9 ]
+ok "without --json: ten values between tabs" [ "$(awk -F '\t' '{print NF}' "$work/out")" = 10 ]
 run classify --model $images/jpeg-255x257.jpg x
 ok "a model file that is none: status 1" [ $status = 1 ]
 ok "diagnostics go to stderr" [ -s "$work/err" ]
@@ -148,6 +148,38 @@ run logits --backbone resnet18 --weights "$work/m.safetensors" $images/jpeg-255x
 ok "weights of another network: 22P03" err_has 22P03
 run trinet --backbone resnet17 --random-weights 5 x
 ok "an unknown backbone: 22023" err_has 22023
+
+# Every kind of model that classifies, against PyTorch (tests/golden/make_verdicts.py).
+golden=tests/golden/nets/verdicts.txt
+models=0
+while read -r kind classes backbone seed; do
+	models=$((models + 1))
+	run init --kind "$kind" --classes "$classes" --backbone "$backbone" --random-weights "$seed" --out "$work/k.safetensors"
+	grep -F "$kind $classes $backbone $seed " $golden >"$work/want"
+	# shellcheck disable=SC2046 # names without blanks
+	run classify --model "$work/k.safetensors" --device cpu --json $(awk -v d=$images '{print d "/" $5}' "$work/want")
+	ok "$kind of $backbone, $classes, seed $seed: PyTorch's verdicts" json '
+		open my $f, "<", "'"$work"'/want" or die;
+		my @want = map { [ (split)[5 .. 10] ] } <$f>;
+		@want == 3 && @d == 3 && all { my ($w, $o) = ($want[$_], $d[$_]);
+			my @got = (@$o{qw(label p_synthetic p_dm p_gan p_real generator)});
+			abs($o->{confidence} - ($o->{"p_$o->{label}"})) < 1e-9 && all {
+				!defined $got[$_] ? $w->[$_] eq "-" : $got[$_] eq $w->[$_] || $w->[$_] =~ /\d/ && abs($got[$_] - $w->[$_]) < 2e-5
+			} 0 .. 5 } 0 .. 2'
+done < <(grep -v '^#' $golden | cut -d' ' -f1-4 | uniq)
+ok "of all eleven models" [ $models = 11 ]
+
+run init --backbone resnet18 --random-weights 5 --kind base --classes others,gan --out "$work/k.safetensors"
+ok "init says kind and classes" json '$d[0]{kind} eq "base" && $d[0]{classes} eq "others,gan" && $d[0]{head_stride} == 0'
+run classify --model "$work/k.safetensors" --device cpu $images/jpeg-255x257.jpg
+ok "a Base Model of gan gives no verdict: status 1" [ $status = 1 ]
+ok "with its SQLSTATE and what to do" eval 'err_has 22023 && err_has dfx_features'
+run init --backbone resnet18 --random-weights 5 --kind base --classes gan,others --out "$work/x"
+ok "classes that a kind has not: 22P03" err_has 22P03
+run init --backbone resnet18 --random-weights 5 --kind base --classes others,gan --head-stride 2 --out "$work/x"
+ok "a head stride without a head: 22023" err_has 22023
+run init --backbone resnet18 --random-weights 5 --kind hierarchy --classes "$(printf 'x%.0s' {1..1024})" --out "$work/x"
+ok "classes too long: 54000" err_has 54000
 
 run bench --backbone resnet18 --branches 1 --batch 2 --device cpu --threads 1 --json
 ok "bench succeeds" [ $status = 0 ]

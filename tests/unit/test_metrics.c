@@ -119,6 +119,28 @@ check_auc(char *text)
 }
 
 static void
+check_macro_auc(char *text)
+{
+	size_t n = (size_t) take_number(&text), nclass = (size_t) take_number(&text);
+	float *score = malloc(n * nclass * sizeof *score), *one = malloc(n * sizeof *one);
+	uint8_t *class = malloc(n), *positive = malloc(n);
+	char what[64];
+
+	for (size_t i = 0; i < n; i++)
+	{
+		class[i] = (uint8_t) take_number(&text);
+		for (size_t c = 0; c < nclass; c++)
+			score[i * nclass + c] = (float) take_number(&text);
+	}
+	snprintf(what, sizeof what, "mean area of %zu scores for each of %zu classes", n, nclass);
+	check(dfx_macro_auc(score, class, n, (int) nclass, one, positive), text, what);
+	free(score);
+	free(one);
+	free(class);
+	free(positive);
+}
+
+static void
 check_figure(const char *name, char *text, const DfxConfusion *c)
 {
 	int class = (int) take_number(&text);
@@ -147,6 +169,8 @@ check_line(char *line, DfxConfusion *c)
 		take_confusion(rest, c);
 	else if (strcmp(line, "auc") == 0)
 		check_auc(rest);
+	else if (strcmp(line, "macro_auc") == 0)
+		check_macro_auc(rest);
 	else
 		check_figure(line, rest, c);
 }

@@ -36,6 +36,8 @@ LIB_O := $(BASE_O) $(IMAGE_O) $(NN_O) $(CPU_O) $(TRAIN_O)
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -MMD -MP -c -o $@ $<
+# Loops over bytes, which gcc's -O2 leaves scalar where it does not know their length.
+$(BUILD)/obj/src/image/filter.o: ENGINE_OPT += -O3
 $(BUILD)/trig/%.o: %.c
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -DDFX_TEST_TRIGGERS -MMD -MP -c -o $@ $<

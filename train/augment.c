@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/filter.h"
 #include "image/perturb.h"
 #include "train/data.h"
 #include "train/random.h"
@@ -31,6 +32,13 @@ augment_draw(uint64_t key, uint64_t which)
 	return dfx_unit64(dfx_draw_next(key, which));
 }
 
+/* With taps up to three sigma to each side; a sigma below 0.3 leaves all 256 parts in the middle. */
+static DfxStatus
+augment_blur(DfxImage *image, double sigma, DfxErr *err)
+{
+	return sigma < 0.3 ? DFX_OK : dfx_image_blur(image, 2 * (int) ceil(3 * sigma) + 1, sigma, err);
+}
+
 static DfxStatus
 augment_all(const DfxAugment *a, uint64_t key, DfxImage *image, DfxErr *err)
 {
@@ -40,8 +48,8 @@ augment_all(const DfxAugment *a, uint64_t key, DfxImage *image, DfxErr *err)
 	DfxStatus st = DFX_OK;
 
 	if (augment_draw(key, AUGMENT_BLUR) < a->blur)
-		st = dfx_image_blur(
-		    image, a->blur_min + augment_draw(key, AUGMENT_SIGMA) * (a->blur_max - a->blur_min), err);
+		st = augment_blur(image, a->blur_min + augment_draw(key, AUGMENT_SIGMA) * (a->blur_max - a->blur_min),
+		                  err);
 	if (st == DFX_OK && augment_draw(key, AUGMENT_JPEG) < a->jpeg)
 	{
 		double qualities = (double) (a->jpeg_max - a->jpeg_min + 1);

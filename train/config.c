@@ -14,7 +14,6 @@
 
 #include "base/json.h"
 #include "base/sha256.h"
-#include "image/perturb.h"
 
 const char *const dfx_recipe_name[DFX_RECIPE_COUNT] = {
     [DFX_RECIPE_TRINET] = "trinet",         [DFX_RECIPE_BASE] = "base",           [DFX_RECIPE_HEAD] = "head",
@@ -44,6 +43,7 @@ typedef struct ConfigKey
 } ConfigKey;
 
 #define CONFIG_AT(field)        offsetof(DfxTrainConfig, field), sizeof(((DfxTrainConfig *) 0)->field)
+#define CONFIG_MAX_SIGMA        5.0 /* three of them to each side fit DFX_BLUR_MAX taps */
 #define CONFIG_MAX_WHOLE        18446744073709551615.0
 #define CONFIG_MAX_IMAGE_BYTES  1073741824.0
 #define CONFIG_MAX_IMAGE_PIXELS 1e12
@@ -69,8 +69,8 @@ static const ConfigKey config_key[] = {
     {"jpeg_min", CONFIG_WHOLE, CONFIG_AT(augment.jpeg_min), 1, 100},
     {"jpeg_max", CONFIG_WHOLE, CONFIG_AT(augment.jpeg_max), 1, 100},
     {"blur", CONFIG_REAL, CONFIG_AT(augment.blur), 0, 1},
-    {"blur_min", CONFIG_REAL, CONFIG_AT(augment.blur_min), 0, DFX_BLUR_SIGMA},
-    {"blur_max", CONFIG_REAL, CONFIG_AT(augment.blur_max), 0, DFX_BLUR_SIGMA},
+    {"blur_min", CONFIG_REAL, CONFIG_AT(augment.blur_min), 0, CONFIG_MAX_SIGMA},
+    {"blur_max", CONFIG_REAL, CONFIG_AT(augment.blur_max), 0, CONFIG_MAX_SIGMA},
     {"precision", CONFIG_NAME, CONFIG_AT(precision), DFX_PRECISION_FP32, DFX_PRECISION_COUNT - 1,
      dfx_precision_name},
     {"storage", CONFIG_NAME, CONFIG_AT(storage), 0, 2, config_storage},

@@ -110,6 +110,15 @@ metrics_class(const DfxConfusion *c, int class)
 	return m;
 }
 
+/* Of n independent terms, from their sum; NaN when there are none. */
+static DfxEstimate
+metrics_average(MetricsTerm sum, int n)
+{
+	if (n == 0)
+		return metrics_undefined;
+	return metrics_normal((MetricsTerm){sum.value / n, sum.variance / n / n});
+}
+
 /* The mean of a figure over the classes that have images. */
 static DfxEstimate
 metrics_mean(const DfxConfusion *c, MetricsTerm (*figure)(MetricsClass m))
@@ -129,9 +138,7 @@ metrics_mean(const DfxConfusion *c, MetricsTerm (*figure)(MetricsClass m))
 		sum.variance += t.variance;
 		n++;
 	}
-	if (n == 0)
-		return metrics_undefined;
-	return metrics_normal((MetricsTerm){sum.value / n, sum.variance / n / n});
+	return metrics_average(sum, n);
 }
 
 uint64_t
@@ -318,7 +325,5 @@ dfx_macro_auc(const float *score, const uint8_t *class, size_t n, int nclass, fl
 		sum.variance += t.variance;
 		areas++;
 	}
-	if (areas == 0)
-		return metrics_undefined;
-	return metrics_normal((MetricsTerm){sum.value / areas, sum.variance / areas / areas});
+	return metrics_average(sum, areas);
 }

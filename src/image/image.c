@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "image/codec.h"
+#include "image/filter.h"
 #include "image/resize.h"
 
 const char *
@@ -87,6 +88,25 @@ image_admit(const void *bytes, size_t len, const DfxImageLimits *limits, DfxForm
 	return DFX_OK;
 }
 
+DfxStatus
+dfx_image_alloc(DfxImage *image, uint32_t width, uint32_t height, DfxErr *err)
+{
+	uint64_t size = (uint64_t) width * height * 3; /* sides up to DFX_MAX_SIDE cannot overflow it */
+
+	*image = (DfxImage){width, height, size <= SIZE_MAX ? malloc((size_t) size) : NULL};
+	if (!image->pixels)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for an image of %" PRIu32 " x %" PRIu32 " pixels",
+		                width, height);
+	return DFX_OK;
+}
+
+void
+dfx_image_replace(DfxImage *image, DfxImage *result)
+{
+	free(image->pixels);
+	*image = *result;
+}
+
 /* --- where rows go ------------------------------------------------------- */
 
 /* Into one block of pixels. */
@@ -100,16 +120,7 @@ typedef struct PixelSink
 static DfxStatus
 pixels_begin(DfxRowSink *sink, uint32_t width, uint32_t height, DfxErr *err)
 {
-	DfxImage *out = ((PixelSink *) sink)->out;
-	uint64_t size = (uint64_t) width * height * 3; /* sides up to DFX_MAX_SIDE cannot overflow it */
-
-	out->width = width;
-	out->height = height;
-	out->pixels = size <= SIZE_MAX ? malloc((size_t) size) : NULL;
-	if (!out->pixels)
-		return dfx_fail(err, DFX_ENOMEM, "out of memory for an image of %" PRIu32 " x %" PRIu32 " pixels",
-		                width, height);
-	return DFX_OK;
+	return dfx_image_alloc(((PixelSink *) sink)->out, width, height, err);
 }
 
 static uint8_t *

@@ -22,15 +22,7 @@ extern DfxStatus
 dfx_image_perturb(DfxImage *image, const DfxPerturbation *how, const DfxImageLimits *limits, DfxErr *err);
 
 /*
- * Blur in place by a Gaussian of any sigma up to DFX_BLUR_SIGMA, with OpenCV's
- * arithmetic and a kernel of three sigma to each side.  DFX_EINVAL, DFX_ENOMEM;
- * the image stays the caller's.
- */
-#define DFX_BLUR_SIGMA 5.0
-extern DfxStatus dfx_image_blur(DfxImage *image, double sigma, DfxErr *err);
-
-/*
- * dfx_image_perturb(), and encode the result: as JPEG for jpeg (the bytes whose decoding
+ * The same, and encode the result: as JPEG for jpeg (the bytes whose decoding
  * is the perturbation), as PNG otherwise.  image is consumed.
  */
 extern DfxStatus dfx_image_perturb_encode(DfxImage *image, const DfxPerturbation *how,

@@ -65,15 +65,57 @@ dfx_train_cmd_plan(DfxTrainCmd *t, DfxErr *err)
 	return st == DFX_OK ? dfx_run_prepare(t->run, &t->samples, err) : st;
 }
 
+void
+dfx_train_cmd_end(DfxTrainCmd *t)
+{
+	DfxErr ignored;
+
+	if (t->intake)
+		dfx_intake_end(t->intake, &ignored);
+	dfx_run_free(t->run);
+	dfx_samples_free(&t->samples);
+	dfx_device_close(&t->device);
+}
+
+/* The training options of the command line, which are the configuration's keys with - for _. */
+static DfxStatus
+train_options(DfxTrainCmd *t, DfxErr *err)
+{
+	const DfxOptions *o = t->options;
+	DfxStatus st = DFX_OK;
+
+	dfx_train_config_init(&t->config);
+	for (int i = 0; i < o->nset && st == DFX_OK; i++)
+	{
+		char key[64];
+
+		snprintf(key, sizeof key, "%.*s", (int) o->set[i].len, o->set[i].key);
+		for (char *p = key; *p; p++)
+			*p = *p == '-' ? '_' : *p;
+		st = dfx_train_config_set(&t->config, key, o->set[i].value, err);
+	}
+	return st == DFX_OK ? dfx_train_config_check(&t->config, err) : st;
+}
+
 int
 dfx_cmd_train(const DfxOptions *o)
 {
 	DfxTrainCmd t = {.options = o, .samples.store.fd = -1};
+	DfxErr err;
 
 	/* A file at its size limit must be an error of the write, not this process's end. */
 	signal(SIGXFSZ, SIG_IGN);
 	if (o->stream)
 		return dfx_train_stream(&t);
-	fprintf(stderr, "dfx-engine train: --samples is missing\n");
-	return 2;
+	if (!o->samples || !o->out)
+	{
+		fprintf(stderr, "dfx-engine train: %s is missing\n", o->samples ? "--out" : "--samples");
+		return 2;
+	}
+	if (train_options(&t, &err) != DFX_OK)
+	{
+		dfx_complain(&err);
+		return 2;
+	}
+	return dfx_train_files(&t);
 }

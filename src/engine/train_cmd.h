@@ -1,7 +1,7 @@
 /*
  * train_cmd.h
  *	  What the two ways into `dfx-engine train` share: a session's stream
- *	  (train_stream.c) and a folder or list of files (train_folder.c).
+ *	  (train_stream.c) and image files (train_files.c).
  */
 #ifndef DFX_ENGINE_TRAIN_CMD_H
 #define DFX_ENGINE_TRAIN_CMD_H
@@ -30,7 +30,11 @@ extern DfxStatus dfx_train_cmd_begin(DfxTrainCmd *t, DfxIntakeDone done, void *a
 /* All samples are in: draw the splits and build the networks. */
 extern DfxStatus dfx_train_cmd_plan(DfxTrainCmd *t, DfxErr *err);
 
-/* The engine's end of a session; returns the exit status. */
+/* Free what the above made. */
+extern void dfx_train_cmd_end(DfxTrainCmd *t);
+
+/* The engine's end of a session; from image files; both return the exit status. */
 extern int dfx_train_stream(DfxTrainCmd *t);
+extern int dfx_train_files(DfxTrainCmd *t);
 
 #endif /* DFX_ENGINE_TRAIN_CMD_H */

@@ -175,6 +175,10 @@ run_epoch(void *arg, const DfxTrainEpoch *e, DfxErr *err)
 static void
 run_measure(DfxRun *run)
 {
+	size_t ntest = 0;
+
+	for (size_t i = 0; i < run->samples->norder; i++)
+		ntest += run->samples->sample[run->samples->order[i]].split == DFX_SPLIT_TEST;
 	run->work_all = 0;
 	for (int i = 0; i < run->nnet; i++)
 	{
@@ -185,7 +189,7 @@ run_measure(DfxRun *run)
 		if (net->nclass > 0)
 			run->work_all += run_epoch_work(run, net) * (double) run_epochs(run, net);
 		/* features of a Base Model, or the test */
-		run->work_all += dfx_graph_flops(net->graph) * (double) run_count(run, net, DFX_SPLIT_TEST);
+		run->work_all += dfx_graph_flops(net->graph) * (double) ntest;
 		if (run->net[run->nnet - 1].task == RUN_HEAD && net->task == RUN_BASE)
 			run->work_all += dfx_graph_flops(net->graph) *
 			                 (double) (run_count(run, &run->net[run->nnet - 1], DFX_SPLIT_HEAD_TRAIN) +

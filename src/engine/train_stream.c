@@ -167,6 +167,8 @@ stream_plan(Stream *s, DfxErr *err)
 
 	if (st != DFX_OK)
 		return st;
+	while (s->ngiven > 0) /* the networks have been built */
+		dfx_wire_free_blob(&s->given[--s->ngiven]);
 	plan = calloc(samples->n + 1, sizeof *plan);
 	if (!plan)
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan of %zu samples", samples->n);
@@ -287,6 +289,7 @@ stream_epoch(void *arg, const DfxTrainEpoch *e, DfxErr *err)
 	size_t len;
 	DfxStatus st;
 
+	dfx_wire_free_blob(&s->checkpoint); /* it was taken up before the first epoch */
 	stream_settle(s);
 	st = dfx_run_checkpoint(s->t->run, &bytes, &len, err);
 	if (st != DFX_OK)

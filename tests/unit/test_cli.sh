@@ -45,7 +45,7 @@ json() {
 
 run --help
 ok "--help succeeds" [ $status = 0 ]
-for command in classify logits trinet decode bench init devices backbones serve; do
+for command in classify logits trinet decode bench init train devices backbones serve; do
 	ok "--help names $command" out_has "dfx-engine $command"
 done
 

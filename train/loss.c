@@ -20,8 +20,8 @@ loss_log_sum(const float *x, int n)
 	return top + log(sum);
 }
 
-static int
-loss_argmax(const float *x, int n)
+int
+dfx_argmax(const float *x, int n)
 {
 	int best = 0;
 
@@ -46,7 +46,7 @@ dfx_loss(const float *logits, const uint8_t *label, size_t n, int nclass, const 
 
 		sum->loss += w * (log_sum - x[label[i]]);
 		sum->weight += w;
-		sum->correct += loss_argmax(x, nclass) == label[i];
+		sum->correct += dfx_argmax(x, nclass) == label[i];
 		sum->n++;
 		for (int c = 0; gradient && c < nclass; c++)
 		{

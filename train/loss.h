@@ -28,6 +28,9 @@ typedef struct DfxLossSum
 extern void dfx_loss(const float *logits, const uint8_t *label, size_t n, int nclass, const double *weight,
                      float *gradient, DfxLossSum *sum);
 
+/* The largest of n numbers: the first of equal ones. */
+extern int dfx_argmax(const float *x, int n);
+
 /* NaN without images. */
 extern double dfx_loss_mean(const DfxLossSum *sum);
 extern double dfx_loss_accuracy(const DfxLossSum *sum);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "train/loss.h"
 #include "train/report.h"
 #include "train/run_priv.h"
 #include "train/split.h"
@@ -107,17 +108,6 @@ test_logits(Test *t, DfxErr *err)
 
 /* --- verdicts ------------------------------------------------------------ */
 
-static int
-test_argmax(const float *x, int n)
-{
-	int best = 0;
-
-	for (int i = 1; i < n; i++)
-		if (x[i] > x[best])
-			best = i;
-	return best;
-}
-
 /* Softmax of class c. */
 static double
 test_probability(const float *x, int n, int c)
@@ -151,14 +141,14 @@ test_verdict(Test *t, size_t i)
 	t->score[i] = NAN;
 	if (three)
 	{
-		t->three[i] = test_argmax(three, DFX_TRAIN_CLASSES);
+		t->three[i] = dfx_argmax(three, DFX_TRAIN_CLASSES);
 		t->score[i] = (float) (1 - test_probability(three, DFX_TRAIN_CLASSES, 2));
 	}
 	else if (ai)
 	{
 		t->score[i] = (float) test_probability(ai, 2, 0);
 		if (type)
-			t->three[i] = ai[1] >= ai[0] ? 2 : test_argmax(type, 2);
+			t->three[i] = ai[1] >= ai[0] ? 2 : dfx_argmax(type, 2);
 	}
 }
 
@@ -212,7 +202,7 @@ test_network(const Test *t, FILE *f, int i)
 		int truth = run_label(&t->run->samples->sample[t->data.sample[k]], &w);
 
 		if (truth >= 0)
-			c.n[truth][test_argmax(t->logits[i] + k * (size_t) net->nclass, net->nclass)]++;
+			c.n[truth][dfx_argmax(t->logits[i] + k * (size_t) net->nclass, net->nclass)]++;
 	}
 	dfx_json_string(f, net->scope);
 	fputs(": ", f);

@@ -22,7 +22,7 @@
 #define SIDE 24
 
 #define COMMON                                                                                               \
-	"\"backbone\": \"test_tiny\", \"learning_rate\": 0.003, \"batch\": 16, \"share\": 0.5, \"seed\": 3"
+	"\"backbone\": \"test_tiny\", \"learning_rate\": 0.002, \"batch\": 8, \"share\": 0.5, \"seed\": 3"
 
 /* ---- samples ---- */
 
@@ -245,7 +245,7 @@ static void
 check_trinet(const Bench *b)
 {
 	Bench given = *b;
-	Outcome o = check_kind(b, "trinet", "{" COMMON ", \"epochs\": 2, \"head_epochs\": 3}", 180, 5,
+	Outcome o = check_kind(b, "trinet", "{" COMMON ", \"epochs\": 4, \"head_epochs\": 8}", 180, 17,
 	                       "\"three\"", 0.9),
 	        head;
 	Watched w = {0};
@@ -256,7 +256,7 @@ check_trinet(const Bench *b)
 	/* Its Base Models under a new head. */
 	given.given = o.model;
 	given.given_len = o.model_len;
-	head = run_once(&given, "{" COMMON ", \"kind\": \"head\", \"head_epochs\": 3}", 180, &w, NULL, 0);
+	head = run_once(&given, "{" COMMON ", \"kind\": \"head\", \"head_epochs\": 8}", 180, &w, NULL, 0);
 	ok(same_outcome(&o, &head) || (head.status == DFX_OK && memcmp(o.version, head.version, 32) == 0),
 	   "head: over the same Base Models it becomes the same model");
 	if (head.status != DFX_OK)
@@ -299,7 +299,7 @@ static void
 check_base_and_hierarchy(const Bench *b)
 {
 	Outcome o =
-	    check_kind(b, "base", "{" COMMON ", \"kind\": \"base\", \"main_class\": \"gan\", \"epochs\": 3}", 240,
+	    check_kind(b, "base", "{" COMMON ", \"kind\": \"base\", \"main_class\": \"gan\", \"epochs\": 4}", 180,
 	               1, "\"networks\"", 0.9);
 
 	ok(o.metrics && !strstr(o.metrics, "\"binary\""), "base: figures of the one network only");

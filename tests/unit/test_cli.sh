@@ -5,23 +5,7 @@ set -uo pipefail
 
 engine=${DFX_CLI:-build/dfx-engine}
 images=tests/golden/images
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-count=0
-failed=0
-
-# ok WHAT COMMAND...: passes when the command succeeds
-ok() {
-	local what=$1
-	shift
-	count=$((count + 1))
-	if "$@" >/dev/null; then
-		echo "ok $count - $what"
-	else
-		echo "not ok $count - $what"
-		failed=1
-	fi
-}
+. tests/tap.sh
 
 # run COMMAND...: its output in $work/out and $work/err, its status in $status
 run() {
@@ -30,7 +14,6 @@ run() {
 }
 
 out_has() { grep -qF -- "$1" "$work/out"; }
-err_has() { grep -qF -- "$1" "$work/err"; }
 out_lines() { [ "$(wc -l <"$work/out")" = "$1" ]; }
 
 # json EXPRESSION: whether a Perl expression over @d, the objects in $work/out, is true
@@ -201,5 +184,4 @@ engine="$work/dfx-engine" run trinet --backbone resnet18 --random-weights 5 --de
 ok "cuda does not" [ $status = 1 ]
 
 ok "the installed program has no fault triggers" [ "$(grep -c DFXTEST "$engine")" = 0 ]
-echo "1..$count"
-exit $failed
+done_testing

@@ -5,23 +5,7 @@ set -uo pipefail
 
 engine=${DFX_ENGINE:-build/test/dfx-engine}
 images=tests/golden/images
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-count=0
-failed=0
-
-# ok WHAT COMMAND...: passes when the command succeeds
-ok() {
-	local what=$1
-	shift
-	count=$((count + 1))
-	if "$@" >/dev/null; then
-		echo "ok $count - $what"
-	else
-		echo "not ok $count - $what"
-		failed=1
-	fi
-}
+. tests/tap.sh
 
 # train OPTION...: its output in $work/out and $work/err, its status in $status
 train() {
@@ -29,7 +13,6 @@ train() {
 	status=$?
 }
 
-err_has() { grep -qF -- "$1" "$work/err"; }
 
 # json EXPRESSION: whether a Perl expression over $d, the object in $work/out, is true
 json() {
@@ -113,5 +96,4 @@ ok "no samples: status 2" [ $status = 2 ]
 train --samples "$work/set" --out "$work/x" --kind base
 ok "a Base Model of no class: status 2" [ $status = 2 ]
 
-echo "1..$count"
-exit $failed
+done_testing

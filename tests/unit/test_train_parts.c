@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "tests/unit/tap.h"
+#include "tests/unit/tiny_nets.h"
 #include "train/config.h"
 #include "train/init.h"
 #include "train/loss.h"
@@ -88,15 +89,6 @@ new_network(const char *name, const char *family, uint64_t seed)
 	    dfx_init_weights(g, family, "dm", seed, &err) != DFX_OK)
 		abort();
 	return g;
-}
-
-static const DfxParam *
-find_param(const DfxGraph *g, const char *name)
-{
-	for (int i = 0; i < g->nparam; i++)
-		if (strcmp(g->param[i].name, name) == 0)
-			return &g->param[i];
-	return NULL;
 }
 
 static void

@@ -79,7 +79,7 @@ fuzz: $(FUZZ_T)
 	prove -e '' $(FUZZ_T)
 test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(BUILD)/dfx-engine $(BUILD)/test/dfx-engine
 
-# Golden files are committed; remaking them needs Debian's python3-torch, python3-torchvision and python3-pil.
+# Golden files are committed; remaking them needs Debian's python3-torch, python3-torchvision, python3-pil and python3-opencv.
 golden:
 	for script in $(sort $(wildcard tests/golden/make_*.py)); do /usr/bin/python3 $$script || exit 1; done
 bench: $(BUILD)/dfx-engine $(BENCH_P)

@@ -29,9 +29,8 @@ CREATE VIEW poisoned AS
 my $perturb = "perturb => '{raw,jpeg:70,blur:3,flip}'";
 my $evaluate =
   "SELECT * FROM dfx_evaluate('tiny', '%s', $perturb) ORDER BY perturbation";
-my $expected =
-  $node->safe_psql('postgres', sprintf $evaluate, 'samples');
-my $images = 'SELECT images FROM dfx_stat_engine';
+my $expected = $node->safe_psql('postgres', sprintf $evaluate, 'samples');
+my $images   = 'SELECT images FROM dfx_stat_engine';
 
 # Many in flight
 my $requests = 'SELECT requests FROM dfx_stat_engine';
@@ -39,19 +38,22 @@ my $before   = $node->safe_psql('postgres', $requests);
 $node->safe_psql('postgres', sprintf $evaluate, 'samples');
 is($node->safe_psql('postgres', $requests) - $before,
 	48, 'an image under a perturbation is one request');
-cmp_ok($node->safe_psql('postgres', 'SELECT largest_batch FROM dfx_stat_engine'),
+cmp_ok(
+	$node->safe_psql('postgres', 'SELECT largest_batch FROM dfx_stat_engine'),
 	'>', 1, '... and they run in batches');
 
 # An engine that dies in the middle
 my $seen = $node->safe_psql('postgres', $images);
-my $job = start_sql($node, sprintf($evaluate, 'slow'), name => 'killed');
+my $job  = start_sql($node, sprintf($evaluate, 'slow'), name => 'killed');
 session_pid($node, 'killed');
-$node->poll_query_until('postgres', "SELECT images > $seen + 4 FROM dfx_stat_engine")
+$node->poll_query_until('postgres',
+	"SELECT images > $seen + 4 FROM dfx_stat_engine")
   // die 'the evaluation never began';
 kill_engine($node);
 finish_sql($job);
-is("$job->{state} $job->{out}",
-	"00000 $expected", 'the engine is killed: no error, no wrong figure');
+is( "$job->{state} $job->{out}",
+	"00000 $expected",
+	'the engine is killed: no error, no wrong figure');
 ok(queue_is_free($node), '... and every slot is free');
 
 # An image that kills engines
@@ -60,7 +62,9 @@ $job = sql($node,
 is($job->{state}, '58000',
 	'an image that kills engines is an error, however many may be unreadable'
 );
-like($job->{err}, qr/image 13 of public\.poisoned, perturbation raw/,
+like(
+	$job->{err},
+	qr/image 13 of public\.poisoned, perturbation raw/,
 	'... that says which');
 ok(service_is_back($node) && queue_is_free($node),
 	'... and every slot is free');
@@ -99,8 +103,9 @@ EXCEPTION WHEN system_error THEN
 	RAISE NOTICE 'caught';
 END $$;
 } . sprintf($evaluate, 'samples'));
-is("$job->{state} $job->{out}",
-	"00000 $expected", 'after an error that was caught all goes on');
+is( "$job->{state} $job->{out}",
+	"00000 $expected",
+	'after an error that was caught all goes on');
 
 # Memory: one image at a time
 put_image($node, 'megabyte', png(590, 590, 99));
@@ -126,7 +131,8 @@ wait_for(
 	sub {
 		$node->psql('postgres', 'SELECT dfx_ping()') != 0;
 	});
-state_is($node, sprintf($evaluate, 'samples'),
+state_is(
+	$node,   sprintf($evaluate, 'samples'),
 	'57P03', 'without an engine it says so');
 $node->stop;
 

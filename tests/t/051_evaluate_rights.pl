@@ -48,9 +48,11 @@ $node->safe_psql('postgres', 'GRANT SELECT (image) ON samples TO judge');
 as('judge', $samples, '42501', 'without the labels', qr/table samples/);
 $node->safe_psql('postgres', 'GRANT SELECT (label) ON samples TO judge');
 counts('judge', 4, 'with the two columns');
-as('judge',
+as( 'judge',
 	q{SELECT n FROM dfx_evaluate('tiny', 'samples', group_by => 'owner')},
-	'42501', 'without the column to group by', qr/table samples/);
+	'42501',
+	'without the column to group by',
+	qr/table samples/);
 as( 'judge',
 	q{SELECT n FROM dfx_confusion('tiny', 'samples', split_column => 'owner')},
 	'42501',
@@ -68,7 +70,9 @@ counts('judge',    2, 'row-level security: only its own');
 counts('curator',  1, 'row-level security: another role');
 counts('postgres', 4, 'a superuser sees all');
 as( 'judge', "SET row_security = off; $samples",
-	'42501', 'row_security = off', qr/row-level security/);
+	'42501',
+	'row_security = off',
+	qr/row-level security/);
 
 # A view shows what its owner may see; a security invoker's does not
 $node->safe_psql(
@@ -79,8 +83,8 @@ GRANT SELECT ON shown, invoker TO judge;
 });
 is(as('judge', sprintf($evaluate, 'shown'), '00000', 'a view')->{out},
 	4, '... with the rows of its owner');
-is( as('judge', sprintf($evaluate, 'invoker'), '00000',
-		'a view with security_invoker')->{out},
+is( as( 'judge', sprintf($evaluate, 'invoker'),
+		'00000', 'a view with security_invoker')->{out},
 	2,
 	'... with its own');
 
@@ -93,7 +97,8 @@ INSERT INTO "a schema"."it's; a ""table""" SELECT image, 'fo''to', 'x' FROM imag
 GRANT USAGE ON SCHEMA "a schema" TO judge;
 GRANT SELECT ON "a schema"."it's; a ""table""" TO judge;
 });
-is( as('judge', q{SELECT group_value, sum(n) FROM dfx_confusion('tiny', $$"a schema"."it's; a ""table"""$$,
+is( as( 'judge',
+		q{SELECT group_value, sum(n) FROM dfx_confusion('tiny', $$"a schema"."it's; a ""table"""$$,
 	'an "image"', $$it's$$, group_by => 'DROP', labels => '{"fo''to": "real"}', split_column => 'DROP', split => 'x')
 	GROUP BY 1}, '00000', 'names that need quotes')->{out},
 	'x|4',
@@ -112,7 +117,8 @@ is($node->safe_psql('postgres', sprintf $evaluate, 'parted'),
 	4, 'a partitioned table');
 is($node->safe_psql('postgres', sprintf $evaluate, 'kept'),
 	4, 'a materialised view');
-state_is($node, sprintf($evaluate, 'kept_label'),
+state_is(
+	$node,   sprintf($evaluate, 'kept_label'),
 	'42703', 'an index has no images');
 
 ok(queue_is_free($node), 'every slot is free');

@@ -208,6 +208,36 @@ check_limits(void)
 	ok(dfx_encode_png(&image, &encoded, &err) == DFX_EINVAL, "nothing to encode: %s", err.msg);
 }
 
+/* All sizes up to 12 x 12 under everything: a flat image stays flat, and nothing is read beyond its edges
+ * (ASan). */
+static void
+check_sizes(void)
+{
+	static const char *const hows[] = {"jpeg:80",   "blur:3",   "blur:31",   "scale:1",
+	                                   "scale:37",  "scale:99", "scale:101", "scale:250",
+	                                   "rotate:30", "flip",     "flip:h",    "flip:v"};
+	int wrong = 0;
+
+	for (uint32_t size = 0; size < 12 * 12; size++)
+		for (size_t i = 0; i < sizeof hows / sizeof hows[0]; i++)
+		{
+			uint32_t width = size % 12 + 1, height = size / 12 + 1;
+			DfxImage image = {width, height, malloc((size_t) width * height * 3)};
+			DfxPerturbation p = parsed(hows[i]);
+			uint32_t percent = p.kind == DFX_PERTURB_SCALE ? (uint32_t) p.value : 100;
+			uint32_t across = (width * percent + 50) / 100, down = (height * percent + 50) / 100;
+			DfxErr err;
+
+			memset(image.pixels, 200, (size_t) width * height * 3);
+			wrong += dfx_image_perturb(&image, &p, &limits, &err) != DFX_OK ||
+			         image.width != (across ? across : 1) || image.height != (down ? down : 1);
+			for (size_t k = 0; k < (size_t) image.width * image.height * 3; k++)
+				wrong += p.kind != DFX_PERTURB_ROTATE && image.pixels[k] != 200;
+			dfx_image_free(&image);
+		}
+	ok(wrong == 0, "sizes up to 12 x 12");
+}
+
 /* A network's input by way of the file, and directly. */
 static void
 check_prepare(void)
@@ -247,6 +277,7 @@ main(void)
 	check_refusals();
 	check_numbers();
 	check_limits();
+	check_sizes();
 	check_prepare();
 	return done_testing();
 }

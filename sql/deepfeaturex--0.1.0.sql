@@ -134,6 +134,11 @@ CREATE FUNCTION dfx_features(image bytea, model text DEFAULT NULL) RETURNS real[
 COMMENT ON FUNCTION dfx_features(bytea, text) IS
 	'feature vectors of the three branches, one after the other: dm, gan, real';
 
+CREATE FUNCTION dfx_heatmap(image bytea, class dfx_class DEFAULT NULL, model text DEFAULT NULL) RETURNS bytea
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 1000000;
+COMMENT ON FUNCTION dfx_heatmap(bytea, dfx_class, text) IS
+	'which parts of an image the verdict, or the class named, rests on: a PNG of what the network sees, those parts in red';
+
 CREATE FUNCTION dfx_image_info(image bytea,
 		OUT format text, OUT width int, OUT height int, OUT channels int, OUT bits int) RETURNS record
 	AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;

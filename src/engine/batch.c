@@ -6,24 +6,38 @@
  * the device is free it takes all that is ready for one model, up to
  * max_batch, the oldest request's model first.  A window (batch_wait) can
  * hold a batch back; it only cost throughput where it was measured.
+ *
+ * A heatmap fills batches of its own and goes to the end of the line after
+ * each of them, so that others wait for one batch at the most.
  */
 #include "engine/sched.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "engine/control.h"
 #include "engine/verdict.h"
 
-/* How many ready tasks run on the model of the first. */
+/* Whether t runs in the batch that begins with head. */
+static bool
+batch_joins(const DfxTask *head, const DfxTask *t)
+{
+	return t == head ||
+	       (t->model == head->model && t->req.op != DFX_RING_HEATMAP && head->req.op != DFX_RING_HEATMAP);
+}
+
+/* How many ready tasks run with the first, which there is; enough, when it does not wait for others. */
 static int
 batch_count(const DfxSched *s)
 {
 	int n = 0;
 
+	if (s->ready.head->req.op == DFX_RING_HEATMAP)
+		return s->max_batch;
 	for (const DfxTask *t = s->ready.head; t; t = t->next)
-		n += t->model == s->ready.head->model;
+		n += batch_joins(s->ready.head, t);
 	return n;
 }
 
@@ -45,7 +59,7 @@ batch_window(const DfxSched *s)
 static int
 batch_take(DfxSched *s, DfxTask **task)
 {
-	const DfxModel *model;
+	const DfxTask *head;
 	uint64_t until;
 	int n = 0;
 
@@ -60,10 +74,10 @@ batch_take(DfxSched *s, DfxTask **task)
 		if (pthread_cond_timedwait(&s->ready_cv, &s->lock, &ts) == ETIMEDOUT)
 			break;
 	}
-	model = s->ready.head->model;
+	head = s->ready.head;
 	for (DfxTask **p = &s->ready.head; *p && n < s->max_batch;)
 	{
-		if ((*p)->model == model)
+		if (batch_joins(head, *p))
 		{
 			task[n++] = *p;
 			*p = (*p)->next;
@@ -121,6 +135,25 @@ batch_answer(DfxSched *s, DfxTask *task, int n, const float *features, const flo
 	dfx_task_finish(s, task, st, st == DFX_OK ? NULL : &err, (uint32_t) n, st == DFX_OK ? len : 0);
 }
 
+/* Forward n images of in, features and logits into the batch's room. */
+static DfxStatus
+batch_forward(DfxSched *s, const DfxModel *m, const uint8_t *in, int n, DfxErr *err)
+{
+	uint64_t t0 = dfx_now_ns();
+	/* A lone backbone's classifier, of any number of classes, is nobody's business. */
+	DfxStatus st = dfx_model_run(m, in, n, s->room.features, m->meta.classes[0] ? s->room.logits : NULL, err);
+
+	atomic_fetch_add(&s->stats->inference_ns, dfx_now_ns() - t0);
+	atomic_fetch_add(&s->stats->batches, 1);
+	atomic_fetch_add(&s->stats->images, (uint64_t) n);
+	atomic_fetch_add(&s->stats->progress, 1);
+	if ((uint64_t) n > atomic_load(&s->stats->largest_batch))
+		atomic_store(&s->stats->largest_batch, (uint64_t) n);
+	if (st != DFX_OK)
+		dfx_log('W', "a batch of %d failed: %s", n, err->msg);
+	return st;
+}
+
 /* Run n tasks of one model and answer them. */
 static void
 batch_run(DfxSched *s, int n)
@@ -129,11 +162,9 @@ batch_run(DfxSched *s, int n)
 	DfxTask **task = room->task;
 	const DfxModel *m = task[0]->model;
 	size_t bytes = dfx_model_input_bytes(m), nfeatures = (size_t) m->features;
-	/* A lone backbone's classifier, of any number of classes, is nobody's business. */
 	size_t nlogits = m->meta.classes[0] ? (size_t) m->logits : 0;
 	const uint8_t *in = task[0]->pixels;
 	DfxErr err = {.code = DFX_OK};
-	uint64_t t0 = dfx_now_ns();
 	DfxStatus st;
 
 	if (n > 1)
@@ -142,15 +173,7 @@ batch_run(DfxSched *s, int n)
 			memcpy(room->in + (size_t) i * bytes, task[i]->pixels, bytes);
 		in = room->in;
 	}
-	st = dfx_model_run(m, in, n, room->features, nlogits > 0 ? room->logits : NULL, &err);
-	atomic_fetch_add(&s->stats->inference_ns, dfx_now_ns() - t0);
-	atomic_fetch_add(&s->stats->batches, 1);
-	atomic_fetch_add(&s->stats->images, (uint64_t) n);
-	atomic_fetch_add(&s->stats->progress, 1);
-	if ((uint64_t) n > atomic_load(&s->stats->largest_batch))
-		atomic_store(&s->stats->largest_batch, (uint64_t) n);
-	if (st != DFX_OK)
-		dfx_log('W', "a batch of %d failed: %s", n, err.msg);
+	st = batch_forward(s, m, in, n, &err);
 
 	/* m may be evicted as soon as the last task is finished. */
 	for (int i = 0; i < n; i++)
@@ -163,6 +186,77 @@ batch_run(DfxSched *s, int n)
 	}
 }
 
+/* --- heatmaps ------------------------------------------------------------ */
+
+/* The result, as the answer. */
+static DfxStatus
+batch_heat_reply(const DfxHeat *h, const DfxRequest *req, uint64_t *len, DfxErr *err)
+{
+	DfxEncoded png = {.limit = req->reply_cap};
+	DfxStatus st = dfx_heat_encode(h, &png, err);
+
+	if (st != DFX_OK)
+		return st;
+	memcpy(req->reply, png.data, png.len);
+	*len = png.len;
+	free(png.data);
+	return DFX_OK;
+}
+
+/*
+ * Back to the end of the line.  What comes is more of what has just gone well, so
+ * this request is under no suspicion any more and does not keep others apart.
+ */
+static void
+batch_heat_again(DfxSched *s, DfxTask *task)
+{
+	bool kick;
+
+	dfx_ring_absolve(s->map, &task->req);
+	pthread_mutex_lock(&s->lock);
+	s->absolved = true;
+	if (task->req.solo)
+		s->solo = false;
+	task->req.solo = false;
+	task->req.order = UINT64_MAX;
+	dfx_task_insert(&s->ready, task);
+	kick = s->blocked;
+	pthread_mutex_unlock(&s->lock);
+	if (kick)
+		dfx_ring_kick(s->map);
+}
+
+/* One batch of a heatmap. */
+static void
+batch_heat(DfxSched *s, DfxTask *task)
+{
+	DfxHeat *h = &s->heat;
+	DfxErr err = {.code = DFX_OK};
+	DfxStatus st = DFX_OK;
+	uint64_t len = 0;
+	int n = 0;
+
+	if (!h->model)
+		st = dfx_heat_begin(h, task->model, task->pixels, task->req.class, &err);
+	if (st == DFX_OK)
+	{
+		n = dfx_heat_fill(h, s->max_batch, s->room.in);
+		st = batch_forward(s, task->model, s->room.in, n, &err);
+	}
+	if (st == DFX_OK)
+		st = dfx_heat_take(h, n, s->room.logits, &err);
+	if (st == DFX_OK && !dfx_heat_done(h))
+	{
+		batch_heat_again(s, task);
+		return;
+	}
+	if (st == DFX_OK)
+		st = batch_heat_reply(h, &task->req, &len, &err);
+	dfx_task_finish(s, task, st, st == DFX_OK ? NULL : &err, (uint32_t) n, len);
+}
+
+/* --- the thread ---------------------------------------------------------- */
+
 void *
 dfx_batch_thread(void *sched)
 {
@@ -173,7 +267,9 @@ dfx_batch_thread(void *sched)
 		int taken = batch_take(s, s->room.task);
 		int n = batch_drop_canceled(s, s->room.task, taken);
 
-		if (n > 0)
+		if (n > 0 && s->room.task[0]->req.op == DFX_RING_HEATMAP)
+			batch_heat(s, s->room.task[0]);
+		else if (n > 0)
 			batch_run(s, n);
 		dfx_control_done();
 	}

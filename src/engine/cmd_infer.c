@@ -20,8 +20,6 @@
 
 #define INFER_CLASSES 1000 /* ImageNet's, of a lone backbone with random weights */
 
-static const char *const infer_label[] = {"dm", "gan", "real", "synthetic"};
-
 /* Files are taken this many at a time, so that the backend can use all its workers. */
 #define INFER_GROUP 8
 
@@ -172,7 +170,7 @@ infer_show_verdict(const Infer *in, const InferResult *r, DfxErr *err)
 	dfx_version_hex(in->model->version, hex);
 	dfx_out_begin(&o, in->options->json);
 	dfx_out_text(&o, "image", r->path);
-	dfx_out_text(&o, "label", infer_label[v.label]);
+	dfx_out_text(&o, "label", dfx_class_label[v.label]);
 	dfx_out_float(&o, "confidence", v.confidence);
 	dfx_out_float(&o, "p_synthetic", v.p_synthetic);
 	dfx_out_float(&o, "p_dm", v.binary ? NAN : (double) v.p_dm);
@@ -185,62 +183,17 @@ infer_show_verdict(const Infer *in, const InferResult *r, DfxErr *err)
 	return DFX_OK;
 }
 
-/* One of our own files says in its metadata what it is. */
-static DfxStatus
-infer_file_meta(const DfxSafetensors *st, const char *path, DfxModelMeta *meta, DfxErr *err)
-{
-	static const char *const keys[] = {"backbone", "classes", "head_stride", "input_size", "kind"};
-	char text[DFX_META_TEXT_MAX];
-	size_t used = 0;
-
-	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-	{
-		const char *value = dfx_st_meta(st, keys[i]);
-		int n = value ? snprintf(text + used, sizeof text - used, "%s=%s\n", keys[i], value) : -1;
-
-		if (n < 0 || (size_t) n >= sizeof text - used)
-			return dfx_fail(err, DFX_EWEIGHTS,
-			                "\"%s\" is not a model of this program: its metadata lack \"%s\"", path, keys[i]);
-		used += (size_t) n;
-	}
-	return dfx_meta_parse(text, used, meta, err);
-}
-
-static void
-infer_file_version(const DfxSafetensors *st, const DfxModelMeta *meta, uint8_t version[DFX_VERSION_LEN])
-{
-	DfxVersioner v;
-
-	dfx_version_begin(&v, meta);
-	for (size_t i = 0; i < st->ntensor; i++)
-	{
-		dfx_version_tensor(&v, &st->tensor[i]);
-		dfx_version_bytes(&v, st->tensor[i].data, st->tensor[i].nbytes);
-	}
-	dfx_version_end(&v, version);
-}
-
 int
 dfx_cmd_classify(const DfxOptions *o)
 {
 	uint8_t version[DFX_VERSION_LEN];
-	DfxSafetensors st;
 	DfxModelMeta meta;
-	DfxGraph *g = NULL;
+	DfxGraph *g;
 	DfxErr err;
-	DfxStatus rc;
 
-	if (dfx_st_open(o->model, &st, &err) != DFX_OK)
+	if (dfx_model_file(o->model, &meta, &g, version, &err) != DFX_OK)
 		return dfx_complain(&err);
-	rc = infer_file_meta(&st, o->model, &meta, &err);
-	if (rc == DFX_OK)
-		rc = dfx_model_graph(&meta, st.tensor, st.ntensor, &g, &err);
-	if (rc == DFX_OK)
-		rc = dfx_verdict_check(&meta, &err);
-	if (rc == DFX_OK)
-		infer_file_version(&st, &meta, version);
-	dfx_st_free(&st);
-	if (rc != DFX_OK)
+	if (dfx_verdict_check(&meta, &err) != DFX_OK)
 	{
 		dfx_graph_free(g);
 		return dfx_complain(&err);

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/safetensors.h"
+
 int
 dfx_complain(const DfxErr *err)
 {
@@ -110,4 +112,60 @@ dfx_random_graph(const DfxModelMeta *meta, int nclass, uint64_t seed, DfxGraph *
 	}
 	*out = g;
 	return DFX_OK;
+}
+
+/* --- model files --------------------------------------------------------- */
+
+/* One of our own files says in its metadata what it is. */
+static DfxStatus
+command_file_meta(const DfxSafetensors *st, const char *path, DfxModelMeta *meta, DfxErr *err)
+{
+	static const char *const keys[] = {"backbone", "classes", "head_stride", "input_size", "kind"};
+	char text[DFX_META_TEXT_MAX];
+	size_t used = 0;
+
+	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+	{
+		const char *value = dfx_st_meta(st, keys[i]);
+		int n = value ? snprintf(text + used, sizeof text - used, "%s=%s\n", keys[i], value) : -1;
+
+		if (n < 0 || (size_t) n >= sizeof text - used)
+			return dfx_fail(err, DFX_EWEIGHTS,
+			                "\"%s\" is not a model of this program: its metadata lack \"%s\"", path, keys[i]);
+		used += (size_t) n;
+	}
+	return dfx_meta_parse(text, used, meta, err);
+}
+
+static void
+command_file_version(const DfxSafetensors *st, const DfxModelMeta *meta, uint8_t version[DFX_VERSION_LEN])
+{
+	DfxVersioner v;
+
+	dfx_version_begin(&v, meta);
+	for (size_t i = 0; i < st->ntensor; i++)
+	{
+		dfx_version_tensor(&v, &st->tensor[i]);
+		dfx_version_bytes(&v, st->tensor[i].data, st->tensor[i].nbytes);
+	}
+	dfx_version_end(&v, version);
+}
+
+DfxStatus
+dfx_model_file(const char *path, DfxModelMeta *meta, DfxGraph **g, uint8_t version[DFX_VERSION_LEN],
+               DfxErr *err)
+{
+	DfxSafetensors st;
+	DfxStatus rc;
+
+	*g = NULL;
+	if (dfx_st_open(path, &st, err) != DFX_OK)
+		return err->code;
+	rc = command_file_meta(&st, path, meta, err);
+	if (rc == DFX_OK)
+		rc = dfx_model_graph(meta, st.tensor, st.ntensor, g, err);
+	if (rc == DFX_OK)
+		command_file_version(&st, meta, version);
+	dfx_st_free(&st);
+	return rc;
 }

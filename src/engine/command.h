@@ -15,9 +15,10 @@ extern int dfx_cmd_trinet(const DfxOptions *o);
 extern int dfx_cmd_decode(const DfxOptions *o); /* cmd_tools.c */
 extern int dfx_cmd_devices(const DfxOptions *o);
 extern int dfx_cmd_backbones(const DfxOptions *o);
-extern int dfx_cmd_bench(const DfxOptions *o); /* cmd_bench.c */
-extern int dfx_cmd_init(const DfxOptions *o);  /* cmd_init.c */
-extern int dfx_cmd_train(const DfxOptions *o); /* cmd_train.c */
+extern int dfx_cmd_bench(const DfxOptions *o);   /* cmd_bench.c */
+extern int dfx_cmd_init(const DfxOptions *o);    /* cmd_init.c */
+extern int dfx_cmd_heatmap(const DfxOptions *o); /* cmd_heatmap.c */
+extern int dfx_cmd_train(const DfxOptions *o);   /* cmd_train.c */
 
 /* ---- what they share: command.c ---- */
 
@@ -27,8 +28,15 @@ extern int dfx_complain(const DfxErr *err);
 /* Read a file of at most max bytes; *bytes is malloc'd.  DFX_EIO, DFX_ELIMIT, DFX_ENOMEM. */
 extern DfxStatus dfx_read_file(const char *path, uint64_t max, uint8_t **bytes, size_t *len, DfxErr *err);
 
-/* Write a file whole: a short write is an error.  DFX_EIO. */
+/* Write a file whole; a short write is an error too.  DFX_EIO. */
 extern DfxStatus dfx_write_file(const char *path, const uint8_t *bytes, size_t len, DfxErr *err);
+
+/*
+ * A model from one of our own files: what it is, its network with its weights,
+ * its version.  DFX_EIO, and those of reading and building; *g is NULL then.
+ */
+extern DfxStatus dfx_model_file(const char *path, DfxModelMeta *meta, DfxGraph **g,
+                                uint8_t version[DFX_VERSION_LEN], DfxErr *err);
 
 /* --backbone by name.  DFX_EINVAL. */
 extern DfxStatus dfx_option_backbone(const DfxOptions *o, const DfxBackbone **b, DfxErr *err);

@@ -33,6 +33,7 @@ static const struct Option
     {"backbone", OPTION_TEXT, offsetof(DfxOptions, backbone)},
     {"kind", OPTION_TEXT, offsetof(DfxOptions, kind)},
     {"classes", OPTION_TEXT, offsetof(DfxOptions, classes)},
+    {"class", OPTION_TEXT, offsetof(DfxOptions, class)},
     {"device", OPTION_TEXT, offsetof(DfxOptions, device)},
     {"out", OPTION_TEXT, offsetof(DfxOptions, out)},
     {"samples", OPTION_TEXT, offsetof(DfxOptions, samples)},

@@ -22,7 +22,7 @@ typedef struct DfxOptionSet
 
 typedef struct DfxOptions
 {
-	const char *model, *weights, *backbone, *kind, *classes, *device, *out;
+	const char *model, *weights, *backbone, *kind, *classes, *class, *device, *out;
 	const char *samples, *checkpoint, *resume, *init, *init_dm, *init_gan, *init_real, *cache_dir;
 	DfxPrecision precision;
 	bool has_seed, json, stream;

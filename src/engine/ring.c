@@ -143,6 +143,12 @@ dfx_ring_position(const DfxRingMap *map, uint32_t i, uint32_t *priority, uint64_
 }
 
 bool
+dfx_ring_wants_model(DfxRingOp op)
+{
+	return op == DFX_RING_CLASSIFY || op == DFX_RING_FEATURES || op == DFX_RING_HEATMAP;
+}
+
+bool
 dfx_ring_needs(void *arg, const uint8_t *version, uint64_t order)
 {
 	const DfxRingMap *map = arg;
@@ -152,7 +158,7 @@ dfx_ring_needs(void *arg, const uint8_t *version, uint64_t order)
 		const DfxSlot *slot = ring_slot(map, i);
 
 		if (dfx_ring_pending(map, i) != 0 && slot->order < order &&
-		    (slot->op == DFX_RING_CLASSIFY || slot->op == DFX_RING_FEATURES) &&
+		    dfx_ring_wants_model((DfxRingOp) slot->op) &&
 		    memcmp(slot->version, version, DFX_VERSION_LEN) == 0)
 			return true;
 	}
@@ -185,6 +191,7 @@ dfx_ring_read(const DfxRingMap *map, uint32_t i, uint64_t gen, DfxRequest *req, 
 	req->limits = (DfxImageLimits){
 	    .max_bytes = slot->max_bytes, .max_pixels = slot->max_pixels, .max_scans = RING_MAX_SCANS};
 	req->how = slot->how;
+	req->class = slot->class;
 	memcpy(req->version, slot->version, sizeof req->version);
 
 	if (op >= DFX_RING_OP_COUNT || (ring_op_is_loader[op] != loader && op != DFX_RING_PING))
@@ -224,6 +231,12 @@ dfx_ring_start(const DfxRingMap *map, const DfxRequest *req)
 
 	slot->t_start = dfx_now_ns();
 	atomic_store(&slot->start_gen, req->gen);
+}
+
+void
+dfx_ring_absolve(const DfxRingMap *map, const DfxRequest *req)
+{
+	atomic_store(&ring_slot(map, req->slot)->start_gen, 0);
 }
 
 void

@@ -41,6 +41,7 @@ typedef struct DfxRequest
 	uint64_t reply_cap;
 	DfxImageLimits limits;
 	DfxPerturbation how;
+	uint32_t class;
 	uint8_t version[DFX_VERSION_LEN];
 } DfxRequest;
 
@@ -67,8 +68,15 @@ extern bool dfx_ring_canceled(const DfxRingMap *map, const DfxRequest *req);
  */
 extern bool dfx_ring_needs(void *map, const uint8_t *version, uint64_t order);
 
-/* Publish that the request has been touched: from here on a crash is blamed on it. */
+/* Whether requests of that kind run on a model. */
+extern bool dfx_ring_wants_model(DfxRingOp op);
+
+/*
+ * Publish that the request has been touched: from here on a crash is blamed on
+ * it.  And that no crash to come is its fault: it will be run again instead.
+ */
 extern void dfx_ring_start(const DfxRingMap *map, const DfxRequest *req);
+extern void dfx_ring_absolve(const DfxRingMap *map, const DfxRequest *req);
 
 /*
  * Publish the answer.  reply_len bytes are already at req->reply.  err gives

@@ -76,10 +76,11 @@ dfx_task_finish(DfxSched *s, DfxTask *task, DfxStatus status, const DfxErr *err,
 	pthread_mutex_lock(&s->lock);
 	task->busy = false;
 	if (task->counted)
-	{
 		s->busy--;
+	if (task->counted && task->req.solo)
 		s->solo = false;
-	}
+	if (s->heating == task)
+		s->heating = NULL;
 	if (task->pixels)
 		s->pool_free[s->pool_nfree++] = task->pixels;
 	task->counted = false;
@@ -93,7 +94,7 @@ dfx_task_finish(DfxSched *s, DfxTask *task, DfxStatus status, const DfxErr *err,
 /* --- requests answered by the scan --------------------------------------- */
 
 /*
- * What can be said about a CLASSIFY or FEATURES before its image is touched:
+ * What can be said about a request on a model before its image is touched:
  * DFX_OK and the model held, DFX_BUSY when the request has to wait, or the
  * answer.
  */
@@ -111,13 +112,13 @@ sched_model(DfxSched *s, DfxTask *task, uint64_t *need, DfxErr *err)
 	if (st != DFX_OK)
 		return st;
 	task->model = m = dfx_cache_model(task->resident);
-	if (req->op == DFX_RING_CLASSIFY)
-	{
-		*need = sizeof(DfxVerdictReply);
+	*need = req->op == DFX_RING_HEATMAP    ? DFX_REPLY_HEATMAP
+	        : req->op == DFX_RING_CLASSIFY ? sizeof(DfxVerdictReply)
+	                                       : (uint64_t) m->features * sizeof(float);
+	if (req->op == DFX_RING_CLASSIFY || (req->op == DFX_RING_HEATMAP && req->class == DFX_CLASS_ANY))
 		st = dfx_verdict_check(&m->meta, err);
-	}
-	else
-		*need = (uint64_t) m->features * sizeof(float);
+	else if (req->op == DFX_RING_HEATMAP)
+		st = dfx_verdict_knows(&m->meta, req->class, err);
 	if (st == DFX_OK &&
 	    (m->input_size > DFX_MAX_INPUT_SIDE || m->features <= 0 || m->features > DFX_MAX_FEATURES))
 		st = dfx_fail(err, DFX_EUNSUPPORTED, "the model's input or output is larger than this engine takes");
@@ -136,10 +137,11 @@ typedef enum SchedVerdict
 	SCHED_FULL   /* must wait for room, and so must all behind it that take some */
 } SchedVerdict;
 
+/* Whether nothing runs that could take the blame for a crash, or bring one about. */
 static bool
-sched_wants_model(const DfxTask *task)
+sched_idle(const DfxSched *s)
 {
-	return task->req.op == DFX_RING_CLASSIFY || task->req.op == DFX_RING_FEATURES;
+	return s->busy == (s->heating && s->absolved) && !s->task[s->map->nslots].busy;
 }
 
 /*
@@ -149,14 +151,15 @@ sched_wants_model(const DfxTask *task)
 static SchedVerdict
 sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need, DfxErr *err)
 {
-	bool idle = s->busy == 0 && !s->task[s->map->nslots].busy;
-	bool apart = !s->solo && !s->solo_waits && (idle || !task->req.solo);
+	bool apart = !s->solo && !s->solo_waits && (sched_idle(s) || !task->req.solo);
 	bool room = apart && !full && s->busy < s->limit;
 
 	if (*st == DFX_OK && dfx_ring_canceled(s->map, &task->req))
 		*st = dfx_fail(err, DFX_ECANCELED, "canceled");
-	if (*st == DFX_OK && sched_wants_model(task))
+	if (*st == DFX_OK && dfx_ring_wants_model(task->req.op))
 		*st = sched_model(s, task, need, err);
+	if (*st == DFX_OK && task->req.op == DFX_RING_HEATMAP && s->heating)
+		*st = DFX_BUSY;
 	if (*st != DFX_OK && *st != DFX_BUSY)
 	{
 		task->busy = true;
@@ -181,8 +184,14 @@ sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need
 	task->busy = task->counted = true;
 	s->busy++;
 	s->solo = task->req.solo;
-	if (sched_wants_model(task))
+	if (dfx_ring_wants_model(task->req.op))
 		task->pixels = s->pool_free[--s->pool_nfree];
+	if (task->req.op == DFX_RING_HEATMAP)
+	{
+		s->heating = task;
+		s->heat.model = NULL;
+		s->absolved = false;
+	}
 	return SCHED_GO;
 }
 

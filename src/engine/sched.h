@@ -14,7 +14,8 @@
  *	2. At most limit = 2 x max_batch image tasks are busy: one batch runs while
  *	   the next is decoded.  That bounds memory, and how many requests a crash
  *	   can be blamed on.
- *	3. A solo task is busy alone: nothing is admitted beside it, the loader included.
+ *	3. A solo task is busy alone: nothing is admitted beside it, the loader included;
+ *	   it may be beside a heatmap that is absolved.
  *	4. lock guards everything below it; the ring's own words are atomics.
  *	   Order of locks: lock, then the cache's own.
  */
@@ -23,6 +24,7 @@
 
 #include <pthread.h>
 
+#include "engine/heat.h"
 #include "engine/loader.h"
 
 #define DFX_MAX_INPUT_SIDE 256 /* of a network's input: every backbone's is 224 or 256 */
@@ -82,6 +84,8 @@ typedef struct DfxSched
 	DfxTaskList decode, ready;
 	bool loader_work;       /* the loader's task is there to be run */
 	int busy;               /* image tasks */
+	DfxTask *heating;       /* the one heatmap among them, if there is one ... */
+	bool absolved;          /* ... and its first batch did no harm: no crash is blamed on it any more */
 	bool solo;              /* the one busy task runs alone */
 	bool blocked;           /* the scan left something behind: wake it when a task ends */
 	uint64_t decode_pixels; /* of the images being decoded now */
@@ -89,6 +93,7 @@ typedef struct DfxSched
 	uint8_t **pool_free;    /* ... of which these are free */
 	int pool_nfree;
 	DfxBatchRoom room; /* the batch thread's own */
+	DfxHeat heat;      /* the same; of heating, once it has begun */
 	bool answered;     /* the scan's own: this pass has answered something ... */
 	bool solo_waits;   /* ... and met a solo request that waits for everything else to end */
 } DfxSched;

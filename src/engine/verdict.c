@@ -4,8 +4,11 @@
  */
 #include "engine/verdict.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
+
+const char *const dfx_class_label[DFX_CLASS_SYNTHETIC + 1] = {"dm", "gan", "real", "synthetic"};
 
 typedef enum VerdictRule
 {
@@ -70,8 +73,8 @@ verdict_softmax(const float *logits, int n, double *p)
 		p[i] /= sum;
 }
 
-static bool
-verdict_finite(const DfxModelMeta *meta, const float *logits)
+static DfxStatus
+verdict_finite(const DfxModelMeta *meta, const float *logits, DfxErr *err)
 {
 	int n = 0;
 
@@ -79,89 +82,127 @@ verdict_finite(const DfxModelMeta *meta, const float *logits)
 		n += dfx_class_count(meta->classes, net);
 	for (int i = 0; i < n; i++)
 		if (!isfinite(logits[i]))
-			return false;
-	return true;
+			return dfx_fail(err, DFX_EDEVICE, "the network's output is not a finite number");
+	return DFX_OK;
 }
 
 /* --- the rules ----------------------------------------------------------- */
 
+/*
+ * Probabilities of dm, gan, real.  A binary model has that of synthetic in the
+ * place of dm, and 0 for gan.
+ */
 static void
-verdict_three(const float *logits, DfxVerdictReply *v)
+verdict_probabilities(const DfxModelMeta *meta, const float *logits, double p[DFX_NCLASS])
 {
-	double p[DFX_NCLASS];
-
-	verdict_softmax(logits, DFX_NCLASS, p);
-	v->label = (uint32_t) verdict_top(logits, DFX_NCLASS);
-	v->confidence = (float) p[v->label];
-	v->p_dm = (float) p[DFX_CLASS_DM];
-	v->p_gan = (float) p[DFX_CLASS_GAN];
-	v->p_real = (float) p[DFX_CLASS_REAL];
-	v->p_synthetic = (float) (p[DFX_CLASS_DM] + p[DFX_CLASS_GAN]);
-}
-
-static void
-verdict_binary(const float *logits, DfxVerdictReply *v)
-{
-	double p[2];
-
-	verdict_softmax(logits, 2, p);
-	v->binary = 1;
-	v->label = p[1] >= p[0] ? DFX_CLASS_REAL : DFX_CLASS_SYNTHETIC;
-	v->p_synthetic = (float) p[0];
-	v->p_real = (float) p[1];
-	v->confidence = v->label == DFX_CLASS_REAL ? v->p_real : v->p_synthetic;
-}
-
-static void
-verdict_hierarchy(const DfxModelMeta *meta, const float *logits, DfxVerdictReply *v)
-{
-	const float *net_logits[DFX_NET_COUNT];
 	double ai[2], type[2];
-	int net;
 
-	for (net = 0; net < DFX_NET_COUNT; net++)
+	switch (verdict_rule(meta))
 	{
-		net_logits[net] = logits;
-		logits += dfx_class_count(meta->classes, net);
+		case VERDICT_THREE:
+			verdict_softmax(logits, DFX_NCLASS, p);
+			break;
+		case VERDICT_BINARY:
+			verdict_softmax(logits, 2, ai);
+			p[DFX_CLASS_DM] = ai[0];
+			p[DFX_CLASS_GAN] = 0;
+			p[DFX_CLASS_REAL] = ai[1];
+			break;
+		case VERDICT_HIERARCHY:
+			verdict_softmax(logits, 2, ai);
+			verdict_softmax(logits + dfx_class_count(meta->classes, DFX_NET_AI), 2, type);
+			p[DFX_CLASS_DM] = ai[0] * type[0];
+			p[DFX_CLASS_GAN] = ai[0] * type[1];
+			p[DFX_CLASS_REAL] = ai[1];
+			break;
+		case VERDICT_NONE:
+			p[DFX_CLASS_DM] = p[DFX_CLASS_GAN] = p[DFX_CLASS_REAL] = 0;
+			break;
 	}
-	verdict_softmax(net_logits[DFX_NET_AI], 2, ai);
-	verdict_softmax(net_logits[DFX_NET_TYPE], 2, type);
-	v->p_synthetic = (float) ai[0];
-	v->p_real = (float) ai[1];
-	v->p_dm = (float) (ai[0] * type[0]);
-	v->p_gan = (float) (ai[0] * type[1]);
-	if (ai[1] >= ai[0])
+}
+
+static uint32_t
+verdict_label(VerdictRule rule, const double p[DFX_NCLASS])
+{
+	double synthetic = p[DFX_CLASS_DM] + p[DFX_CLASS_GAN];
+	uint32_t made = p[DFX_CLASS_GAN] > p[DFX_CLASS_DM] ? DFX_CLASS_GAN : DFX_CLASS_DM;
+
+	switch (rule)
 	{
-		v->label = DFX_CLASS_REAL;
-		v->confidence = v->p_real;
+		case VERDICT_BINARY:
+			return p[DFX_CLASS_REAL] >= synthetic ? DFX_CLASS_REAL : DFX_CLASS_SYNTHETIC;
+		case VERDICT_HIERARCHY:
+			return p[DFX_CLASS_REAL] >= synthetic ? DFX_CLASS_REAL : made;
+		default:
+			return p[DFX_CLASS_REAL] > p[made] ? DFX_CLASS_REAL : made;
+	}
+}
+
+/* The likeliest generator of the label's network; "" without one. */
+static void
+verdict_generator(const DfxModelMeta *meta, const float *logits, DfxVerdictReply *v)
+{
+	int net = v->label == DFX_CLASS_GAN ? DFX_NET_GAN : DFX_NET_DM;
+
+	if (v->label == DFX_CLASS_REAL)
 		return;
-	}
-	v->label = type[1] > type[0] ? DFX_CLASS_GAN : DFX_CLASS_DM;
-	v->confidence = v->label == DFX_CLASS_GAN ? v->p_gan : v->p_dm;
-	net = v->label == DFX_CLASS_GAN ? DFX_NET_GAN : DFX_NET_DM;
-	dfx_class_name(meta->classes, net, verdict_top(net_logits[net], dfx_class_count(meta->classes, net)),
+	for (int i = 0; i < net; i++)
+		logits += dfx_class_count(meta->classes, i);
+	dfx_class_name(meta->classes, net, verdict_top(logits, dfx_class_count(meta->classes, net)),
 	               v->generator);
 }
 
 DfxStatus
-dfx_verdict(const DfxModelMeta *meta, const float *logits, DfxVerdictReply *verdict, DfxErr *err)
+dfx_verdict(const DfxModelMeta *meta, const float *logits, DfxVerdictReply *v, DfxErr *err)
 {
-	memset(verdict, 0, sizeof *verdict);
-	if (!verdict_finite(meta, logits))
-		return dfx_fail(err, DFX_EDEVICE, "the network's output is not a finite number");
-	switch (verdict_rule(meta))
-	{
-		case VERDICT_THREE:
-			verdict_three(logits, verdict);
-			return DFX_OK;
-		case VERDICT_BINARY:
-			verdict_binary(logits, verdict);
-			return DFX_OK;
-		case VERDICT_HIERARCHY:
-			verdict_hierarchy(meta, logits, verdict);
-			return DFX_OK;
-		case VERDICT_NONE:
-			break;
-	}
-	return dfx_verdict_check(meta, err);
+	VerdictRule rule = verdict_rule(meta);
+	double p[DFX_NCLASS];
+
+	memset(v, 0, sizeof *v);
+	if (dfx_verdict_check(meta, err) != DFX_OK || verdict_finite(meta, logits, err) != DFX_OK)
+		return err->code;
+	verdict_probabilities(meta, logits, p);
+	v->label = verdict_label(rule, p);
+	v->binary = rule == VERDICT_BINARY;
+	v->p_synthetic = (float) (p[DFX_CLASS_DM] + p[DFX_CLASS_GAN]);
+	v->p_dm = v->binary ? 0 : (float) p[DFX_CLASS_DM];
+	v->p_gan = (float) p[DFX_CLASS_GAN];
+	v->p_real = (float) p[DFX_CLASS_REAL];
+	v->confidence = v->label == DFX_CLASS_SYNTHETIC ? v->p_synthetic : (float) p[v->label];
+	if (rule == VERDICT_HIERARCHY)
+		verdict_generator(meta, logits, v);
+	return DFX_OK;
+}
+
+/* --- evidence ------------------------------------------------------------ */
+
+DfxStatus
+dfx_verdict_knows(const DfxModelMeta *meta, uint32_t class, DfxErr *err)
+{
+	if (dfx_verdict_check(meta, err) != DFX_OK)
+		return err->code;
+	if (class > DFX_CLASS_SYNTHETIC)
+		return dfx_fail(err, DFX_EINVAL, "there is no class number %u", class);
+	if (verdict_rule(meta) == VERDICT_BINARY && class != DFX_CLASS_SYNTHETIC && class != DFX_CLASS_REAL)
+		return dfx_fail(err, DFX_EINVAL, "a binary model knows the classes synthetic and real, not %s",
+		                dfx_class_label[class]);
+	return DFX_OK;
+}
+
+DfxStatus
+dfx_verdict_evidence(const DfxModelMeta *meta, const float *logits, uint32_t class, double *log_odds,
+                     DfxErr *err)
+{
+	double p[DFX_NCLASS], of = 0, other = 0;
+
+	if (verdict_finite(meta, logits, err) != DFX_OK)
+		return err->code;
+	verdict_probabilities(meta, logits, p);
+	for (uint32_t i = 0; i < DFX_NCLASS; i++)
+		if (i == class || (class == DFX_CLASS_SYNTHETIC && i != DFX_CLASS_REAL))
+			of += p[i];
+		else
+			other += p[i];
+	*log_odds = log(fmax(of, DBL_MIN)) - log(fmax(other, DBL_MIN));
+	return DFX_OK;
 }

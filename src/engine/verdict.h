@@ -14,6 +14,9 @@ _Static_assert(sizeof((DfxVerdictReply *) 0)->generator == DFX_CLASS_NAME_LEN,
 /* Logits of all networks together: no more names fit DfxModelMeta.classes. */
 #define DFX_MAX_LOGITS (DFX_CLASSES_LEN / 2)
 
+/* "dm", "gan", "real", "synthetic", by DFX_CLASS_*. */
+extern const char *const dfx_class_label[DFX_CLASS_SYNTHETIC + 1];
+
 /* Whether a model gives verdicts at all; DFX_EINVAL, with a hint, when it only gives features. */
 extern DfxStatus dfx_verdict_check(const DfxModelMeta *meta, DfxErr *err);
 
@@ -32,5 +35,16 @@ extern DfxStatus dfx_verdict_check(const DfxModelMeta *meta, DfxErr *err);
  */
 extern DfxStatus
 dfx_verdict(const DfxModelMeta *meta, const float *logits, DfxVerdictReply *verdict, DfxErr *err);
+
+/* Whether such a model has a probability for a class (DFX_CLASS_*); DFX_EINVAL when not. */
+extern DfxStatus dfx_verdict_knows(const DfxModelMeta *meta, uint32_t class, DfxErr *err);
+
+/*
+ * What one image's logits say for a class that the model knows: the natural
+ * logarithm of the odds of its probability, which does not go flat where the
+ * probability is nearly 0 or 1.  DFX_EDEVICE as above.
+ */
+extern DfxStatus dfx_verdict_evidence(const DfxModelMeta *meta, const float *logits, uint32_t class,
+                                      double *log_odds, DfxErr *err);
 
 #endif /* DFX_ENGINE_VERDICT_H */

@@ -30,17 +30,9 @@ dfx_perturb(PG_FUNCTION_ARGS)
 {
 	DfxPerturbation how;
 	DfxReply	reply;
-	bytea	   *result;
 
 	dfx_perturb_arg(PG_GETARG_TEXT_PP(1), &how);
 	dfx_require_ring();
 	dfx_image_request_as(PG_GETARG_DATUM(0), DFX_RING_PERTURB, &how, NULL, &reply);
-	dfx_reply_raise(&reply);
-	if (reply.len == 0 || reply.len > DFX_REPLY_IMAGE_MAX)
-		elog(ERROR, "the engine answered with %zu bytes instead of an image", reply.len);
-	result = palloc(VARHDRSZ + reply.len);
-	SET_VARSIZE(result, VARHDRSZ + reply.len);
-	memcpy(VARDATA(result), reply.data, reply.len);
-	pfree(reply.data);
-	PG_RETURN_BYTEA_P(result);
+	PG_RETURN_DATUM(dfx_image_datum(&reply));
 }

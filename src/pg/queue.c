@@ -192,6 +192,7 @@ dfx_queue_fill(int slot, DfxRingOp op, const uint8 *version)
 	words->max_bytes = (uint64) dfx_max_image_bytes * 1024;
 	words->max_pixels = dfx_max_image_pixels;
 	words->how = (DfxPerturbation) {0};
+	words->class = 0;
 	if (version != NULL)
 		memcpy(words->version, version, DFX_VERSION_LEN);
 	else
@@ -248,6 +249,9 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 	words->reply_off = held->reply_off;
 	words->reply_cap = held->reply_cap;
 	words->how = call->how;
+	words->class = call->class;
+	if (call->op == DFX_RING_HEATMAP)
+		words->priority = DFX_PRIORITY_BULK;
 	if (call->len > 0)
 		memcpy((char *) dfx_ring + held->in_off, call->data, call->len);
 
@@ -257,8 +261,9 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 	ticket->gen = held->gen;
 	if (first)
 	{
+		ticket->rounds = Max(1, call->rounds);
 		ticket->deadline = dfx_request_timeout == 0 ? DT_NOEND :
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dfx_request_timeout);
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) dfx_request_timeout * ticket->rounds);
 	}
 	return true;
 }
@@ -301,7 +306,8 @@ dfx_queue_wait(const DfxTicket *ticket)
 	dfx_slot_count(&dfx_shared->count.timeouts);
 	ereport(ERROR,
 			(errcode(ERRCODE_SYSTEM_ERROR),
-			 errmsg("the deepfeaturex engine did not answer within %d ms", dfx_request_timeout),
+			 errmsg("the deepfeaturex engine did not answer within %lld ms",
+					(long long) dfx_request_timeout * ticket->rounds),
 			 errhint("See dfx_engine_status(), or increase dfx.request_timeout.")));
 }
 

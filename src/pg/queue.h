@@ -29,6 +29,8 @@ typedef struct DfxCall
 	DfxPerturbation how;		/* done to the image first; zeroes: nothing */
 	const uint8 *version;		/* 32 bytes, or NULL when the op needs no model */
 	Size		reply_cap;		/* bytes to reserve for the reply */
+	uint32		class;			/* of a heatmap: DFX_CLASS_* */
+	int			rounds;			/* how many times dfx.request_timeout it may take; 0: once */
 
 	/*
 	 * Called when the engine answers DFX_NEED_MODEL; must make the version
@@ -56,9 +58,10 @@ typedef struct DfxTicket
 	uint64		order;			/* 0 before the first submission */
 	TimestampTz deadline;		/* 0 before the first submission */
 	int			attempts;		/* engines that died while they ran it */
+	int			rounds;			/* the call's, 1 or more */
 } DfxTicket;
 
-#define DFX_TICKET_INIT {-1, 0, 0, 0, 0}
+#define DFX_TICKET_INIT {-1, 0, 0, 0, 0, 1}
 
 /*
  * Run one request to its end: claim, copy, submit, wait, copy the reply out.

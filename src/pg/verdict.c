@@ -51,6 +51,12 @@ dfx_image_at_fault(DfxStatus status)
 	return status == DFX_EIMAGE || status == DFX_ELIMIT;
 }
 
+static bool
+image_allowed(Size size)
+{
+	return size <= (Size) dfx_max_image_bytes * 1024;
+}
+
 /* Bytes to reserve for the answer about an image of that size (DESIGN section 1). */
 static Size
 image_reply_room(DfxRingOp op, Size size)
@@ -59,6 +65,8 @@ image_reply_room(DfxRingOp op, Size size)
 		return DFX_REPLY_FEATURES;
 	if (op == DFX_RING_PERTURB)
 		return Max(size, DFX_REPLY_IMAGE_MIN);
+	if (op == DFX_RING_HEATMAP)
+		return DFX_REPLY_HEATMAP;
 	return DFX_REPLY_VERDICT;
 }
 
@@ -78,7 +86,7 @@ dfx_image_call(Datum image, DfxRingOp op, const DfxPerturbation *how, const DfxM
 		call->need_model = dfx_model_need;
 		call->need_model_arg = unconstify(DfxModelRef *, model);
 	}
-	return *size <= (Size) dfx_max_image_bytes * 1024;
+	return image_allowed(*size);
 }
 
 /*
@@ -86,16 +94,15 @@ dfx_image_call(Datum image, DfxRingOp op, const DfxPerturbation *how, const DfxM
  * to be submitted again, and never looks into it.
  */
 void
-dfx_image_request_as(Datum image, DfxRingOp op, const DfxPerturbation *how, const DfxModelRef *model,
-					 DfxReply *reply)
+dfx_image_ask(Datum image, const DfxCall *asked, DfxReply *reply)
 {
-	DfxCall		call;
+	DfxCall		call = *asked;
 	DfxTicket	ticket = DFX_TICKET_INIT;
-	Size		size;
+	Size		size = toast_raw_datum_size(image) - VARHDRSZ;
 	struct varlena *data;
 
 	memset(reply, 0, sizeof(*reply));
-	if (!dfx_image_call(image, op, how, model, &call, &size))
+	if (!image_allowed(size))
 	{
 		/* Before detoasting: the limit is there to bound memory. */
 		reply->status = DFX_ELIMIT;
@@ -115,9 +122,35 @@ dfx_image_request_as(Datum image, DfxRingOp op, const DfxPerturbation *how, cons
 }
 
 void
+dfx_image_request_as(Datum image, DfxRingOp op, const DfxPerturbation *how, const DfxModelRef *model,
+					 DfxReply *reply)
+{
+	DfxCall		call;
+	Size		size;
+
+	(void) dfx_image_call(image, op, how, model, &call, &size);
+	dfx_image_ask(image, &call, reply);
+}
+
+void
 dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply *reply)
 {
 	dfx_image_request_as(image, op, NULL, model, reply);
+}
+
+Datum
+dfx_image_datum(const DfxReply *reply)
+{
+	bytea	   *result;
+
+	dfx_reply_raise(reply);
+	if (reply->len == 0 || reply->len > DFX_REPLY_IMAGE_MAX)
+		elog(ERROR, "the engine answered with %zu bytes instead of an image", reply->len);
+	result = palloc(VARHDRSZ + reply->len);
+	SET_VARSIZE(result, VARHDRSZ + reply->len);
+	memcpy(VARDATA(result), reply->data, reply->len);
+	pfree(reply->data);
+	PG_RETURN_BYTEA_P(result);
 }
 
 /* NaN fails every comparison, and infinity is out of range, but be plain about it. */

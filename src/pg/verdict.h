@@ -22,6 +22,12 @@ extern void dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *mode
 extern void dfx_image_request_as(Datum image, DfxRingOp op, const DfxPerturbation *how, const DfxModelRef *model,
 								 DfxReply *reply);
 
+/* The same by a call that dfx_image_call() has made, and the caller has perhaps added to. */
+extern void dfx_image_ask(Datum image, const DfxCall *call, DfxReply *reply);
+
+/* A reply that is a file, as a value of type bytea; raises what its status says. */
+extern Datum dfx_image_datum(const DfxReply *reply);
+
 /*
  * The call that dfx_image_request_as() makes, without its data.  False when the
  * image, of size bytes once it is detoasted, is over dfx.max_image_bytes.

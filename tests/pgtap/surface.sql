@@ -42,6 +42,9 @@ SELECT function_returns(name, ARRAY['bytea', 'text'], result),
 	FROM (VALUES ('dfx_classify', 'dfx_verdict'), ('dfx_try_classify', 'dfx_verdict'),
 		('dfx_synthetic', 'real'), ('dfx_features', 'real[]')) AS f(name, result);
 SELECT volatility_is('dfx_image_info', ARRAY['bytea'], 'stable');
+SELECT function_returns('dfx_heatmap', ARRAY['bytea', 'dfx_class', 'text'], 'bytea'),
+	volatility_is('dfx_heatmap', ARRAY['bytea', 'dfx_class', 'text'], 'stable'),
+	isnt_strict('dfx_heatmap', ARRAY['bytea', 'dfx_class', 'text']);
 SELECT function_returns('dfx_classify_many', ARRAY['bytea[]', 'text'], 'dfx_verdict[]'),
 	volatility_is('dfx_classify_many', ARRAY['bytea[]', 'text'], 'stable'),
 	isnt_strict('dfx_classify_many', ARRAY['bytea[]', 'text']);

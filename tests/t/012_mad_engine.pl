@@ -50,7 +50,7 @@ while (1)
 	foreach my $slot (map { $slots + 1024 * $_ } 0 .. $nslots)
 	{
 		my ($reply, $cap) = unpack 'Q2', get($slot + 40, 16);
-		my $gen = get($slot + 120, 8);
+		my $gen = get($slot + 128, 8);
 		next if $gen eq "\0" x 8 || $gen eq get($slot + 200, 8);
 		put($reply, garbage(any(64, 128, $cap)))
 		  if $reply >= $arena && $reply + $cap <= $arena + $arena_bytes;
@@ -88,6 +88,7 @@ SELECT dfx_synthetic(image) FROM images;
 SELECT array_length(dfx_features(image), 1) FROM images;
 SELECT dfx_image_info(image) FROM images;
 SELECT length(dfx_perturb(image, 'blur:3')) FROM images;
+SELECT length(dfx_heatmap(image)) FROM images;
 SELECT n FROM dfx_evaluate('resnet18', 'images', label_column => 'name', labels => '{"noise 1": "real"}', max_errors => 1);
 SELECT dfx_ping();
 SELECT * FROM dfx_engine_status(), dfx_stat_engine, dfx_stat_queue;

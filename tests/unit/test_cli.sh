@@ -28,7 +28,7 @@ json() {
 
 run --help
 ok "--help succeeds" [ $status = 0 ]
-for command in classify logits trinet decode bench init train devices backbones serve; do
+for command in classify logits trinet heatmap decode bench init train devices backbones serve; do
 	ok "--help names $command" out_has "dfx-engine $command"
 done
 
@@ -163,6 +163,26 @@ run init --backbone resnet18 --random-weights 5 --kind base --classes others,gan
 ok "a head stride without a head: 22023" err_has 22023
 run init --backbone resnet18 --random-weights 5 --kind hierarchy --classes "$(printf 'x%.0s' {1..1024})" --out "$work/x"
 ok "classes too long: 54000" err_has 54000
+
+# What a verdict rests on (tests/golden/make_heatmap.py).
+read -r kind classes backbone seed image class odds < <(sed -n 2p tests/golden/nets/heatmap.txt)
+run init --kind "$kind" --classes "$classes" --backbone "$backbone" --random-weights "$seed" --out "$work/k.safetensors"
+run heatmap --model "$work/k.safetensors" --device cpu --json "$images/$image" --out "$work/heat.png"
+ok "heatmap succeeds" [ $status = 0 ]
+ok "heatmap: class, log odds and what hiding each part does are PyTorch's" json '
+	open my $f, "<", "tests/golden/nets/heatmap.txt" or die;
+	my @want = split " ", (<$f>, <$f>, <$f>)[2];
+	my @fall = @{$d[0]{fall}};
+	@fall == 225 && @want == 225 && $d[0]{class} eq "'"$class"'" && abs($d[0]{log_odds} - '"$odds"') < 1e-4
+		&& all { abs($fall[$_] - $want[$_]) < 1e-4 } 0 .. 224'
+run decode "$work/heat.png" --out "$work/pixels"
+ok "it is a picture of what the network sees" [ "$(stat -c %s "$work/pixels")" = 196608 ]
+run heatmap --model "$work/k.safetensors" --class dm --device cpu "$images/$image" --out "$work/heat.png"
+ok "heatmap of a class that the model does not know: 22023" err_has 22023
+run heatmap --model "$work/k.safetensors" --class cat --device cpu "$images/$image" --out "$work/heat.png"
+ok "of no class: 22023" err_has 22023
+run heatmap --model "$work/k.safetensors" --device cpu "$0" --out "$work/heat.png"
+ok "of no image: 22P03" err_has 22P03
 
 run bench --backbone resnet18 --branches 1 --batch 2 --device cpu --threads 1 --json
 ok "bench succeeds" [ $status = 0 ]

@@ -128,30 +128,31 @@ act_gradient(V16 dz, V16 t, DfxAct act)
 }
 
 KERNEL void
-act_lanes(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int n, const float *scale,
-          const float *shift, DfxAct act)
+act_lanes(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int n, const CpuNorm *norm,
+          int l, DfxAct act)
 {
-	V16 s = load(scale, n), t = load(shift, n);
+	V16 mean = load(norm->mean + l, n), scale = load(norm->scale + l, n), shift = load(norm->shift + l, n);
 
 	for (size_t i = 0; i < npix; i++)
 	{
-		V16 x = load(src + i * sps, n) * s;
+		V16 x = (load(src + i * sps, n) - mean) * scale;
 
-		store(dst + i * dps, act_of(x + t, act), n);
+		store(dst + i * dps, act_of(x + shift, act), n);
 	}
 }
 
 KERNEL void
-act_body(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl, const float *scale,
-         const float *shift, DfxAct act)
+act_body(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl, const CpuNorm *norm,
+         DfxAct act)
 {
-	LANES(act_lanes(dst + l, dps, src + l, sps, npix, n, scale + l, shift + l, act));
+	LANES(act_lanes(dst + l, dps, src + l, sps, npix, n, norm, l, act));
 }
 
 KERNEL void
 push_lanes(const CpuPush *p, int l, int n, DfxAct act, bool add)
 {
-	V16 scale = load(p->scale + l, n), shift = load(p->shift + l, n), mean = load(p->mean + l, n);
+	V16 scale = load(p->norm.scale + l, n), shift = load(p->norm.shift + l, n);
+	V16 mean = load(p->norm.mean + l, n);
 
 	for (size_t from = 0; from < p->npix; from += TRAIN_BLOCK)
 	{
@@ -160,12 +161,12 @@ push_lanes(const CpuPush *p, int l, int n, DfxAct act, bool add)
 
 		for (size_t i = from; i < to; i++)
 		{
-			V16 x = load(p->x + i * p->xps + l, n), t = x * scale;
+			V16 x = load(p->x + i * p->xps + l, n) - mean, t = x * scale;
 			V16 dt = act_gradient(load(p->dz + i * p->zps + l, n), t + shift, act);
 			V16 g = dt * scale;
 
 			sum += dt;
-			sum_x += dt * (x - mean);
+			sum_x += dt * x;
 			if (add)
 				g += load(p->g + i * p->gps + l, n);
 			store(p->g + i * p->gps + l, g, n);
@@ -358,6 +359,66 @@ unpool_body(float *dz, const float *z, size_t zps, const float *dy, size_t yps, 
 	LANES(unpool_lanes(dz + l, avg ? NULL : z + l, zps, dy + l, yps, n, g, avg));
 }
 
+/* x * dy over n pixels of a row, in four sums so that one addition need not wait for the last. */
+KERNEL V16
+row_product(const float *x, size_t xstep, const float *dy, size_t yps, int count, int n)
+{
+	V16 s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+	int i = 0;
+
+	for (; i + 4 <= count; i += 4, x += 4 * xstep, dy += 4 * yps)
+	{
+		s0 += load(x, n) * load(dy, n);
+		s1 += load(x + xstep, n) * load(dy + yps, n);
+		s2 += load(x + 2 * xstep, n) * load(dy + 2 * yps, n);
+		s3 += load(x + 3 * xstep, n) * load(dy + 3 * yps, n);
+	}
+	for (; i < count; i++, x += xstep, dy += yps)
+		s0 += load(x, n) * load(dy, n);
+	return (s0 + s1) + (s2 + s3);
+}
+
+/* Outputs from .. to - 1 of a side are those whose input at tap k lies inside. */
+static inline void
+depthwise_range(int k, int s, int p, int in, int out, int *from, int *to)
+{
+	*from = p > k ? (p - k + s - 1) / s : 0;
+	*to = in + p - k <= 0 ? 0 : (in + p - k - 1) / s + 1;
+	*to = *to < out ? *to : out;
+}
+
+KERNEL void
+depthwise_lanes(float *dw, const float *x, size_t xps, const float *dy, size_t yps, int n,
+                const CpuDepthwise *g)
+{
+	for (int ky = 0; ky < g->kh; ky++)
+		for (int kx = 0; kx < g->kw; kx++)
+		{
+			int y0, y1, x0, x1;
+			V16 sum = {0};
+
+			depthwise_range(ky, g->sh, g->ph, g->ih, g->oh, &y0, &y1);
+			depthwise_range(kx, g->sw, g->pw, g->iw, g->ow, &x0, &x1);
+			for (int y = y0; y < y1 && x0 < x1; y++)
+			{
+				size_t in =
+				    (size_t) (y * g->sh - g->ph + ky) * (size_t) g->iw + (size_t) (x0 * g->sw - g->pw + kx);
+
+				sum += row_product(x + in * xps, (size_t) g->sw * xps,
+				                   dy + ((size_t) y * (size_t) g->ow + (size_t) x0) * yps, yps, x1 - x0, n);
+			}
+			for (int l = 0; l < n; l++)
+				dw[(l * g->kh + ky) * g->kw + kx] += sum[l];
+		}
+}
+
+KERNEL void
+depthwise_body(float *dw, const float *x, size_t xps, const float *dy, size_t yps, int nl,
+               const CpuDepthwise *g)
+{
+	LANES(depthwise_lanes(dw + l * g->kh * g->kw, x + l, xps, dy + l, yps, n, g));
+}
+
 KERNEL void
 add_body(float *dst, const float *src, size_t count)
 {
@@ -398,12 +459,12 @@ adam_body(float *p, const float *g, float *m, float *v, size_t n, const CpuAdam 
 
 #define ACT(act)                                                                                             \
 	case act:                                                                                                \
-		act_body(dst, dps, src, sps, npix, nl, scale, shift, act);                                           \
+		act_body(dst, dps, src, sps, npix, nl, norm, act);                                                   \
 		break;
 
 #define VARIANT(suffix, attr)                                                                                \
 	attr static void act_##suffix(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl, \
-	                              const float *scale, const float *shift, DfxAct act)                        \
+	                              const CpuNorm *norm, DfxAct act)                                           \
 	{                                                                                                        \
 		switch (act)                                                                                         \
 		{                                                                                                    \
@@ -452,6 +513,11 @@ adam_body(float *p, const float *g, float *m, float *v, size_t n, const CpuAdam 
 		else                                                                                                 \
 			unpool_body(dz, z, zps, dy, yps, nl, g, false);                                                  \
 	}                                                                                                        \
+	attr static void depthwise_##suffix(float *dw, const float *x, size_t xps, const float *dy, size_t yps,  \
+	                                    int nl, const CpuDepthwise *g)                                       \
+	{                                                                                                        \
+		depthwise_body(dw, x, xps, dy, yps, nl, g);                                                          \
+	}                                                                                                        \
 	attr static void add_##suffix(float *dst, const float *src, size_t n)                                    \
 	{                                                                                                        \
 		add_body(dst, src, n);                                                                               \
@@ -461,8 +527,8 @@ adam_body(float *p, const float *g, float *m, float *v, size_t n, const CpuAdam 
 		adam_body(p, g, m, v, n, a);                                                                         \
 	}                                                                                                        \
 	static const CpuTrainKernels train_kernels_##suffix = {                                                  \
-	    #suffix,      act_##suffix,    push_##suffix, moments_##suffix, finish_##suffix,                     \
-	    sum_##suffix, unpool_##suffix, add_##suffix,  adam_##suffix};
+	    #suffix,      act_##suffix,    push_##suffix,      moments_##suffix, finish_##suffix,                \
+	    sum_##suffix, unpool_##suffix, depthwise_##suffix, add_##suffix,     adam_##suffix};
 
 #if defined(__x86_64__)
 VARIANT(avx512, __attribute__((target("avx512f,prefer-vector-width=512"))))

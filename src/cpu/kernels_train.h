@@ -18,21 +18,27 @@ typedef struct CpuAdam
 	float eps;
 } CpuAdam;
 
+/* What BatchNorm does to a run, per channel. */
+typedef struct CpuNorm
+{
+	const float *mean, *scale, *shift;
+} CpuNorm;
+
 /* The gradient of a source's input (train.h). */
 typedef struct CpuPush
 {
 	float *g; /* gradient of x */
 	size_t gps;
-	const float *dz; /* gradient of act(scale * x + shift) */
+	const float *dz; /* gradient of act(t), t = (x - mean) * scale + shift */
 	size_t zps;
 	const float *x;
 	size_t xps;
 	size_t npix;
 	int nl;
-	const float *scale, *shift, *mean; /* per channel */
+	CpuNorm norm;
 	DfxAct act;
 	bool add; /* to g; else g is written */
-	/* What the pass adds up: dt and dt * (x - mean), where dt = dz * act'(scale * x + shift). */
+	/* What the pass adds up: dt and dt * (x - mean), where dt = dz * act'(t). */
 	double *sum, *sum_x;
 } CpuPush;
 
@@ -47,9 +53,9 @@ typedef struct CpuTrainKernels
 {
 	const char *name;
 
-	/* dst = act(src * scale + shift) */
-	void (*act)(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl, const float *scale,
-	            const float *shift, DfxAct act);
+	/* dst = act((src - mean) * scale + shift) */
+	void (*act)(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl,
+	            const CpuNorm *norm, DfxAct act);
 
 	void (*push)(const CpuPush *p);
 
@@ -66,6 +72,10 @@ typedef struct CpuTrainKernels
 	/* dz of a window from dy of its output: to the first largest pixel, or dy / pixels to each. */
 	void (*unpool)(float *dz, const float *z, size_t zps, const float *dy, size_t yps, int nl,
 	               const CpuPoolGeom *g, bool avg);
+
+	/* The gradient of a depthwise convolution's weights: dw[lane][ky][kx] += x * dy over one image. */
+	void (*depthwise)(float *dw, const float *x, size_t xps, const float *dy, size_t yps, int nl,
+	                  const CpuDepthwise *g);
 
 	/* dst += src */
 	void (*add)(float *dst, const float *src, size_t n);

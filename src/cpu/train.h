@@ -15,7 +15,7 @@
  *
  * STORED AND VIRTUAL.  A stored value lies in the arena for the whole batch.
  * CONCAT, BN and ACT are virtual: no buffer holds their outputs.  A consumer
- * has a source instead, which says that its input is act(scale * x + shift)
+ * has a source instead, which says that its input is act((x - mean) * scale + shift)
  * over the channels of some stored pieces, and makes it, an image or a few at
  * a time, in its worker's scratch memory: once in the forward pass and again
  * in the backward pass.  That is what keeps a DenseNet's memory small: every
@@ -269,6 +269,7 @@ extern DfxStatus train_norm_new(TrainBuild *b, const DfxOp *op, TrainNorm **norm
 extern DfxStatus train_norm_step(TrainBuild *b, TrainStep *s, DfxErr *err);
 extern DfxStatus train_norm_value(TrainBuild *b, TrainValue *v, DfxErr *err);
 extern DfxStatus train_norm_check(const CpuTrain *t, int n, DfxErr *err);
+extern void train_norm_clear(CpuTrain *t, int threads);
 extern void train_moments(const TrainRun *r, DfxVal v, int image, int n);
 extern void train_moments_clear(const TrainRun *r, DfxVal v);
 extern void train_moments_merge(const TrainRun *r, DfxVal v);

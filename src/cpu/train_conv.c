@@ -179,6 +179,41 @@ conv_find(const TrainBuild *b, const ConvShape *c, TrainConv *conv, DnnlPass pas
 	    conv->name, (int) c->ci, (int) c->co, (int) c->kh, (int) c->kw);
 }
 
+/*
+ * Depthwise convolutions whose weights' gradient the library computes in no
+ * vector code of their own (strides with large kernels): kernels_train.c does.
+ */
+static bool
+conv_own_weights(const TrainBuild *b, const ConvShape *c, TrainConv *conv, const CpuView *src,
+                 const CpuView *dst)
+{
+	dnnl_primitive_desc_t pd;
+	ConvMds m;
+	dnnl_status_t st = conv_mds(&m, c, src, dst, conv->chunk);
+
+	if (st == dnnl_success)
+		st = conv_pd(b, c, &m, DNNL_PASS_WEIGHTS, dnnl_convolution_direct, &pd);
+	conv_free_mds(&m);
+	if (st == dnnl_success)
+		dnnl_primitive_desc_destroy(pd);
+	if (st != dnnl_unimplemented)
+		return false;
+	conv->depthwise = (CpuDepthwise){.ih = src->h,
+	                                 .iw = src->w,
+	                                 .oh = dst->h,
+	                                 .ow = dst->w,
+	                                 .kh = (int) c->kh,
+	                                 .kw = (int) c->kw,
+	                                 .sh = (int) c->stride[0],
+	                                 .sw = (int) c->stride[1],
+	                                 .ph = (int) c->pad[0],
+	                                 .pw = (int) c->pad[1]};
+	conv->own_weights = true;
+	conv->pass[DNNL_PASS_WEIGHTS].src = train_relayout(src, src->vec);
+	conv->pass[DNNL_PASS_WEIGHTS].dst = train_relayout(dst, dst->vec);
+	return true;
+}
+
 /* ---- arguments ---- */
 
 typedef struct ConvArg
@@ -247,21 +282,27 @@ conv_weights(TrainBuild *b, TrainConv *c, const DfxOp *op, DnnlPass pass, DnnlCo
 	return st;
 }
 
-/* The sums of the weights' gradient: worker 0's is where all are added up, and from there it is reordered. */
+/* The workers' sums of the gradients of weights (of this many floats) and bias. */
 static DfxStatus
-conv_sums(TrainBuild *b, TrainConv *c, const DfxOp *op, DnnlConstMd plain, DnnlConstMd md, DfxErr *err)
+conv_sums(TrainBuild *b, TrainConv *c, const DfxOp *op, size_t floats, DfxErr *err)
 {
-	dnnl_memory_t from, to;
-	DfxStatus st;
-
-	c->grad_floats = (dnnl_memory_desc_get_size(md) / sizeof(float) + TRAIN_PAD) / TRAIN_PAD * TRAIN_PAD;
+	c->grad_floats = (floats + TRAIN_PAD) / TRAIN_PAD * TRAIN_PAD;
 	if (op->param[DFX_B] >= 0)
 		c->bias_floats = ((size_t) b->g->val[op->out].c + TRAIN_PAD) / TRAIN_PAD * TRAIN_PAD;
 	train_need(b, TRAIN_WEIGHTS, 2 * (c->grad_floats + c->bias_floats) * sizeof(float));
 	c->used = cpu_plan_alloc(b->plan, (size_t) b->dev->threads * sizeof *c->used, err);
-	if (c->used == NULL)
-		return DFX_ENOMEM;
-	st = cpu_plan_memory(b->plan, md, NULL, &from, err);
+	return c->used ? DFX_OK : DFX_ENOMEM;
+}
+
+/* How the sum of all workers gets into the parameter's gradient. */
+static DfxStatus
+conv_collect(TrainBuild *b, TrainConv *c, const DfxOp *op, DnnlConstMd plain, DnnlConstMd md, DfxErr *err)
+{
+	dnnl_memory_t from, to;
+	DfxStatus st = conv_sums(b, c, op, dnnl_memory_desc_get_size(md) / sizeof(float), err);
+
+	if (st == DFX_OK)
+		st = cpu_plan_memory(b->plan, md, NULL, &from, err);
 	if (st == DFX_OK)
 		st = cpu_plan_memory(b->plan, plain, train_param(b->t, DFX_STATE_GRAD, op->param[DFX_W]), &to, err);
 	if (st == DFX_OK)
@@ -292,7 +333,7 @@ conv_make(TrainBuild *b, TrainConv *c, const DfxOp *op, DnnlPass pass, const Con
 		return st;
 	strncpy(p->impl, dfx_pd_impl(pd), sizeof p->impl - 1);
 	train_need(b, TRAIN_LIB, dnnl_memory_desc_get_size(scratch));
-	st = sums ? conv_sums(b, c, op, m->plain, wmd, err) : conv_weights(b, c, op, pass, m->plain, wmd, err);
+	st = sums ? conv_collect(b, c, op, m->plain, wmd, err) : conv_weights(b, c, op, pass, m->plain, wmd, err);
 	if (st != DFX_OK)
 		return st;
 	for (int i = 0; i < CONV_ARGS; i++)
@@ -306,6 +347,26 @@ conv_make(TrainBuild *b, TrainConv *c, const DfxOp *op, DnnlPass pass, const Con
 	return conv_args(b, p, arg, bias ? CONV_ARGS : CONV_ARG_BIAS, err);
 }
 
+static DfxStatus
+conv_new_pass(TrainBuild *b, TrainConv *c, const DfxOp *op, const ConvShape *shape, DnnlPass pass,
+              const CpuView *src, const CpuView *dst, DfxErr *err)
+{
+	dnnl_primitive_desc_t pd;
+	ConvMds m;
+	DfxStatus st;
+
+	if (pass == DNNL_PASS_WEIGHTS && shape->groups > 1 && shape->groups == shape->ci &&
+	    shape->ci == shape->co && conv_own_weights(b, shape, c, src, dst))
+		return conv_sums(b, c, op, b->t->param_len[op->param[DFX_W]], err);
+	st = conv_find(b, shape, c, pass, src, dst, &m, &pd, err);
+	if (st != DFX_OK)
+		return st;
+	st = conv_make(b, c, op, pass, &m, pd, err);
+	dnnl_primitive_desc_destroy(pd);
+	conv_free_mds(&m);
+	return st;
+}
+
 DfxStatus
 train_conv_step(TrainBuild *b, const DfxOp *op, TrainStep *s, DfxErr *err)
 {
@@ -313,12 +374,14 @@ train_conv_step(TrainBuild *b, const DfxOp *op, TrainStep *s, DfxErr *err)
 	const CpuView *src = &s->in[0].view, *dst = &b->t->value[s->out].view;
 	TrainConv *c = cpu_plan_alloc(b->plan, sizeof *c, err);
 	bool data = false;
+	size_t n;
 
 	if (c == NULL)
 		return DFX_ENOMEM;
 	s->conv = c;
 	c->name = b->g->param[op->param[DFX_W]].name;
 	c->chunk = s->chunk = conv_chunk(dst, b->share);
+	n = (size_t) c->chunk * sizeof(float);
 	s->forward = train_conv_forward;
 	s->backward = train_conv_backward;
 	s->backward_done = train_conv_done;
@@ -326,19 +389,11 @@ train_conv_step(TrainBuild *b, const DfxOp *op, TrainStep *s, DfxErr *err)
 		data = data || b->t->value[s->in[0].piece[j]].wants_grad;
 	for (DnnlPass pass = 0; pass < DNNL_PASS_COUNT; pass++)
 	{
-		size_t n = (size_t) c->chunk * sizeof(float);
-		dnnl_primitive_desc_t pd;
-		ConvMds m;
 		DfxStatus st;
 
 		if (pass == DNNL_PASS_DATA && !data)
 			continue;
-		st = conv_find(b, &shape, c, pass, src, dst, &m, &pd, err);
-		if (st != DFX_OK)
-			return st;
-		st = conv_make(b, c, op, pass, &m, pd, err);
-		dnnl_primitive_desc_destroy(pd);
-		conv_free_mds(&m);
+		st = conv_new_pass(b, c, op, &shape, pass, src, dst, err);
 		if (st != DFX_OK)
 			return st;
 		train_need(b, pass == DNNL_PASS_DATA ? TRAIN_DSRC : TRAIN_SRC, n * cpu_floats(&c->pass[pass].src));

@@ -40,6 +40,13 @@ struct TrainConv
 	dnnl_primitive_t refresh[2];
 	dnnl_exec_arg_t refresh_arg[2][2];
 
+	/*
+	 * Set where we compute the gradient of the weights ourselves, in PyTorch's
+	 * order: depthwise convolutions that the library has no vector code for.
+	 */
+	CpuDepthwise depthwise;
+	bool own_weights;
+
 	/* The gradient: each worker's sum in the library's format, then added up and put into PyTorch's order. */
 	size_t grad_floats, bias_floats; /* of one sum, rounded up */
 	dnnl_primitive_t collect;

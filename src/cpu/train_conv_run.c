@@ -93,6 +93,33 @@ conv_gradient(const TrainStep *s, const TrainRun *r, const CpuView *want, int im
 	return scratch;
 }
 
+/* Our own loops (TrainConv.own_weights) over n images: they add to the sums. */
+static void
+conv_depthwise(const TrainStep *s, const TrainRun *r, const float *src, const float *dst, int n, float *sum)
+{
+	const TrainConv *c = s->conv;
+	const CpuTrainKernels *kernels = r->plan->dev->train_kernels;
+	const CpuView *in = &c->pass[DNNL_PASS_WEIGHTS].src, *out = &c->pass[DNNL_PASS_WEIGHTS].dst;
+	int taps = c->depthwise.kh * c->depthwise.kw;
+
+	for (int i = 0; i < n; i++)
+		for (int ch = 0, nl; ch < in->c; ch += nl)
+		{
+			const float *x = src + (size_t) i * in->stride + cpu_channel(in, ch);
+			const float *dy = dst + (size_t) i * out->stride + cpu_channel(out, ch);
+			double bias[TRAIN_PAD] = {0};
+
+			nl = cpu_min(cpu_min(cpu_lanes(in, ch), cpu_lanes(out, ch)), cpu_min(in->c - ch, TRAIN_PAD));
+			kernels->depthwise(sum + (size_t) ch * (size_t) taps, x, (size_t) in->vec, dy, (size_t) out->vec,
+			                   nl, &c->depthwise);
+			if (c->bias_floats == 0)
+				continue;
+			kernels->sum(bias, dy, (size_t) out->vec, NULL, 0, cpu_pixels(out), nl);
+			for (int l = 0; l < nl; l++)
+				sum[c->grad_floats + (size_t) (ch + l)] += (float) bias[l];
+		}
+}
+
 /* Add the chunk's share to the worker's sums of the weights' and the bias's gradients. */
 static DfxStatus
 conv_backward_weights(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
@@ -103,9 +130,17 @@ conv_backward_weights(const TrainStep *s, const TrainRun *r, int image, int n, D
 	float *sum = conv_sum(c, r->scratch, r->t, false), *chunk = conv_sum(c, r->scratch, r->t, !first);
 	const float *src = conv_source(s, r, &p->src, image, n);
 	const float *dst = conv_gradient(s, r, &p->dst, image, n);
-	DfxStatus st = conv_execute(c, DNNL_PASS_WEIGHTS, r, src, dst, chunk, chunk + c->grad_floats, err);
+	DfxStatus st = DFX_OK;
 
-	if (st == DFX_OK && !first)
+	if (c->own_weights)
+	{
+		if (first)
+			memset(sum, 0, (c->grad_floats + c->bias_floats) * sizeof *sum);
+		conv_depthwise(s, r, src, dst, n, sum);
+	}
+	else
+		st = conv_execute(c, DNNL_PASS_WEIGHTS, r, src, dst, chunk, chunk + c->grad_floats, err);
+	if (!c->own_weights && st == DFX_OK && !first)
 		r->plan->dev->train_kernels->add(sum, chunk, c->grad_floats + c->bias_floats);
 	c->used[r->worker] = true;
 	return st;
@@ -156,6 +191,12 @@ train_conv_done(const TrainStep *s, const TrainRun *r, DfxErr *err)
 	if (c->bias_floats > 0)
 		memcpy(train_param(t, DFX_STATE_GRAD, s->param[DFX_B]), all + c->grad_floats,
 		       t->param_len[s->param[DFX_B]] * sizeof *all);
+	if (c->own_weights)
+	{
+		memcpy(train_param(t, DFX_STATE_GRAD, s->param[DFX_W]), all,
+		       t->param_len[s->param[DFX_W]] * sizeof *all);
+		return DFX_OK;
+	}
 	st = dnnl_memory_set_data_handle(c->collect_arg[0].memory, all);
 	if (st == dnnl_success)
 		st = dnnl_primitive_execute(c->collect, dev->stream[r->worker], 2, c->collect_arg);

@@ -93,7 +93,7 @@ train_moments(const TrainRun *r, DfxVal v, int image, int n)
 	}
 }
 
-/* Those of all workers together; corrections begin at zero. */
+/* Those of all workers together. */
 void
 train_moments_merge(const TrainRun *r, DfxVal v)
 {
@@ -117,7 +117,6 @@ train_moments_merge(const TrainRun *r, DfxVal v)
 	{
 		val->var[c] /= all.count;
 		val->mean_f[c] = (float) val->mean[c];
-		val->correct_a[c] = val->correct_b[c] = 0;
 	}
 }
 
@@ -184,8 +183,8 @@ norm_forward_done(const TrainStep *s, const TrainRun *r, DfxErr *err)
 			double scale = (double) w[at] / sqrt(variance + (double) m->eps);
 
 			m->scale[at] = (float) scale;
-			m->shift[at] = (float) ((double) bias[at] - mu * scale);
 			m->mean[at] = (float) mu;
+			m->shift[at] = (float) ((double) bias[at] - (mu - (double) m->mean[at]) * scale);
 			if (!r->train)
 				continue;
 			mean[at] = (float) ((1 - NORM_MOMENTUM) * (double) mean[at] + NORM_MOMENTUM * mu);
@@ -193,8 +192,29 @@ norm_forward_done(const TrainStep *s, const TrainRun *r, DfxErr *err)
 			                   NORM_MOMENTUM * variance * count / (count - 1));
 		}
 	}
-	memset(m->sum, 0, (size_t) r->plan->dev->threads * 2 * (size_t) m->c * sizeof *m->sum);
 	return DFX_OK;
+}
+
+/* Before a backward pass: nothing has been added up. */
+void
+train_norm_clear(CpuTrain *t, int threads)
+{
+	for (int i = 0; i < t->nstep; i++)
+	{
+		TrainNorm *m = t->step[i].norm;
+
+		if (m)
+			memset(m->sum, 0, (size_t) threads * 2 * (size_t) m->c * sizeof *m->sum);
+	}
+	for (int v = 0; v < t->nvalue; v++)
+	{
+		TrainValue *val = &t->value[v];
+
+		if (!val->normed)
+			continue;
+		memset(val->correct_a, 0, (size_t) val->view.c * sizeof *val->correct_a);
+		memset(val->correct_b, 0, (size_t) val->view.c * sizeof *val->correct_b);
+	}
 }
 
 /* All consumers have pushed: gradients of scale and shift, and what the pieces must correct (train.h). */

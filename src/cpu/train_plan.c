@@ -27,6 +27,7 @@ typedef struct PlanBuild
 	TrainBuild *b;
 	PlanValue *value;
 	TrainNorm **norm; /* per op */
+	DfxGraph copy;    /* with ops and values of its own */
 } PlanBuild;
 
 static DfxOpKind
@@ -117,6 +118,19 @@ plan_force(PlanBuild *p)
 		changed = false;
 		for (int i = 0; i < p->b->g->nop; i++)
 			changed = plan_force_one(p, &p->b->g->op[i]) || changed;
+	}
+}
+
+/* DenseNet's transitions: the graph is a copy by now. */
+static void
+plan_pool_first(PlanBuild *p, DfxGraph *g)
+{
+	for (int i = 0; i < g->nop; i++)
+	{
+		DfxOp *pool = &g->op[i];
+
+		if (pool->kind == DFX_OP_POOL && p->value[pool->in[0]].readers == 1)
+			dfx_pool_first(g, &g->op[g->val[pool->in[0]].def], pool);
 	}
 }
 
@@ -400,8 +414,13 @@ plan_lifetimes(const CpuTrain *t, int nout, DfxMemBlock *value, DfxMemBlock *gra
 		plan_touch_source(value, grad, &t->out[i], end, end, false);
 	for (int i = 0; i < t->ndead; i++)
 		plan_touch(&grad[t->dead[i]], end);
-	if (t->input_f32)
-		plan_touch(&grad[t->input], 2 * end + 1); /* the caller's */
+	/* What backward reads stays to its end, so that it may be done again with other gradients. */
+	for (int v = 0; v < t->nvalue; v++)
+		if (value[v].last > end)
+			plan_touch(&value[v], 2 * end + 1);
+	plan_touch(&grad[t->input], 2 * end + 1); /* the caller may want it */
+	if (t->value[t->input].normed)
+		plan_touch(&value[t->input], 2 * end + 1);
 }
 
 static DfxStatus
@@ -497,6 +516,7 @@ plan_build(PlanBuild *p, DfxErr *err)
 	if (t->value == NULL)
 		return DFX_ENOMEM;
 	plan_count_readers(p);
+	plan_pool_first(p, &p->copy);
 	plan_fuse(p);
 	plan_force(p);
 	plan_values(p);
@@ -513,27 +533,42 @@ plan_build(PlanBuild *p, DfxErr *err)
 	return st;
 }
 
+static DfxStatus
+plan_copy_graph(PlanBuild *p, const DfxGraph *g, DfxErr *err)
+{
+	p->copy = *g;
+	p->copy.op = malloc(((size_t) g->nop + 1) * sizeof *g->op);
+	p->copy.val = malloc(((size_t) g->nval + 1) * sizeof *g->val);
+	p->value = calloc((size_t) g->nval + 1, sizeof *p->value);
+	p->norm = calloc((size_t) g->nop + 1, sizeof *p->norm);
+	if (p->copy.op == NULL || p->copy.val == NULL || p->value == NULL || p->norm == NULL)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
+	memcpy(p->copy.op, g->op, (size_t) g->nop * sizeof *g->op);
+	memcpy(p->copy.val, g->val, (size_t) g->nval * sizeof *g->val);
+	return DFX_OK;
+}
+
 /* Make plan, which has its device and batch, one for training of g.  In a worker (plan.c). */
 DfxStatus
 cpu_train_build(DfxPlan *plan, const DfxGraph *g, DfxErr *err)
 {
 	int threads = plan->dev->threads;
+	PlanBuild p = {0};
 	TrainBuild b = {
-	    .dev = plan->dev, .plan = plan, .g = g, .share = (plan->max_batch + threads - 1) / threads};
-	PlanBuild p = {.b = &b};
-	DfxStatus st = DFX_ENOMEM;
+	    .dev = plan->dev, .plan = plan, .g = &p.copy, .share = (plan->max_batch + threads - 1) / threads};
+	DfxStatus st;
 
+	p.b = &b;
 	b.t = plan->train = cpu_plan_alloc(plan, sizeof *b.t, err);
 	if (b.t == NULL)
 		return DFX_ENOMEM;
 	b.t->plan = plan;
 	plan->nout = g->nout;
-	p.value = calloc((size_t) g->nval + 1, sizeof *p.value);
-	p.norm = calloc((size_t) g->nop + 1, sizeof *p.norm);
-	if (p.value == NULL || p.norm == NULL)
-		dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
-	else
+	st = plan_copy_graph(&p, g, err);
+	if (st == DFX_OK)
 		st = plan_build(&p, err);
+	free(p.copy.op);
+	free(p.copy.val);
 	free(p.value);
 	free(p.norm);
 	return st;

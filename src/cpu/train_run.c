@@ -234,6 +234,8 @@ run_backward(RunJob *job, const TrainRun *r)
 		if (!run_barrier(job, r, run_backward_once, i))
 			return;
 	}
+	if (job->din)
+		train_finish(r, t->input, r->from, r->to - r->from);
 	for (int k = r->from; job->din && k < r->to; k++)
 	{
 		const CpuView *v = &t->value[t->input].view;
@@ -339,5 +341,6 @@ cpu_backward(DfxPlan *plan, int n, const float *const *dout, float *din, DfxErr 
 	if (din && !plan->train->input_f32)
 		return dfx_fail(err, DFX_EINVAL, "there is no gradient by pixels");
 	job.run.seed = plan->train->seed;
+	train_norm_clear(plan->train, plan->dev->threads);
 	return run_all(&job, err);
 }

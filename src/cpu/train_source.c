@@ -10,10 +10,21 @@
 
 #include "cpu/train.h"
 
-/* scale 1, shift 0, mean 0 for sources without a BN; sums that nobody wants. */
+/* For sources without a BN: mean 0, scale 1, shift 0. */
 #define SOURCE_LANES 16
 static const float source_ones[SOURCE_LANES] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 static const float source_zeros[SOURCE_LANES];
+static const CpuNorm source_identity = {source_zeros, source_ones, source_zeros};
+
+/* The norm of a source's channels from c on; *nl is cut to how many it holds. */
+static CpuNorm
+source_norm(const TrainSource *s, int c, int *nl)
+{
+	if (s->norm)
+		return (CpuNorm){s->norm->mean + c, s->norm->scale + c, s->norm->shift + c};
+	*nl = cpu_min(*nl, SOURCE_LANES);
+	return source_identity;
+}
 
 CpuView
 train_relayout(const CpuView *v, int vec)
@@ -66,19 +77,13 @@ source_copy_image(const TrainRun *r, const TrainSource *s, int image, const CpuV
 		else
 			for (int c = 0, nl; c < v->c; c += nl)
 			{
-				const float *scale = source_ones, *shift = source_zeros;
+				CpuNorm norm;
 
 				nl = source_run(v, c, want, c0);
-				if (s->norm)
-				{
-					scale = s->norm->scale + c0 + c;
-					shift = s->norm->shift + c0 + c;
-				}
-				else
-					nl = cpu_min(nl, SOURCE_LANES);
+				norm = source_norm(s, c0 + c, &nl);
 				dev->train_kernels->act(to + cpu_channel(want, c0 + c), (size_t) want->vec,
-				                        from + cpu_channel(v, c), (size_t) v->vec, cpu_pixels(v), nl, scale,
-				                        shift, s->act);
+				                        from + cpu_channel(v, c), (size_t) v->vec, cpu_pixels(v), nl, &norm,
+				                        s->act);
 			}
 		c0 += v->c;
 	}
@@ -169,30 +174,21 @@ source_push_image(const TrainRun *r, const TrainSource *s, int j, int c0, int im
 		             .x = x + cpu_channel(v, c),
 		             .xps = (size_t) v->vec,
 		             .npix = cpu_pixels(v),
-		             .scale = source_ones,
-		             .shift = source_zeros,
-		             .mean = source_zeros,
 		             .act = s->act,
 		             .add = !s->first[j],
 		             .sum = unwanted,
 		             .sum_x = unwanted + SOURCE_LANES};
 
-		p.nl = nl = source_run(v, c, dv, c0);
+		nl = source_run(v, c, dv, c0);
+		p.norm = source_norm(s, c0 + c, &nl);
+		p.nl = nl;
 		if (norm)
 		{
-			double *sum = norm->sum + (size_t) r->worker * 2 * (size_t) norm->c;
-
-			p.scale = norm->scale + c0 + c;
-			p.shift = norm->shift + c0 + c;
-			p.mean = norm->mean + c0 + c;
-			p.sum = sum + c0 + c;
-			p.sum_x = sum + norm->c + c0 + c;
+			p.sum = norm->sum + (size_t) r->worker * 2 * (size_t) norm->c + c0 + c;
+			p.sum_x = p.sum + norm->c;
 		}
 		else
-		{
-			p.nl = nl = cpu_min(nl, SOURCE_LANES);
 			memset(unwanted, 0, sizeof unwanted);
-		}
 		r->plan->dev->train_kernels->push(&p);
 	}
 	if (s->first[j])
@@ -236,7 +232,7 @@ train_relu(const TrainRun *r, DfxVal v, int image, int n)
 
 			nl = cpu_min(cpu_min(cpu_lanes(view, c), view->c - c), SOURCE_LANES);
 			r->plan->dev->train_kernels->act(y, (size_t) view->vec, y, (size_t) view->vec, cpu_pixels(view),
-			                                 nl, source_ones, source_zeros, DFX_ACT_RELU);
+			                                 nl, &source_identity, DFX_ACT_RELU);
 		}
 }
 

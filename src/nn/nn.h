@@ -350,6 +350,14 @@ typedef bool (*DfxSupports)(void *arg, const DfxGraph *g, const DfxOp *op);
  */
 extern DfxStatus dfx_graph_optimize(DfxGraph *g, DfxSupports supports, void *arg, DfxErr *err);
 
+/*
+ * One of them alone, as training can use it: when conv is a plain 1x1
+ * convolution and pool an average pool that alone reads its output, the two
+ * change places, and the convolution does a quarter of the work (for a 2x2
+ * pool).  False: they are something else, and nothing is done.
+ */
+extern bool dfx_pool_first(DfxGraph *g, DfxOp *conv, DfxOp *pool);
+
 /* A piece of memory that is needed from moment first to moment last, both included. */
 typedef struct DfxMemBlock
 {

@@ -188,37 +188,40 @@ passes_is_1x1(const DfxOp *op)
 	       a->sw == 1 && a->ph == 0 && a->pw == 0;
 }
 
-/* Pass 3: the convolution then does a quarter of the work, for a 2x2 pool. */
+/* The two ops change places; the value between them gets the pooled shape of conv's input. */
+bool
+dfx_pool_first(DfxGraph *g, DfxOp *conv, DfxOp *pool)
+{
+	DfxOp t = *conv;
+	DfxVal mid = conv->out;
+
+	if (pool->kind != DFX_OP_POOL || !pool->u.pool.avg || !passes_is_1x1(conv))
+		return false;
+	g->val[mid].c = g->val[conv->in[0]].c;
+	g->val[mid].h = g->val[pool->out].h;
+	g->val[mid].w = g->val[pool->out].w;
+	*conv = *pool;
+	conv->in = t.in;
+	conv->out = mid;
+	t.in = pool->in;
+	t.out = pool->out;
+	*pool = t;
+	return true;
+}
+
+/* Pass 3. */
 static void
 passes_pool(Passes *p)
 {
-	DfxGraph *g = p->g;
-
-	for (int i = 0; i < g->nop; i++)
+	for (int i = 0; i < p->g->nop; i++)
 	{
-		DfxOp *pool = &g->op[i];
-		DfxOp *conv;
-		DfxOp t;
-		DfxVal mid;
+		DfxOp *pool = &p->g->op[i], *conv;
 
-		if (p->dead[i] || pool->kind != DFX_OP_POOL || !pool->u.pool.avg)
+		if (p->dead[i] || pool->kind != DFX_OP_POOL)
 			continue;
 		conv = passes_sole(p, pool->in[0]);
-		if (conv == NULL || !passes_is_1x1(conv))
-			continue;
-
-		/* The two ops change places; the value between them gets the pooled shape of conv's input. */
-		mid = conv->out;
-		g->val[mid].c = g->val[conv->in[0]].c;
-		g->val[mid].h = g->val[pool->out].h;
-		g->val[mid].w = g->val[pool->out].w;
-		t = *conv;
-		*conv = *pool;
-		conv->in = t.in;
-		conv->out = mid;
-		t.in = pool->in;
-		t.out = pool->out;
-		*pool = t;
+		if (conv != NULL)
+			dfx_pool_first(p->g, conv, pool);
 	}
 }
 

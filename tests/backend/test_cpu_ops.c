@@ -6,6 +6,7 @@
  *	  refused by name?
  */
 #include "tests/backend/against_ref.h"
+#include "tests/backend/conv_cases.h"
 
 static DfxDev *dev;
 
@@ -38,64 +39,16 @@ check(const char *what, int c, int h, int w, Build f, bool optimise, int n, doub
 
 /* ---- convolutions ---- */
 
-static const struct
-{
-	int ci, h, w, co;
-	DfxConv a;
-	bool bias;
-} convs[] = {
-    {3, 40, 33, 64, {7, 7, 2, 2, 3, 3}, false}, /* the stem */
-    {3, 17, 19, 16, {3, 3, 1, 1, 1, 1}, true},  /* a stem of other families */
-    {1, 12, 12, 8, {3, 3, 1, 1, 1, 1}, true},   /* one channel */
-    {64, 17, 23, 64, {3, 3, 1, 1, 1, 1}, true}, /* odd sizes */
-    {64, 17, 23, 64, {3, 3, 2, 2, 1, 1}, true},
-    {64, 16, 16, 32, {3, 3, 1, 1, 1, 1}, false}, /* DenseNet's growth */
-    {128, 8, 8, 128, {3, 3, 1, 1, 1, 1}, false},
-    {32, 4, 4, 32, {3, 3, 1, 1, 1, 1}, false}, /* one Winograd tile */
-    {32, 2, 2, 32, {3, 3, 1, 1, 1, 1}, false}, /* smaller than one */
-    {32, 1, 1, 32, {3, 3, 1, 1, 1, 1}, false},
-    {64, 14, 14, 128, {1, 1, 1, 1, 0, 0}, true},
-    {64, 13, 15, 128, {1, 1, 2, 2, 0, 0}, false}, /* a down-sampling branch */
-    {96, 7, 7, 48, {1, 1, 1, 1, 0, 0}, false},
-    {20, 9, 9, 36, {3, 3, 1, 1, 1, 1}, true}, /* channels off the block */
-    {20, 9, 9, 36, {1, 1, 1, 1, 0, 0}, true},
-    {7, 11, 5, 5, {1, 1, 1, 1, 0, 0}, true},
-    {20, 9, 9, 36, {3, 3, 2, 2, 1, 1}, false},
-    {32, 12, 12, 32, {3, 3, 1, 1, 0, 0}, false}, /* no padding */
-    {32, 12, 12, 32, {5, 5, 1, 1, 2, 2}, false},
-    {64, 12, 12, 64, {3, 3, 1, 1, 1, 1, 8}, false}, /* groups: nhwc */
-    {128, 12, 12, 128, {3, 3, 2, 2, 1, 1, 32}, true},
-    {64, 9, 7, 128, {1, 1, 1, 1, 0, 0, 2}, true},
-    {32, 12, 12, 32, {3, 3, 1, 1, 1, 1, 32}, true}, /* depthwise: blocked */
-    {48, 11, 13, 48, {5, 5, 2, 2, 2, 2, 48}, false},
-    {24, 17, 9, 24, {3, 3, 1, 1, 1, 1, 24}, false}, /* half a block left over */
-    {36, 9, 11, 36, {5, 5, 1, 1, 2, 2, 36}, true},
-    {8, 10, 10, 8, {3, 3, 2, 2, 1, 1, 8}, true},
-    {3, 48, 64, 40, {16, 16, 16, 16, 0, 0}, true}, /* patches */
-    {3, 64, 96, 96, {32, 32, 32, 32, 0, 0}, true},
-};
-
-static int conv_case;
-
-static DfxVal
-build_conv(DfxGraph *g, DfxVal x)
-{
-	return dfx_conv(g, x, "conv", convs[conv_case].co, convs[conv_case].a, convs[conv_case].bias);
-}
-
 static void
 check_convs(void)
 {
-	for (conv_case = 0; conv_case < (int) (sizeof convs / sizeof convs[0]); conv_case++)
+	for (conv_case = 0; conv_case < CONV_CASES; conv_case++)
 	{
-		const DfxConv *a = &convs[conv_case].a;
+		const ConvCase *k = &conv_cases[conv_case];
 		char what[96];
 
-		snprintf(what, sizeof what, "conv %d to %d, %d x %d, %dx%d stride %d pad %d groups %d",
-		         convs[conv_case].ci, convs[conv_case].co, convs[conv_case].h, convs[conv_case].w, a->kh,
-		         a->kw, a->sh, a->ph, a->groups);
-		check(what, convs[conv_case].ci, convs[conv_case].h, convs[conv_case].w, build_conv, false, 3,
-		      a->kh == 3 && a->sh == 1 ? TOLERANCE_WINOGRAD : TOLERANCE);
+		check(conv_case_name(k, what, sizeof what), k->ci, k->h, k->w, build_conv_case, false, 3,
+		      k->a.kh == 3 && k->a.sh == 1 ? TOLERANCE_WINOGRAD : TOLERANCE);
 	}
 }
 

@@ -24,23 +24,13 @@ typedef struct TrainSide
 	float **param; /* of the state last read */
 } TrainSide;
 
-static float **
-side_params(const DfxGraph *g)
-{
-	float **p = calloc((size_t) g->nparam + 1, sizeof *p);
-
-	for (int i = 0; i < g->nparam; i++)
-		p[i] = calloc(dfx_param_count(&g->param[i]) + 1, sizeof **p);
-	return p;
-}
-
 static bool
 side_open(TrainSide *s, const DfxBackend *be, DfxDev *dev, const DfxGraph *g, int max_batch, DfxErr *err)
 {
 	bool rgb8;
 	size_t in = graph_input_bytes(g, &rgb8);
 
-	*s = (TrainSide){.be = be, .param = side_params(g)};
+	*s = (TrainSide){.be = be, .param = train_new_params(g)};
 	for (int i = 0; i < g->nout; i++)
 		s->out[i] = calloc((size_t) max_batch * graph_output_floats(g, i), sizeof(float));
 	if (!rgb8)
@@ -52,28 +42,17 @@ side_open(TrainSide *s, const DfxBackend *be, DfxDev *dev, const DfxGraph *g, in
 static void
 side_close(TrainSide *s, const DfxGraph *g)
 {
-	for (int i = 0; i < g->nparam; i++)
-		free(s->param[i]);
-	free(s->param);
+	train_free_params(g, s->param);
 	free_outputs(s->out);
 	free(s->din);
 	if (s->plan)
 		s->be->release(s->plan);
 }
 
-/* Read a state of all parameters that have it. */
 static DfxStatus
 side_read(TrainSide *s, const DfxGraph *g, DfxState what, DfxErr *err)
 {
-	float **want = calloc((size_t) g->nparam + 1, sizeof *want);
-	DfxStatus st;
-
-	for (int i = 0; i < g->nparam; i++)
-		if (what == DFX_STATE_VALUE || dfx_param_trained(&g->param[i]))
-			want[i] = s->param[i];
-	st = s->be->read_params(s->plan, what, want, err);
-	free(want);
-	return st;
+	return train_read_all(s->be, s->plan, g, what, s->param, err);
 }
 
 /* The worst difference between the two sides' parameters, as the header says; the name goes to *who. */

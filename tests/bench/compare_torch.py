@@ -74,9 +74,9 @@ def torch_child(backbone, batch, threads, mode):
 class Torch:
     """The child process, one turn at a time."""
 
-    def __init__(self, backbone, args):
+    def __init__(self, script, backbone, args):
         self.child = subprocess.Popen(
-            [sys.executable, __file__, "--child", backbone, str(args.batch), str(args.threads), args.mode],
+            [sys.executable, script, "--child", backbone, str(args.batch), str(args.threads), args.mode],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **TUNED_MALLOC})
         if self.child.stdout.readline() != "ready\n":
             sys.exit("the PyTorch child did not start")
@@ -96,11 +96,12 @@ def ours(bench, backbone, args):
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def compare(bench, backbone, args):
-    torch = Torch(backbone, args)
+def compare(bench, script, run, backbone, args):
+    """One network: run(bench, backbone, args) and a child of script take turns."""
+    torch = Torch(script, backbone, args)
     a, b = [], []
     for _ in range(args.rounds):
-        a.append(ours(bench, backbone, args))
+        a.append(run(bench, backbone, args))
         b.append(torch.turn(args.seconds))
     torch.close()
     speed = [[r["images_per_second"] for r in side] for side in (a, b)]
@@ -121,6 +122,16 @@ def compare(bench, backbone, args):
     }), flush=True)
 
 
+def compare_all(program, script, run, args):
+    """Every network of the command line, with this program of build/t/bench."""
+    top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    bench = os.path.join(top, "build", "t", "bench", program)
+    if not os.path.exists(bench):
+        sys.exit(f"{bench} is missing: make -f mk/engine.mk build/t/bench/{program}")
+    for backbone in args.backbone:
+        compare(bench, script, run, backbone, args)
+
+
 def main():
     if len(sys.argv) > 1 and sys.argv[1] == "--child":
         torch_child(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
@@ -133,12 +144,7 @@ def main():
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--seconds", type=float, default=2)
     args = p.parse_args()
-    top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    bench = os.path.join(top, "build", "t", "bench", "bench_net")
-    if not os.path.exists(bench):
-        sys.exit(f"{bench} is missing: make -f mk/engine.mk build/t/bench/bench_net")
-    for backbone in args.backbone:
-        compare(bench, backbone, args)
+    compare_all("bench_net", __file__, ours, args)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,178 @@
+/*
+ * test_cpu_train_plan.c
+ *	  Does training on the CPU repeat bit for bit with the same number of
+ *	  threads; can every network of the table be trained without the library's
+ *	  reference loops; does a step show signs of life; is what cannot be done
+ *	  refused?
+ */
+#include <stdatomic.h>
+
+#include "tests/backend/train_against_ref.h"
+#include "tests/unit/tiny_nets.h"
+
+static _Atomic uint64_t progress;
+
+/* ---- repeatability ---- */
+
+enum
+{
+	REPEAT_BATCH = 7,
+	REPEAT_STEPS = 3
+};
+
+/* Some steps from the same weights on a device of its own, the last with fewer images; parameters into p. */
+static bool
+train_once(const DfxGraph *g, int threads, float **p)
+{
+	const DfxAdam adam = {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 1e-3};
+	DfxDevOpts opts = {.threads = threads};
+	DfxErr err = {0};
+	DfxDev *dev;
+	TrainSide s;
+	void *in = noise_images(g, REPEAT_BATCH, 3);
+	bool good = dfx_cpu_backend.open(&opts, &dev, &err) == DFX_OK;
+
+	good = good && side_open(&s, &dfx_cpu_backend, dev, g, REPEAT_BATCH, &err);
+	for (int i = 0; good && i < REPEAT_STEPS; i++)
+	{
+		DfxAdam a = adam;
+
+		a.step = (uint64_t) i + 1;
+		good = side_pass(&s, g, in, REPEAT_BATCH - 2 * (i == 2), (uint64_t) i, &err) == DFX_OK &&
+		       dfx_cpu_backend.step(s.plan, &a, &err) == DFX_OK;
+	}
+	good = good && dfx_cpu_backend.read_params(s.plan, DFX_STATE_VALUE, p, &err) == DFX_OK;
+	if (!good)
+		diag("%s", err.msg);
+	side_close(&s, g);
+	dfx_cpu_backend.close(dev);
+	free(in);
+	return good;
+}
+
+static bool
+same_bits(const DfxGraph *g, float **a, float **b)
+{
+	for (int i = 0; i < g->nparam; i++)
+		if (memcmp(a[i], b[i], dfx_param_count(&g->param[i]) * sizeof(float)) != 0)
+			return false;
+	return true;
+}
+
+static void
+check_repeats(const DfxBackbone *bb, int threads)
+{
+	DfxGraph *g = dfx_graph_new();
+	DfxErr err = {0};
+	bool good = dfx_build_backbone(g, bb, 5, &err) == DFX_OK && dfx_weights_random(g, 3, &err) == DFX_OK;
+	float **a = train_new_params(g), **b = train_new_params(g);
+
+	good = good && train_once(g, threads, a) && train_once(g, threads, b);
+	ok(good && same_bits(g, a, b), "%s with %d threads: the same bits again", bb->name, threads);
+	train_free_params(g, a);
+	train_free_params(g, b);
+	dfx_graph_free(g);
+}
+
+/* ---- the networks of the table ---- */
+
+static void
+check_compiles(DfxDev *dev, const DfxBackbone *bb)
+{
+	DfxGraph *g = dfx_graph_new();
+	DfxErr err = {0};
+	DfxPlan *plan = NULL;
+	int impls = 0, ref = 0;
+
+	if (dfx_build_backbone(g, bb, 3, &err) == DFX_OK && dfx_weights_random(g, 3, &err) == DFX_OK)
+		plan = train_compile(&dfx_cpu_backend, dev, g, 2, &err);
+	for (int i = 0; plan && i < dfx_cpu_plan_steps(plan); i++)
+	{
+		const char *name = dfx_cpu_plan_impl(plan, i);
+
+		impls += name != NULL;
+		ref += name != NULL && strncmp(name, "ref", 3) == 0;
+	}
+	if (!ok(plan && impls > 3 && ref == 0, "%s can be trained: %d primitives, none of them the reference's",
+	        bb->name, impls))
+		diag("%d ref; %s", ref, err.msg);
+	if (plan)
+		dfx_cpu_backend.release(plan);
+	dfx_graph_free(g);
+}
+
+/* ---- rules of its own ---- */
+
+static void
+check_refused(DfxDev *dev)
+{
+	DfxGraph *g = dfx_graph_new();
+	DfxErr err = {0};
+	DfxPlan *plan = NULL;
+	DfxPlanOpts opts = {.max_batch = 2, .precision = DFX_PRECISION_BF16, .train = true};
+	const DfxAdam bad[] = {{1e-3, 1, 0.999, 1e-8, 0, 1},
+	                       {1e-3, 0.9, -1, 1e-8, 0, 1},
+	                       {-1, 0.9, 0.999, 1e-8, 0, 1},
+	                       {1e-3, 0.9, 0.999, NAN, 0, 1},
+	                       {1e-3, 0.9, 0.999, 1e-8, -1, 1}};
+
+	dfx_build_backbone(g, &tiny_nets[2], 3, &err);
+	dfx_weights_random(g, 3, &err);
+	ok(dfx_cpu_backend.compile(dev, g, &opts, &plan, &err) == DFX_EUNSUPPORTED && strstr(err.msg, "bf16"),
+	   "another precision: %s", err.msg);
+	plan = train_compile(&dfx_cpu_backend, dev, g, 2, &err);
+	for (size_t i = 0; plan && i < sizeof bad / sizeof bad[0]; i++)
+		ok(dfx_cpu_backend.step(plan, &bad[i], &err) == DFX_EINVAL, "a step: %s", err.msg);
+	if (plan)
+		dfx_cpu_backend.release(plan);
+	dfx_graph_free(g);
+}
+
+static void
+check_progress(DfxDev *dev)
+{
+	DfxGraph *g = dfx_graph_new();
+	DfxErr err = {0};
+	TrainSide s;
+	uint64_t before, forward;
+	void *in;
+	float *dlogits;
+	bool good;
+
+	dfx_build_backbone(g, &tiny_nets[0], 3, &err);
+	dfx_weights_random(g, 3, &err);
+	in = noise_images(g, 2, 1);
+	dlogits = calloc(2 * 3, sizeof *dlogits);
+	good = side_open(&s, &dfx_cpu_backend, dev, g, 2, &err);
+	before = atomic_load(&progress);
+	good = good && dfx_cpu_backend.forward_train(s.plan, in, 2, 1, s.out, &err) == DFX_OK;
+	forward = atomic_load(&progress);
+	good =
+	    good && dfx_cpu_backend.backward(s.plan, 2, (const float *[]){NULL, dlogits}, NULL, &err) == DFX_OK;
+	ok(good && forward >= before + 20 && atomic_load(&progress) >= forward + 20,
+	   "forward and backward each give many signs of life");
+	side_close(&s, g);
+	free(dlogits);
+	free(in);
+	dfx_graph_free(g);
+}
+
+int
+main(void)
+{
+	DfxDevOpts opts = {.threads = 2, .progress = &progress};
+	DfxErr err = {0};
+	DfxDev *dev;
+
+	for (int i = 0; i < TINY_NETS; i++)
+		for (int threads = 1; threads <= 3; threads++)
+			check_repeats(&tiny_nets[i], threads);
+	if (!ok(dfx_cpu_backend.open(&opts, &dev, &err) == DFX_OK, "the device opens"))
+		return done_testing();
+	for (int i = 0; i < dfx_nbackbones; i++)
+		check_compiles(dev, &dfx_backbones[i]);
+	check_refused(dev);
+	check_progress(dev);
+	dfx_cpu_backend.close(dev);
+	return done_testing();
+}

@@ -1,0 +1,86 @@
+#!/usr/bin/python3
+"""Compare a training step of the CPU backend with PyTorch's: forward, backward, Adam, fp32.
+
+As compare_torch.py, whose child process and rules this borrows: both take
+turns in one session, and the ratios are what to read.  PyTorch trains
+channels_last, with a tuned malloc and as many threads; --precision bf16 is its
+autocast, against our fp32.  On a machine that is busy with other work compare
+CPU time with --threads 1 (cpu_ratio).
+
+    tests/bench/compare_torch_train.py resnet18 densenet121 [--batch 32] [--rounds 3]
+
+Needs python3-torch and python3-torchvision, and build/t/bench/bench_train
+(make -f mk/engine.mk build/t/bench/bench_train).
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+import compare_torch
+
+
+def torch_child(backbone, batch, threads, precision):
+    """Build the network, then make steps for as many seconds as each line of stdin says."""
+    import resource
+    import time
+
+    import torch
+    import torchvision
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(1)
+    net = getattr(torchvision.models, backbone)(weights=None, num_classes=2).train()
+    net = net.to(memory_format=torch.channels_last)
+    side = 224 if backbone.startswith("vit") else 256
+    x = torch.rand(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
+    y = torch.arange(batch) % 2
+    adam = torch.optim.Adam(net.parameters(), lr=1e-4, weight_decay=1e-3)
+
+    def step():
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            loss = torch.nn.functional.cross_entropy(net(x), y)
+        adam.zero_grad(set_to_none=True)
+        loss.backward()
+        adam.step()
+
+    step()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        took, cpu = [], []
+        end = time.monotonic() + float(line)
+        while len(took) < 2 or time.monotonic() < end:
+            start, start_cpu = time.monotonic(), time.process_time()
+            step()
+            took.append(time.monotonic() - start)
+            cpu.append(time.process_time() - start_cpu)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"images_per_second": batch / statistics.median(took),
+                          "cpu_ms_per_image": 1000 * statistics.median(cpu) / batch,
+                          "peak_rss_mb": peak}), flush=True)
+
+
+def ours(bench, backbone, args):
+    command = [bench, backbone, str(args.batch), str(args.threads), str(args.seconds)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main():
+    if len(sys.argv) > 1 and sys.argv[1] == "--child":
+        torch_child(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
+        return
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("backbone", nargs="+")
+    p.add_argument("--batch", type=int, default=32)
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--precision", dest="mode", choices=["fp32", "bf16"], default="fp32")
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--seconds", type=float, default=5)
+    args = p.parse_args()
+    compare_torch.compare_all("bench_train", __file__, ours, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -236,9 +236,9 @@ config_generators(DfxJson *j, DfxTrainConfig *c)
 		return true;
 	do
 	{
-		if (c->ngenerator == DFX_TRAIN_GENERATORS)
+		if (c->ngenerator == DFX_GENERATORS)
 			return dfx_json_refuse(j, "more than 64 generators");
-		if (!dfx_json_string_in(j, c->generator[c->ngenerator], DFX_TRAIN_GENERATOR, &len))
+		if (!dfx_json_string_in(j, c->generator[c->ngenerator], DFX_GENERATOR_LEN, &len))
 			return false;
 		c->ngenerator++;
 	} while (dfx_json_accept(j, ','));

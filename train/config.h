@@ -40,6 +40,7 @@
 #define DFX_TRAIN_CONFIG_H
 
 #include "base/tensor.h"
+#include "base/training.h"
 #include "image/image.h"
 #include "nn/backend.h"
 
@@ -60,8 +61,6 @@ extern const char *const dfx_train_class[DFX_TRAIN_CLASSES];
 /* -1: no such class. */
 extern int dfx_train_class_find(const char *name);
 
-#define DFX_TRAIN_GENERATORS  64
-#define DFX_TRAIN_GENERATOR   64 /* bytes of a name, with its NUL */
 #define DFX_TRAIN_MAX_BATCH   256
 #define DFX_TRAIN_MAX_EPOCHS  10000
 #define DFX_TRAIN_CONFIG_TEXT (64u << 10)
@@ -89,7 +88,7 @@ typedef struct DfxTrainConfig
 	DfxDtype storage;
 	DfxImageLimits limits;
 	int ngenerator;
-	char generator[DFX_TRAIN_GENERATORS][DFX_TRAIN_GENERATOR];
+	char generator[DFX_GENERATORS][DFX_GENERATOR_LEN];
 } DfxTrainConfig;
 
 /* The defaults; the backbone is empty. */

@@ -33,9 +33,9 @@ recipe_net(DfxRun *run, const char *scope, RunTask task, int class, int nclass)
 
 /* Number the generators of one class that have enough images. */
 static int
-recipe_generators(const DfxRun *run, int class, int label[DFX_TRAIN_GENERATORS])
+recipe_generators(const DfxRun *run, int class, int label[DFX_GENERATORS])
 {
-	size_t train[DFX_TRAIN_GENERATORS] = {0}, val[DFX_TRAIN_GENERATORS] = {0};
+	size_t train[DFX_GENERATORS] = {0}, val[DFX_GENERATORS] = {0};
 	int n = 0;
 
 	for (size_t i = 0; i < run->samples->norder; i++)
@@ -63,7 +63,7 @@ static DfxStatus
 recipe_generator_net(DfxRun *run, const char *scope, int class, char *classes, DfxErr *err)
 {
 	RunNet *net = &run->net[run->nnet];
-	int label[DFX_TRAIN_GENERATORS], n = recipe_generators(run, class, label);
+	int label[DFX_GENERATORS], n = recipe_generators(run, class, label);
 	size_t used = strlen(classes);
 
 	if (n < 2)

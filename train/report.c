@@ -9,6 +9,8 @@
 
 #include "base/json.h"
 
+#define REPORT_CONFUSION 32 /* classes; the figures must fit DFX_TRAIN_TEXT whatever the run */
+
 void
 dfx_report_estimate(FILE *f, const char *key, DfxEstimate e)
 {
@@ -42,6 +44,20 @@ report_class(FILE *f, const DfxConfusion *c, int i, const char *name)
 	fputc('}', f);
 }
 
+static void
+report_confusion(FILE *f, const DfxConfusion *c)
+{
+	fputs(", \"confusion\": [", f);
+	for (int i = 0; i < c->nclass; i++)
+	{
+		fputs(i > 0 ? ", [" : "[", f);
+		for (int k = 0; k < c->nclass; k++)
+			fprintf(f, "%s%" PRIu64, k > 0 ? ", " : "", c->n[i][k]);
+		fputc(']', f);
+	}
+	fputc(']', f);
+}
+
 void
 dfx_report_figures(FILE *f, const DfxConfusion *c, DfxReportName name, const void *arg)
 {
@@ -68,13 +84,7 @@ dfx_report_figures(FILE *f, const DfxConfusion *c, DfxReportName name, const voi
 		fputs(i > 0 ? ", " : "", f);
 		report_class(f, c, i, name(arg, i));
 	}
-	fputs("}, \"confusion\": [", f);
-	for (int i = 0; i < c->nclass; i++)
-	{
-		fputs(i > 0 ? ", [" : "[", f);
-		for (int k = 0; k < c->nclass; k++)
-			fprintf(f, "%s%" PRIu64, k > 0 ? ", " : "", c->n[i][k]);
-		fputc(']', f);
-	}
-	fputc(']', f);
+	fputc('}', f);
+	if (c->nclass <= REPORT_CONFUSION)
+		report_confusion(f, c);
 }

@@ -13,7 +13,7 @@
  *	}
  *	FIGURES		{"n", "accuracy", "balanced_accuracy", "macro_precision", "macro_f1",
  *				 "classes": {<name>: {"n", "recall", "precision", "f1"}},
- *				 "confusion": [[n, ...], ...]}	rows are the truth
+ *				 "confusion": [[n, ...], ...]}	rows are the truth; not of over 32 classes
  *	ESTIMATE	{"value": x, "low": x, "high": x}	with its 95 % interval; null: not defined
  *
  * All figures but the counts are ESTIMATEs.  "three" is left out for models

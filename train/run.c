@@ -218,7 +218,7 @@ run_data(const DfxRun *run, const RunNet *net, DfxSplit split, DfxData *d, DfxEr
 static DfxStatus
 run_learn_on(DfxRun *run, RunNet *net, const DfxData *train, const DfxData *val, DfxErr *err)
 {
-	double weight[DFX_TRAIN_GENERATORS];
+	double weight[DFX_GENERATORS];
 	bool weighted = run->config->weighted && net->task != RUN_BASE;
 	DfxLearnOpts o = {.phase = net->scope,
 	                  .nclass = net->nclass,

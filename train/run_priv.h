@@ -29,9 +29,9 @@ typedef struct RunNet
 {
 	char scope[DFX_TRAIN_PHASE];
 	RunTask task;
-	int class;                           /* RUN_BASE, RUN_GENERATOR: which */
-	int nclass;                          /* logits; 0: given, and used for its features only */
-	int generator[DFX_TRAIN_GENERATORS]; /* RUN_GENERATOR: label of each of the config's, -1: none */
+	int class;                     /* RUN_BASE, RUN_GENERATOR: which */
+	int nclass;                    /* logits; 0: given, and used for its features only */
+	int generator[DFX_GENERATORS]; /* RUN_GENERATOR: label of each of the config's, -1: none */
 	DfxGraph *graph;
 	bool done;           /* the graph has its final weights */
 	uint64_t best_epoch; /* 0: it has not learnt */

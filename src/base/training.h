@@ -41,6 +41,10 @@ typedef struct DfxTrainPlan
 	uint32_t base;  /* bit DFX_CLASS_*: it is in that Base Model's unbalanced subset */
 } DfxTrainPlan;
 
+/* Generators that a run may name, and bytes of a name with its NUL. */
+#define DFX_GENERATORS    64
+#define DFX_GENERATOR_LEN 64
+
 /* Names of phases: "dm", "gan", "real" (Base Models), "features", "head", "test"; others by their network's
  * scope. */
 #define DFX_TRAIN_PHASE 16

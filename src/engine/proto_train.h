@@ -62,7 +62,8 @@ typedef enum DfxFrameType
 	/* engine -> session */
 	DFX_FRAME_READY = 32, /* DfxTrainReady */
 	DFX_FRAME_TAKEN,      /* DfxTrainTaken */
-	DFX_FRAME_PLAN, /* array of DfxTrainPlan, one for each sample that was taken, in the order of SAMPLE */
+	DFX_FRAME_PLAN,     /* array of DfxTrainPlan, in as many frames as it takes: one for each sample that was
+	                       taken, in the order of SAMPLE */
 	DFX_FRAME_PROGRESS, /* DfxTrainProgress */
 	DFX_FRAME_EPOCH,    /* DfxTrainEpoch */
 	DFX_FRAME_METRICS,  /* JSON: the figures on the test split, for dfx_model_version.metrics */

@@ -317,13 +317,13 @@ dfx_train_list_generators(const DfxTrainList *list, DfxTrainConfig *c, DfxErr *e
 			k++;
 		if (!name || k < c->ngenerator)
 			continue;
-		if (k == DFX_TRAIN_GENERATORS)
-			return dfx_fail(err, DFX_ELIMIT, "more than %d generators", DFX_TRAIN_GENERATORS);
-		if (strlen(name) >= DFX_TRAIN_GENERATOR)
+		if (k == DFX_GENERATORS)
+			return dfx_fail(err, DFX_ELIMIT, "more than %d generators", DFX_GENERATORS);
+		if (strlen(name) >= DFX_GENERATOR_LEN)
 			return dfx_fail(err, DFX_ELIMIT, "generator \"%.32s...\": a name has at most %d bytes", name,
-			                DFX_TRAIN_GENERATOR - 1);
+			                DFX_GENERATOR_LEN - 1);
 		strcpy(c->generator[c->ngenerator++], name);
 	}
-	qsort(c->generator, (size_t) c->ngenerator, DFX_TRAIN_GENERATOR, list_by_name);
+	qsort(c->generator, (size_t) c->ngenerator, DFX_GENERATOR_LEN, list_by_name);
 	return DFX_OK;
 }

@@ -24,7 +24,8 @@
 #include "engine/train_wire.h"
 #include "train/split.h"
 
-#define STREAM_PROGRESS 0.5 /* seconds between two PROGRESS frames, at least */
+#define STREAM_PLAN     65536 /* samples in a PLAN frame */
+#define STREAM_PROGRESS 0.5   /* seconds between two PROGRESS frames, at least */
 
 typedef struct Stream
 {
@@ -176,7 +177,9 @@ stream_plan(Stream *s, DfxErr *err)
 		plan[i] = (DfxTrainPlan){.number = samples->sample[i].given.number,
 		                         .split = (uint32_t) samples->sample[i].split,
 		                         .base = samples->sample[i].base};
-	dfx_wire_send(&s->wire, DFX_FRAME_PLAN, plan, samples->n * sizeof *plan, NULL, 0);
+	for (size_t i = 0; i < samples->n; i += STREAM_PLAN)
+		dfx_wire_send(&s->wire, DFX_FRAME_PLAN, plan + i,
+		              (samples->n - i < STREAM_PLAN ? samples->n - i : STREAM_PLAN) * sizeof *plan, NULL, 0);
 	free(plan);
 	return DFX_OK;
 }

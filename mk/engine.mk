@@ -60,8 +60,13 @@ BENCH_P := $(patsubst tests/%.c,$(BUILD)/t/%,$(wildcard tests/bench/bench_*.c))
 $(BUILD)/t/%.t: $(BUILD)/obj/tests/%.o $(LIB_O) $(REF_O)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
+# Tests of whole training runs link the small network too.
+$(BUILD)/t/backend/test_train_%.t: $(BUILD)/obj/tests/backend/test_train_%.o $(TEST_NN_O) \
+		$(filter-out $(BUILD)/obj/src/nn/backbone.o,$(LIB_O)) $(REF_O)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
 # These run the engine with the fault triggers; order-only, for they do not link it.
-$(filter $(BUILD)/t/backend/test_ring_%,$(BACKEND_T)): | $(BUILD)/test/dfx-engine
+$(filter $(BUILD)/t/backend/test_ring_% $(BUILD)/t/backend/test_train_%,$(BACKEND_T)): | $(BUILD)/test/dfx-engine
 $(BUILD)/t/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIB_O) $(REF_O)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)

@@ -1,6 +1,7 @@
 # tap.sh - sourced by tests/unit/*.sh: TAP from a shell.
 #
 #	ok WHAT COMMAND...	passes when the command succeeds; its output goes nowhere
+#	err_has WORDS		whether $work/err, where a test keeps a program's stderr, has them
 #	done_testing		ends the test, and the script
 #
 # $work is a directory of the test's own, removed at its exit.
@@ -21,6 +22,8 @@ ok() {
 		failed=1
 	fi
 }
+
+err_has() { grep -qF -- "$1" "$work/err"; }
 
 done_testing() {
 	echo "1..$count"

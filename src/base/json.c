@@ -5,6 +5,7 @@
 #include "base/json.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* --- UTF-8 --------------------------------------------------------------- */
@@ -305,6 +306,77 @@ dfx_json_u64(DfxJson *j, uint64_t *value)
 	if (j->p < j->end && (*j->p == '.' || *j->p == 'e' || *j->p == 'E'))
 		return dfx_json_refuse(j, "integer expected, not a fraction or exponent");
 	*value = v;
+	return true;
+}
+
+/* Digits at p, at least one; NULL if there is none. */
+static const char *
+json_digits(const char *p, const char *end)
+{
+	const char *first = p;
+
+	while (p < end && *p >= '0' && *p <= '9')
+		p++;
+	return p > first ? p : NULL;
+}
+
+/* The end of the number that begins at p (RFC 8259, section 6); NULL if none does. */
+static const char *
+json_number_end(const char *p, const char *end)
+{
+	const char *first;
+
+	if (p < end && *p == '-')
+		p++;
+	first = p;
+	p = json_digits(p, end);
+	if (!p || (*first == '0' && p - first > 1))
+		return NULL;
+	if (p < end && *p == '.')
+		p = json_digits(p + 1, end);
+	if (p && p < end && (*p == 'e' || *p == 'E'))
+	{
+		p++;
+		if (p < end && (*p == '+' || *p == '-'))
+			p++;
+		p = json_digits(p, end);
+	}
+	return p;
+}
+
+bool
+dfx_json_number(DfxJson *j, double *value)
+{
+	char text[64];
+	const char *end;
+
+	if (j->what)
+		return false;
+	json_skip_space(j);
+	end = json_number_end(j->p, j->end);
+	if (!end)
+		return dfx_json_refuse(j, "number expected");
+	if ((size_t) (end - j->p) >= sizeof text)
+		return dfx_json_refuse(j, "number with too many digits");
+	memcpy(text, j->p, (size_t) (end - j->p));
+	text[end - j->p] = '\0';
+	*value = strtod(text, NULL);
+	if (*value - *value != 0)
+		return dfx_json_refuse(j, "number out of range");
+	j->p = end;
+	return true;
+}
+
+bool
+dfx_json_bool(DfxJson *j, bool *value)
+{
+	if (j->what)
+		return false;
+	json_skip_space(j);
+	*value = j->end - j->p >= 4 && memcmp(j->p, "true", 4) == 0;
+	if (!*value && !(j->end - j->p >= 5 && memcmp(j->p, "false", 5) == 0))
+		return dfx_json_refuse(j, "true or false expected");
+	j->p += *value ? 4 : 5;
 	return true;
 }
 

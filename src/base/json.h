@@ -44,6 +44,12 @@ extern size_t dfx_json_string_bound(DfxJson *j);
 /* An integer 0 .. 2^64-1 in its only spelling; sign, fraction and exponent fail. */
 extern bool dfx_json_u64(DfxJson *j, uint64_t *value);
 
+/* Any finite number of RFC 8259's grammar. */
+extern bool dfx_json_number(DfxJson *j, double *value);
+
+/* true or false. */
+extern bool dfx_json_bool(DfxJson *j, bool *value);
+
 /* Only white space may be left. */
 extern bool dfx_json_at_end(DfxJson *j);
 

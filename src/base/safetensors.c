@@ -405,12 +405,27 @@ dfx_st_parse(const char *json, size_t json_len, uint64_t file_size, DfxSafetenso
 	return status;
 }
 
+DfxStatus
+dfx_st_view(const uint8_t *bytes, uint64_t len, DfxSafetensors *st, DfxErr *err)
+{
+	uint64_t json_len = 0;
+	DfxStatus status;
+
+	memset(st, 0, sizeof *st);
+	if (len < 8)
+		return dfx_fail(err, DFX_EWEIGHTS, "%" PRIu64 " bytes are too short for a safetensors file", len);
+	status = dfx_st_header_length(bytes, len, &json_len, err);
+	if (status == DFX_OK)
+		status = dfx_st_parse((const char *) bytes + 8, (size_t) json_len, len, st, err);
+	for (size_t i = 0; status == DFX_OK && i < st->ntensor; i++)
+		st->tensor[i].data = bytes + st->offset[i];
+	return status;
+}
+
 static DfxStatus
 st_map(int fd, const char *path, DfxSafetensors *st, DfxErr *err)
 {
 	struct stat sb;
-	uint64_t json_len = 0;
-	uint8_t first8[8] = {0};
 	uint8_t *map;
 	DfxStatus status;
 
@@ -423,18 +438,13 @@ st_map(int fd, const char *path, DfxSafetensors *st, DfxErr *err)
 	map = mmap(NULL, (size_t) sb.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (map == MAP_FAILED)
 		return dfx_fail(err, DFX_EIO, "could not map \"%s\": %s", path, strerror(errno));
-	memcpy(first8, map, sizeof first8);
-	status = dfx_st_header_length(first8, (uint64_t) sb.st_size, &json_len, err);
-	if (status == DFX_OK)
-		status = dfx_st_parse((const char *) map + 8, (size_t) json_len, (uint64_t) sb.st_size, st, err);
+	status = dfx_st_view(map, (uint64_t) sb.st_size, st, err);
 	if (status != DFX_OK)
 	{
 		munmap(map, (size_t) sb.st_size);
 		return status;
 	}
 	st->map = map;
-	for (size_t i = 0; i < st->ntensor; i++)
-		st->tensor[i].data = map + st->offset[i];
 	return DFX_OK;
 }
 

@@ -43,6 +43,12 @@ dfx_st_header_length(const uint8_t first8[8], uint64_t file_size, uint64_t *json
 extern DfxStatus
 dfx_st_parse(const char *json, size_t json_len, uint64_t file_size, DfxSafetensors *st, DfxErr *err);
 
+/*
+ * Parse a whole file that lies in memory, and point every tensor at its data
+ * there; the memory stays the caller's.  DFX_EWEIGHTS, DFX_ENOMEM.
+ */
+extern DfxStatus dfx_st_view(const uint8_t *bytes, uint64_t len, DfxSafetensors *st, DfxErr *err);
+
 /* Open a file, map it read-only, parse it, point every tensor at its data.  DFX_EIO, DFX_EWEIGHTS,
  * DFX_ENOMEM. */
 extern DfxStatus dfx_st_open(const char *path, DfxSafetensors *st, DfxErr *err);

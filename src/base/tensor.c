@@ -133,3 +133,77 @@ dfx_tensor_to_f32(const DfxTensor *t, uint64_t first, uint64_t n, float *out)
 	}
 	return false;
 }
+
+static uint32_t
+tensor_bits_of_float(float f)
+{
+	uint32_t bits;
+
+	memcpy(&bits, &f, sizeof bits);
+	return bits;
+}
+
+/* Drop the low bits of a magnitude, rounding to the nearest, halves to even. */
+static uint32_t
+tensor_round_bits(uint32_t v, unsigned drop)
+{
+	uint32_t half = 1u << (drop - 1), odd = v >> drop & 1;
+
+	return (v + half - 1 + odd) >> drop;
+}
+
+static uint16_t
+tensor_half_of_float(float f)
+{
+	uint32_t bits = tensor_bits_of_float(f), sign = bits >> 16 & 0x8000u, a = bits & 0x7fffffffu, shift;
+
+	if (a > 0x7f800000u)
+		return (uint16_t) (sign | 0x7e00u | (a >> 13 & 0x3ffu));
+	if (a >= 0x477ff000u) /* 65520 rounds up beyond the largest, 65504 */
+		return (uint16_t) (sign | 0x7c00u);
+	if (a >= 0x38800000u) /* 2^-14, the smallest normal */
+		return (uint16_t) (sign | (tensor_round_bits(a, 13) - (112u << 10)));
+	if (a < 0x33000000u) /* 2^-25 rounds to even, which is 0 */
+		return (uint16_t) sign;
+	shift = 126 - (a >> 23);
+	return (uint16_t) (sign | tensor_round_bits((a & 0x7fffffu) | 0x800000u, shift));
+}
+
+static uint16_t
+tensor_bfloat_of_float(float f)
+{
+	uint32_t bits = tensor_bits_of_float(f);
+
+	if ((bits & 0x7fffffffu) > 0x7f800000u)
+		return (uint16_t) (bits >> 16 | 0x40u);
+	return (uint16_t) tensor_round_bits(bits, 16);
+}
+
+bool
+dfx_tensor_of_f32(DfxDtype dtype, const float *in, uint64_t n, void *out)
+{
+	uint16_t infinity = dtype == DFX_F16 ? 0x7c00u : 0x7f80u, *to = out;
+	bool finite = true;
+
+	if (dtype == DFX_F32)
+	{
+		if (n > 0)
+			memcpy(out, in, n * 4);
+		return true;
+	}
+	if (dtype != DFX_F16 && dtype != DFX_BF16)
+		return false;
+	for (uint64_t i = 0; i < n; i++)
+	{
+		to[i] = dtype == DFX_F16 ? tensor_half_of_float(in[i]) : tensor_bfloat_of_float(in[i]);
+		if ((to[i] & 0x7fffu) == infinity && (tensor_bits_of_float(in[i]) & 0x7fffffffu) != 0x7f800000u)
+			finite = false;
+	}
+	return finite;
+}
+
+int
+dfx_tensor_compare(const void *a, const void *b)
+{
+	return strcmp(((const DfxTensor *) a)->name, ((const DfxTensor *) b)->name);
+}

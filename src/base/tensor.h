@@ -45,4 +45,13 @@ extern bool dfx_tensor_count(const DfxTensor *t, uint64_t *elements, uint64_t *n
 /* Convert n elements of t (F32, F16, BF16) from the element offset first to float; false for other dtypes. */
 extern bool dfx_tensor_to_f32(const DfxTensor *t, uint64_t first, uint64_t n, float *out);
 
+/*
+ * n floats as F32, F16 or BF16, rounded to the nearest, halves to even; false
+ * for other dtypes, and when a finite number became infinite.
+ */
+extern bool dfx_tensor_of_f32(DfxDtype dtype, const float *in, uint64_t n, void *out);
+
+/* For qsort: tensors in byte order of name. */
+extern int dfx_tensor_compare(const void *a, const void *b);
+
 #endif /* DFX_BASE_TENSOR_H */

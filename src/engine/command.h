@@ -19,6 +19,7 @@ extern int dfx_cmd_backbones(const DfxOptions *o);
 extern int dfx_cmd_bench(const DfxOptions *o);   /* cmd_bench.c */
 extern int dfx_cmd_init(const DfxOptions *o);    /* cmd_init.c */
 extern int dfx_cmd_heatmap(const DfxOptions *o); /* cmd_heatmap.c */
+extern int dfx_cmd_train(const DfxOptions *o);   /* cmd_train.c */
 
 /* ---- what they share: command.c ---- */
 

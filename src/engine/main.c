@@ -75,6 +75,16 @@ static const struct Command
      "what there is to run on, and what was refused"},
     {"backbones", dfx_cmd_backbones, NO_FILES, "json", "[--json]",
      "the networks there are: features, input size, parameters, GFLOP an image"},
+    {"train", dfx_cmd_train, NO_FILES,
+     "samples out checkpoint resume init init-dm init-gan init-real stream parent device threads gpu-memory "
+     "cache-dir cache-limit json training",
+     "--samples DIR|FILE.csv --backbone B --out FILE.safetensors [--kind K] [--checkpoint FILE] [--resume "
+     "FILE] "
+     "[--init FILE] [--device D] [--threads N] [--cache-dir DIR] [--cache-limit BYTES] [--OPTION VALUE]... "
+     "[--json]",
+     "makes a model of labelled images; K is trinet, base, head, classifier or hierarchy; docs/TRAINING.md "
+     "has the "
+     "options"},
     {"serve", main_serve, NO_FILES, "parent device threads max-batch batch-wait model-memory gpu-memory",
      "--parent PID [--device D] [--threads T] [--max-batch N] [--batch-wait MS] [--model-memory BYTES] "
      "[--gpu-memory BYTES]",

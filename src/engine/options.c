@@ -17,7 +17,8 @@ typedef enum OptionKind
 	OPTION_TEXT,
 	OPTION_NUMBER, /* min .. max */
 	OPTION_FLAG,
-	OPTION_PRECISION
+	OPTION_PRECISION,
+	OPTION_SET /* stands for all that the table does not have */
 } OptionKind;
 
 static const struct Option
@@ -35,6 +36,17 @@ static const struct Option
     {"class", OPTION_TEXT, offsetof(DfxOptions, class)},
     {"device", OPTION_TEXT, offsetof(DfxOptions, device)},
     {"out", OPTION_TEXT, offsetof(DfxOptions, out)},
+    {"samples", OPTION_TEXT, offsetof(DfxOptions, samples)},
+    {"checkpoint", OPTION_TEXT, offsetof(DfxOptions, checkpoint)},
+    {"resume", OPTION_TEXT, offsetof(DfxOptions, resume)},
+    {"init", OPTION_TEXT, offsetof(DfxOptions, init)},
+    {"init-dm", OPTION_TEXT, offsetof(DfxOptions, init_dm)},
+    {"init-gan", OPTION_TEXT, offsetof(DfxOptions, init_gan)},
+    {"init-real", OPTION_TEXT, offsetof(DfxOptions, init_real)},
+    {"training", OPTION_SET},
+    {"cache-dir", OPTION_TEXT, offsetof(DfxOptions, cache_dir)},
+    {"cache-limit", OPTION_NUMBER, offsetof(DfxOptions, cache_limit), 0, INT64_MAX},
+    {"stream", OPTION_FLAG, offsetof(DfxOptions, stream)},
     {"json", OPTION_FLAG, offsetof(DfxOptions, json)},
     {"precision", OPTION_PRECISION, offsetof(DfxOptions, precision)},
     {"random-weights", OPTION_NUMBER, offsetof(DfxOptions, seed), 0, UINT64_MAX},
@@ -114,6 +126,9 @@ option_store(DfxOptions *o, const struct Option *e, const char *text)
 		case OPTION_FLAG:
 			*(bool *) at = true;
 			return true;
+		case OPTION_SET:
+			o->set[o->nset++].value = text;
+			return true;
 	}
 	return false;
 }
@@ -148,6 +163,11 @@ dfx_options_parse(DfxOptions *o, const char *command, const char *names, int arg
 		}
 		len = strcspn(arg, "=");
 		e = strncmp(arg, "--", 2) == 0 ? option_find(arg + 2, len - 2, names) : NULL;
+		if (!e && strncmp(arg, "--", 2) == 0 && o->nset < DFX_OPTIONS_SET)
+		{
+			e = option_find("training", strlen("training"), names);
+			o->set[o->nset] = (DfxOptionSet){.key = arg + 2, .len = len - 2};
+		}
 		if (!e)
 		{
 			fprintf(stderr, "dfx-engine %s: unknown option %s\n", command, arg);
@@ -159,7 +179,7 @@ dfx_options_parse(DfxOptions *o, const char *command, const char *names, int arg
 		                                 : NULL;
 		if (!value || (e->kind == OPTION_FLAG && arg[len] == '=') || !option_store(o, e, value))
 		{
-			fprintf(stderr, "dfx-engine %s: option --%s: %s\n", command, e->name,
+			fprintf(stderr, "dfx-engine %s: option %.*s: %s\n", command, (int) len, arg,
 			        value ? "the value is not one it can take" : "a value is missing");
 			return false;
 		}

@@ -6,24 +6,38 @@
 #define DFX_ENGINE_OPTIONS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "nn/backend.h"
 
+/* Options that the table does not know, for train: each is one of the configuration's. */
+#define DFX_OPTIONS_SET 64
+typedef struct DfxOptionSet
+{
+	const char *key; /* len bytes */
+	size_t len;
+	const char *value;
+} DfxOptionSet;
+
 typedef struct DfxOptions
 {
 	const char *model, *weights, *backbone, *kind, *classes, *class, *device, *out;
+	const char *samples, *checkpoint, *resume, *init, *init_dm, *init_gan, *init_real, *cache_dir;
 	DfxPrecision precision;
-	bool has_seed, json;
-	uint64_t seed, model_memory, gpu_memory;
+	bool has_seed, json, stream;
+	uint64_t seed, model_memory, gpu_memory, cache_limit;
 	uint64_t head_stride, branches, batch, threads, max_batch, batch_wait, parent;
+	DfxOptionSet set[DFX_OPTIONS_SET];
+	int nset;
 	char **file; /* the arguments that are not options */
 	int nfile;
 } DfxOptions;
 
 /*
  * Parse argv (after the subcommand) into o; names is the space-separated list
- * of options the subcommand takes.  On failure says what is wrong on stderr and returns false.
+ * of options the subcommand takes; with "training" among them it takes any
+ * other one that has a value.  On failure says what is wrong on stderr and returns false.
  */
 extern bool dfx_options_parse(DfxOptions *o, const char *command, const char *names, int argc, char **argv);
 

@@ -92,6 +92,13 @@ dfx_out_floats(DfxOutput *o, const char *key, const float *value, size_t n)
 }
 
 void
+dfx_out_json(DfxOutput *o, const char *key, const char *value)
+{
+	out_key(o, key);
+	fputs(value, stdout);
+}
+
+void
 dfx_out_end(DfxOutput *o)
 {
 	fputs(o->json ? "}\n" : "\n", stdout);

@@ -26,6 +26,7 @@ extern void dfx_out_int(DfxOutput *o, const char *key, int64_t value);
 extern void dfx_out_bool(DfxOutput *o, const char *key, bool value);
 extern void dfx_out_float(DfxOutput *o, const char *key, double value); /* %.9g; null when not finite */
 extern void dfx_out_floats(DfxOutput *o, const char *key, const float *value, size_t n);
+extern void dfx_out_json(DfxOutput *o, const char *key, const char *value); /* value is JSON already */
 extern void dfx_out_end(DfxOutput *o);
 
 /* A whole line about an image that gave no result: {image, error, sqlstate}. */

@@ -26,6 +26,9 @@
  * LOG and FAIL may come at any time; after FAIL the engine exits.  The engine
  * trains on while a checkpoint is written down, but never begins to send one
  * before the last is SAVED: at most one epoch is lost with either process.
+ * Nothing comes between a blob's frames.  TAKEN may lag behind SAMPLE by some
+ * dozens and is sent without being asked for, so a session that sends must
+ * read as well, or both wait for ever.
  * The session cancels by SIGTERM or by closing the socket; the engine exits
  * at once.  Integers are the machine's own; text is UTF-8 without NUL.
  */
@@ -35,6 +38,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/training.h"
 
 #define DFX_TRAIN_VERSION 1u
 #define DFX_TRAIN_FD      3
@@ -58,10 +62,11 @@ typedef enum DfxFrameType
 	/* engine -> session */
 	DFX_FRAME_READY = 32, /* DfxTrainReady */
 	DFX_FRAME_TAKEN,      /* DfxTrainTaken */
-	DFX_FRAME_PLAN,       /* DfxTrainPlan for each sample that was taken; their order is that of SAMPLE */
-	DFX_FRAME_PROGRESS,   /* DfxTrainProgress */
-	DFX_FRAME_EPOCH,      /* DfxTrainEpoch */
-	DFX_FRAME_METRICS,    /* JSON: the figures on the test split, for dfx_model_version.metrics */
+	DFX_FRAME_PLAN,     /* array of DfxTrainPlan, in as many frames as it takes: one for each sample that was
+	                       taken, in the order of SAMPLE */
+	DFX_FRAME_PROGRESS, /* DfxTrainProgress */
+	DFX_FRAME_EPOCH,    /* DfxTrainEpoch */
+	DFX_FRAME_METRICS,  /* JSON: the figures on the test split, for dfx_model_version.metrics */
 	DFX_FRAME_DONE,
 	DFX_FRAME_LOG, /* a level's letter as in base/err.h, then text */
 	DFX_FRAME_FAIL /* DfxErr */
@@ -73,32 +78,6 @@ typedef struct DfxFrame
 	uint32_t zero;
 	uint64_t len; /* bytes that follow */
 } DfxFrame;
-
-/* Where a sample goes.  Which names of a split column mean which is train/split.h's business. */
-typedef enum DfxSplit
-{
-	DFX_SPLIT_DRAW = 0, /* in SAMPLE only: let the draw decide */
-	DFX_SPLIT_BASE_TRAIN,
-	DFX_SPLIT_BASE_VAL,
-	DFX_SPLIT_HEAD_TRAIN,
-	DFX_SPLIT_HEAD_VAL,
-	DFX_SPLIT_TEST,
-	DFX_SPLIT_BASE, /* in SAMPLE only: train or validation is drawn */
-	DFX_SPLIT_HEAD,
-	DFX_SPLIT_UNUSED, /* in PLAN only: of a copy of another sample, or left out by balancing */
-	DFX_SPLIT_COUNT
-} DfxSplit;
-
-typedef struct DfxTrainSample
-{
-	uint64_t number;    /* the session's; TAKEN and PLAN repeat it */
-	uint8_t sha256[32]; /* of the encoded image */
-	uint8_t group[32];  /* of the group column's text; all zero: the sample is its own group */
-	uint32_t label;     /* DFX_CLASS_* of proto.h: dm, gan, real */
-	int32_t generator;  /* index into CONFIG's generators; -1: none */
-	uint32_t split;     /* DfxSplit */
-	uint32_t zero;
-} DfxTrainSample;
 
 typedef struct DfxTrainReady
 {
@@ -115,39 +94,6 @@ typedef struct DfxTrainTaken
 	char msg[DFX_MSG_LEN];
 } DfxTrainTaken;
 
-typedef struct DfxTrainPlan
-{
-	uint64_t number;
-	uint32_t split; /* DfxSplit */
-	uint32_t base;  /* bit DFX_CLASS_*: it is in that Base Model's unbalanced subset */
-} DfxTrainPlan;
-
-/* Names of phases: "dm", "gan", "real" (Base Models), "features", "head", "test"; others by their network's
- * scope. */
-#define DFX_TRAIN_PHASE 16
-
-typedef struct DfxTrainProgress
-{
-	char phase[DFX_TRAIN_PHASE];
-	uint32_t epoch, epochs; /* from 1; 0 where there are none */
-	uint64_t step, steps;   /* batches, from 1 */
-	double images_per_second;
-	double loss;         /* of the training batches of this epoch so far; NaN: none yet */
-	double seconds_left; /* of the whole run, an estimate; negative: unknown */
-} DfxTrainProgress;
-
-typedef struct DfxTrainEpoch
-{
-	char phase[DFX_TRAIN_PHASE];
-	uint32_t epoch, epochs;
-	uint32_t best; /* non-zero: the lowest validation loss of this phase so far */
-	uint32_t zero;
-	double learning_rate;
-	double train_loss, train_accuracy;
-	double val_loss, val_accuracy;
-	double seconds, images_per_second;
-} DfxTrainEpoch;
-
 typedef enum DfxBlobKind
 {
 	DFX_BLOB_INIT = 1,   /* a safetensors file: the weights to start from */
@@ -160,7 +106,12 @@ typedef struct DfxTrainBlob
 	uint32_t kind; /* DfxBlobKind */
 	uint32_t zero;
 	uint64_t bytes;
-	char name[64]; /* INIT: "" or a Base Model's class; MODEL: "" for the result, else a part's suffix */
+	/*
+	 * INIT: "": where every network starts (a backbone in torchvision's or
+	 * timm's names; of a complete model each Base Model takes its branch), or a
+	 * Base Model's class.  MODEL: "" for the result, else a part's suffix.
+	 */
+	char name[64];
 } DfxTrainBlob;
 
 /*

@@ -37,9 +37,8 @@ serve_terminate(int signo)
 	_exit(0);
 }
 
-/* Tie this process's life to its parent's. */
-static void
-serve_bind(long parent)
+void
+dfx_serve_bind(long parent)
 {
 	struct sigaction sa = {.sa_handler = serve_terminate};
 	FILE *f;
@@ -166,7 +165,7 @@ dfx_serve(const DfxServeOpts *opts)
 	DfxErr err;
 	DfxStatus st;
 
-	serve_bind(opts->parent);
+	dfx_serve_bind(opts->parent);
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
 	st = dfx_control_start(DFX_ENGINE_CONTROL_FD, &err);

@@ -18,6 +18,13 @@ typedef struct DfxServeOpts
 	uint64_t gpu_memory;   /* bytes, on one with its own; 0: half of it */
 } DfxServeOpts;
 
+/*
+ * Tie this process's life to that of its parent, whose pid is given (0: not
+ * checked): SIGTERM, which the kernel sends when the parent dies, ends it with
+ * status 0 at once.
+ */
+extern void dfx_serve_bind(long parent);
+
 /* Serve the ring at descriptor 3; returns an exit status only when it cannot begin. */
 extern int dfx_serve(const DfxServeOpts *opts);
 

@@ -19,20 +19,23 @@
 
 #define BLUR_FRACTION 256 /* coefficients are 8-bit fixed point and sum up to this */
 
-/* OpenCV's getGaussianKernel(side, 0) in fixed point: halves are rounded, carrying the error; the middle
- * takes the rest. */
+/* OpenCV's getGaussianKernel(side, sigma) in fixed point, sigma 0 meaning by default: halves are rounded,
+ * carrying the error; the middle takes the rest. */
 static void
-blur_kernel(int side, uint16_t *weight)
+blur_kernel(int side, double sigma, uint16_t *weight)
 {
 	static const double small[4][4] = {
 	    {1}, {0.25, 0.5}, {0.0625, 0.25, 0.375}, {0.03125, 0.109375, 0.21875, 0.28125}};
-	double sigma = 0.3 * ((side - 1) * 0.5 - 1) + 0.8, exact[DFX_BLUR_MAX], sum = 0, carry = 0;
+	double exact[DFX_BLUR_MAX], sum = 0, carry = 0;
+	bool by_table = sigma == 0 && side <= 7;
 	int half = side / 2;
 	uint32_t used = 0;
 
+	if (sigma == 0)
+		sigma = 0.3 * ((side - 1) * 0.5 - 1) + 0.8;
 	for (int i = 0; i <= half; i++)
 	{
-		exact[i] = side <= 7 ? small[half][i] : exp(-0.5 * (i - half) * (i - half) / (sigma * sigma));
+		exact[i] = by_table ? small[half][i] : exp(-0.5 * (i - half) * (i - half) / (sigma * sigma));
 		sum += i < half ? 2 * exact[i] : exact[i];
 	}
 	for (int i = 0; i < half; i++)
@@ -118,13 +121,13 @@ blur_column(Blur *b, DfxImage *image, uint32_t y)
 }
 
 DfxStatus
-dfx_image_blur(DfxImage *image, int side, DfxErr *err)
+dfx_image_blur(DfxImage *image, int side, double sigma, DfxErr *err)
 {
 	Blur b = {.side = side, .half = side / 2, .bytes = (size_t) image->width * 3};
 	uint32_t ahead = 0;
 	DfxStatus status = DFX_OK;
 
-	blur_kernel(side, b.weight);
+	blur_kernel(side, sigma, b.weight);
 	b.padded = malloc(b.bytes + (size_t) side * 3);
 	b.across = malloc(b.bytes * (size_t) side * sizeof *b.across);
 	b.sum = malloc(b.bytes * sizeof *b.sum);

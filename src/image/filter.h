@@ -16,10 +16,10 @@ extern DfxStatus dfx_image_alloc(DfxImage *image, uint32_t width, uint32_t heigh
 extern void dfx_image_replace(DfxImage *image, DfxImage *result);
 
 /*
- * OpenCV's GaussianBlur with side x side taps (odd, 1 .. DFX_BLUR_MAX), sigma by
- * default, BORDER_REFLECT_101; bit for bit.  DFX_ENOMEM leaves the image spoilt.
+ * OpenCV's GaussianBlur with side x side taps (odd, 1 .. DFX_BLUR_MAX), sigma (0:
+ * by default), BORDER_REFLECT_101; by default bit for bit.  DFX_ENOMEM leaves the image spoilt.
  */
-extern DfxStatus dfx_image_blur(DfxImage *image, int side, DfxErr *err);
+extern DfxStatus dfx_image_blur(DfxImage *image, int side, double sigma, DfxErr *err);
 
 /* OpenCV's resize with INTER_AREA, within one level.  DFX_ENOMEM leaves the image as it is. */
 extern DfxStatus dfx_image_scale(DfxImage *image, uint32_t width, uint32_t height, DfxErr *err);

@@ -171,7 +171,7 @@ dfx_image_perturb(DfxImage *image, const DfxPerturbation *how, const DfxImageLim
 				status = perturb_jpeg(image, (int) how->value, limits, err);
 				break;
 			case DFX_PERTURB_BLUR:
-				status = dfx_image_blur(image, (int) how->value, err);
+				status = dfx_image_blur(image, (int) how->value, 0, err);
 				break;
 			case DFX_PERTURB_SCALE:
 				status = perturb_scale(image, (uint32_t) how->value, limits, err);

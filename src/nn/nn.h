@@ -319,6 +319,30 @@ extern DfxStatus dfx_weights_set(DfxGraph *g, const DfxTensor *tensor, size_t n,
  */
 extern char *dfx_weights_misfits(DfxGraph *g, const DfxTensor *tensor, size_t n);
 
+/* ---- and back: export.c ---- */
+
+/* A parameter as a tensor: a view of its data. */
+extern DfxTensor dfx_param_tensor(const DfxParam *p);
+
+/* All parameters, in byte order of name: views; *tensor is malloc'd.  DFX_ENOMEM. */
+extern DfxStatus dfx_graph_tensors(const DfxGraph *g, DfxTensor **tensor, DfxErr *err);
+
+/*
+ * What weights become when they are stored: convolution and linear weights
+ * and embeddings rounded to dtype; biases, scales and running statistics stay F32.  DFX_EWEIGHTS
+ * when dtype cannot hold one.
+ */
+extern DfxStatus dfx_weights_round(DfxGraph *g, DfxDtype dtype, DfxErr *err);
+
+/*
+ * The model as a safetensors file, as dfx_export_model() writes it, with
+ * weights rounded as above, and its version; *bytes is malloc'd.
+ * DFX_EWEIGHTS, DFX_ENOMEM.
+ */
+extern DfxStatus
+dfx_graph_export(const DfxGraph *g, const DfxModelMeta *meta, DfxDtype dtype, uint8_t **bytes, size_t *len,
+                 uint8_t version[DFX_VERSION_LEN], DfxErr *err);
+
 /* ---- passes: passes.c, place.c, plan.c ---- */
 
 /* Whether a backend executes op with the epilogue it carries. */

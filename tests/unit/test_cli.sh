@@ -14,7 +14,6 @@ run() {
 }
 
 out_has() { grep -qF -- "$1" "$work/out"; }
-err_has() { grep -qF -- "$1" "$work/err"; }
 out_lines() { [ "$(wc -l <"$work/out")" = "$1" ]; }
 
 # json EXPRESSION: whether a Perl expression over @d, the objects in $work/out, is true
@@ -29,7 +28,7 @@ json() {
 
 run --help
 ok "--help succeeds" [ $status = 0 ]
-for command in classify logits trinet heatmap decode bench init devices backbones serve; do
+for command in classify logits trinet heatmap decode bench init train devices backbones serve; do
 	ok "--help names $command" out_has "dfx-engine $command"
 done
 

@@ -95,6 +95,71 @@ test_other_conversions(void)
 	ok(!dfx_tensor_to_f32(&t, 0, 2, out), "I64 is not converted");
 }
 
+static float
+widen(DfxDtype dtype, uint16_t bits)
+{
+	DfxTensor t = {.dtype = dtype, .rank = 0, .data = &bits, .nbytes = 2};
+	float f;
+
+	dfx_tensor_to_f32(&t, 0, 1, &f);
+	return f;
+}
+
+static uint16_t
+narrow(DfxDtype dtype, float f)
+{
+	uint16_t bits = 0xdead;
+
+	dfx_tensor_of_f32(dtype, &f, 1, &bits);
+	return bits;
+}
+
+/*
+ * Every 16-bit number comes back from F32 as it was.  What lies in the middle
+ * between two of them goes to the even one, and what lies next to the middle
+ * to the nearer one.
+ */
+static void
+test_narrowing(DfxDtype dtype, uint16_t infinity)
+{
+	bool same = true, even = true, nearest = true;
+
+	for (unsigned b = 0; b <= 0xffff; b++)
+		if ((b & 0x7fff) <= infinity)
+			same = same && narrow(dtype, widen(dtype, (uint16_t) b)) == b;
+		else
+			same = same && isnan(widen(dtype, narrow(dtype, widen(dtype, (uint16_t) b))));
+	for (unsigned b = 0; b + 1 < infinity; b++)
+	{
+		float lo = widen(dtype, (uint16_t) b), hi = widen(dtype, (uint16_t) (b + 1));
+		float middle = (float) (((double) lo + hi) / 2);
+
+		even = even && narrow(dtype, middle) == b + (b & 1) &&
+		       narrow(dtype, -middle) == (0x8000 | (b + (b & 1)));
+		nearest = nearest && narrow(dtype, nextafterf(middle, lo)) == b &&
+		          narrow(dtype, nextafterf(middle, hi)) == b + 1;
+	}
+	ok(same, "%s: all numbers survive the way through F32", dfx_dtype_name(dtype));
+	ok(even, "%s: halves go to the even number", dfx_dtype_name(dtype));
+	ok(nearest, "%s: others to the nearest", dfx_dtype_name(dtype));
+}
+
+static void
+test_narrowing_edges(void)
+{
+	static const float value[4] = {65519, 65520, INFINITY, -1e-30f};
+	uint16_t out[4];
+	float same[4];
+
+	ok(dfx_tensor_of_f32(DFX_F16, value, 1, out) && out[0] == 0x7bff,
+	   "F16: what rounds to the largest number does");
+	ok(!dfx_tensor_of_f32(DFX_F16, value, 2, out) && out[1] == 0x7c00, "F16: what does not is told");
+	ok(dfx_tensor_of_f32(DFX_F16, value + 2, 2, out) && out[0] == 0x7c00 && out[1] == 0x8000,
+	   "F16: infinity stays, what is too small becomes a zero");
+	ok(dfx_tensor_of_f32(DFX_F32, value, 4, same) && memcmp(same, value, sizeof value) == 0, "F32 is copied");
+	ok(!dfx_tensor_of_f32(DFX_I64, value, 1, out), "I64 is not made of floats");
+}
+
 int
 main(void)
 {
@@ -104,6 +169,9 @@ main(void)
 	test_dtypes();
 	test_counts();
 	test_other_conversions();
+	test_narrowing(DFX_F16, 0x7c00);
+	test_narrowing(DFX_BF16, 0x7f80);
+	test_narrowing_edges();
 	if (ok(golden != NULL, "tests/golden/floats.txt can be read"))
 		for (char *line = strtok(golden, "\n"); line; line = strtok(NULL, "\n"))
 			check_conversion(line);

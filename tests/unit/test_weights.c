@@ -14,15 +14,6 @@
 #include "tests/unit/tap.h"
 #include "tests/unit/tiny_nets.h"
 
-static const DfxParam *
-find_param(const DfxGraph *g, const char *name)
-{
-	for (int i = 0; i < g->nparam; i++)
-		if (strcmp(g->param[i].name, name) == 0)
-			return &g->param[i];
-	return NULL;
-}
-
 static void
 check_golden(void)
 {

@@ -29,4 +29,14 @@ enum
 	TINY_NETS = sizeof tiny_nets / sizeof tiny_nets[0]
 };
 
+/* The parameter of that name; NULL: there is none. */
+__attribute__((unused)) static const DfxParam *
+find_param(const DfxGraph *g, const char *name)
+{
+	for (int i = 0; i < g->nparam; i++)
+		if (strcmp(g->param[i].name, name) == 0)
+			return &g->param[i];
+	return NULL;
+}
+
 #endif /* DFX_TESTS_TINY_NETS_H */

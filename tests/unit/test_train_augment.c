@@ -1,0 +1,121 @@
+/*
+ * test_train_augment.c
+ *	  Are training images changed as asked, as often as asked, and the same way
+ *	  every time?
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "image/filter.h"
+#include "image/perturb.h"
+#include "tests/unit/tap.h"
+#include "train/data.h"
+
+#define SIDE  64u
+#define BYTES (SIDE * SIDE * 3)
+
+static uint8_t original[BYTES], changed[BYTES];
+
+static void
+make_original(void)
+{
+	for (uint32_t i = 0; i < BYTES; i++)
+		original[i] = (uint8_t) (i / 3 % SIDE * 2 + i / 3 / SIDE + (dfx_mix64(i) >> 60));
+}
+
+/* The original, changed under a key, in changed. */
+static bool
+change(const DfxAugment *a, uint64_t key)
+{
+	DfxErr err;
+
+	memcpy(changed, original, BYTES);
+	return dfx_augment(a, key, changed, SIDE, &err) == DFX_OK;
+}
+
+static bool
+is(const DfxImage *want)
+{
+	return memcmp(changed, want->pixels, BYTES) == 0;
+}
+
+static DfxImage
+copy(void)
+{
+	DfxImage image = {SIDE, SIDE, malloc(BYTES)};
+
+	memcpy(image.pixels, original, BYTES);
+	return image;
+}
+
+static void
+check_each(void)
+{
+	static const DfxAugment none = {.jpeg_min = 30, .jpeg_max = 100, .blur_max = 3};
+	static const DfxAugment flip = {.flip = 1}, jpeg = {.jpeg = 1, .jpeg_min = 60, .jpeg_max = 60};
+	static const DfxAugment blur = {.blur = 1, .blur_min = 1, .blur_max = 1},
+	                        barely = {.blur = 1, .blur_max = 0.2};
+	DfxImageLimits limits = DFX_DEFAULT_LIMITS;
+	DfxImage want = copy();
+	DfxErr err;
+	bool mirrored = true;
+
+	ok(change(&none, 1) && is(&want), "none asked for: none made");
+	ok(change(&barely, 1) && is(&want), "a blur that moves nothing");
+	change(&flip, 1);
+	for (uint32_t y = 0; y < SIDE; y++)
+		for (uint32_t x = 0; x < SIDE; x++)
+			mirrored = mirrored &&
+			           memcmp(changed + (y * SIDE + x) * 3, original + (y * SIDE + SIDE - 1 - x) * 3, 3) == 0;
+	ok(mirrored, "a mirror image");
+	change(&jpeg, 1);
+	ok(dfx_image_perturb(&want, &(DfxPerturbation){DFX_PERTURB_JPEG, 60}, &limits, &err) == DFX_OK &&
+	       is(&want),
+	   "JPEG of the quality asked for");
+	dfx_image_free(&want);
+	want = copy();
+	change(&blur, 1);
+	ok(dfx_image_blur(&want, 7, 1.0, &err) == DFX_OK && is(&want), "a blur of the sigma asked for");
+	dfx_image_free(&want);
+}
+
+static void
+check_draws(void)
+{
+	static const DfxAugment half = {
+	    .flip = 0.5, .jpeg = 0.5, .jpeg_min = 30, .jpeg_max = 100, .blur = 0.5, .blur_max = 3};
+	static const DfxAugment rare = {.flip = 0.25};
+	uint8_t first[BYTES];
+	bool same = true;
+	int flipped = 0, unlike = 0;
+
+	change(&half, 7);
+	memcpy(first, changed, BYTES);
+	for (uint64_t key = 0; key < 50; key++)
+	{
+		change(&half, dfx_mix64(key));
+		unlike += memcmp(first, changed, BYTES) != 0;
+	}
+	change(&half, 7);
+	same = memcmp(first, changed, BYTES) == 0;
+	ok(same, "one key, one change");
+	ok(unlike >= 45, "other keys, other changes");
+	for (uint64_t key = 0; key < 1000; key++)
+	{
+		change(&rare, dfx_mix64(key));
+		flipped += memcmp(original, changed, BYTES) != 0;
+	}
+	/* four standard deviations */
+	ok(abs(flipped - 250) < 55, "a quarter asked for: %d of 1000", flipped);
+}
+
+int
+main(void)
+{
+	make_original();
+	check_each();
+	check_draws();
+	return done_testing();
+}

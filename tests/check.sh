@@ -42,8 +42,13 @@ rooms() {
 	"$TOP/tests/check_rooms.sh"
 }
 
+# Those of cuda/ that need no GPU; none where nvcc is missing.
+cuda_tests() {
+	ls "$1"/t/cuda/*.t 2>/dev/null
+}
+
 unit() {
-	make_engine test-programs && (cd "$TOP" && prove -e '' build/t/{unit,backend,fuzz}/*.t && prove tests/unit/*.sh)
+	make_engine test-programs && (cd "$TOP" && prove -e '' build/t/{unit,backend,fuzz}/*.t $(cuda_tests build) && prove tests/unit/*.sh)
 }
 
 # Full networks are too slow under sanitizers: test_parity and the whole-network
@@ -52,7 +57,8 @@ asan() {
 	make_engine SANITIZE=1 test-programs || return 1
 	(cd "$TOP" && export DFX_ENGINE=build/asan/test/dfx-engine \
 		ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 LSAN_OPTIONS=suppressions=tests/lsan.supp:print_suppressions=0 &&
-		prove -e '' $(ls build/asan/t/{unit,backend,fuzz}/*.t | grep -vE "test_(parity|cpu_plan)"))
+		prove -e '' $(ls build/asan/t/{unit,backend,fuzz}/*.t | grep -vE "test_(parity|cpu_plan)") \
+			$(cuda_tests build/asan | grep -v test_cuda_dnn))
 }
 
 # What the server's user must read, out of a checkout that it may not enter.

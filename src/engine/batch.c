@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "engine/control.h"
+#include "engine/trigger.h"
 
 /* How many ready tasks run on the model of the first. */
 static int
@@ -140,6 +141,9 @@ batch_run(DfxSched *s, int n)
 		in = room->in;
 	}
 	st = dfx_model_run(m, in, n, room->features, m->logits == DFX_NCLASS ? room->logits : NULL, &err);
+	st = dfx_trigger_batch(st, &err);
+	if (st == DFX_ELOST)
+		dfx_control_lost(&err);
 	atomic_fetch_add(&s->stats->inference_ns, dfx_now_ns() - t0);
 	atomic_fetch_add(&s->stats->batches, 1);
 	atomic_fetch_add(&s->stats->images, (uint64_t) n);

@@ -1,0 +1,233 @@
+/*
+ * launch.cu
+ *	  The kernels: grids over the element functions, and the entry that C calls.
+ */
+#include <cuda_runtime.h>
+
+#include "cuda/dispatch.cuh"
+
+#define LAUNCH_THREADS 256
+#define LAUNCH_WARPS   4 /* of a block of row teams */
+#define LAUNCH_BLOCKS  0x7fffffff
+
+template <class Op>
+static __global__ void
+launch_each(Op op, unsigned total, unsigned width)
+{
+	unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+
+	if (i < total)
+		op(i / width, (int) (i % width));
+}
+
+/* A warp as a team of lanes. */
+struct GpuWarp
+{
+	static const int count = 32;
+	__device__ int id() const
+	{
+		return (int) (threadIdx.x % 32);
+	}
+	__device__ float sum(float v) const
+	{
+		for (int step = 16; step > 0; step /= 2)
+			v += __shfl_xor_sync(0xffffffffu, v, step);
+		return v;
+	}
+	__device__ float max(float v) const
+	{
+		for (int step = 16; step > 0; step /= 2)
+			v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, step));
+		return v;
+	}
+	__device__ void sync() const
+	{
+		__syncwarp();
+	}
+};
+
+template <class Op>
+static __global__ void
+launch_lanes(Op op, unsigned rows, unsigned scratch)
+{
+	extern __shared__ float launch_scratch[];
+	unsigned team = threadIdx.x / 32, row = blockIdx.x * LAUNCH_WARPS + team;
+
+	if (row < rows)
+		op((size_t) row, launch_scratch + team * scratch, GpuWarp());
+}
+
+template <class T>
+static __global__ void
+__launch_bounds__(GPU_TILE_THREADS) launch_tiled(GpuConvArgs a, size_t rows)
+{
+	__shared__ GpuTile tile;
+	float sum[GPU_TILE_EACH][GPU_TILE_EACH] = {};
+	size_t m0 = (size_t) blockIdx.y * GPU_TILE_M;
+	int n0 = (int) blockIdx.x * GPU_TILE_N, depth = a.kh * a.kw * a.ci, thread = (int) threadIdx.x;
+
+	for (int k0 = 0; k0 < depth; k0 += GPU_TILE_K)
+	{
+		gpu_tile_load<T>(a, tile, rows, m0, n0, k0, thread);
+		__syncthreads();
+		gpu_tile_add(tile, thread, sum);
+		__syncthreads();
+	}
+	gpu_tile_store<T>(a, rows, m0, n0, thread, sum);
+}
+
+static __device__ __forceinline__ void
+launch_mma_one(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const __half *)
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+	             "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+	             : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+	             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+static __device__ __forceinline__ void
+launch_mma_one(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const __nv_bfloat16 *)
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+	             "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+	             : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+	             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* Multiply one stage, whose first k is k0. */
+template <class T, class S, bool Pre>
+static __device__ __forceinline__ void
+launch_mma_stage(const GpuConvArgs &a, const typename S::Tile &tile, int stage, int k0, typename S::Thread &t)
+{
+	int warp = (int) threadIdx.x / 32, lane = (int) threadIdx.x % 32;
+
+#pragma unroll
+	for (int kk = 0; kk < GPU_MMA_K; kk += 16)
+	{
+		uint32_t x[S::FM][4], w[S::FN][2];
+
+#pragma unroll
+		for (int i = 0; i < S::FM; i++)
+			gpu_mma_fragment_x<T, S, Pre>(a, tile, stage, warp, lane, i, k0, kk, x[i]);
+#pragma unroll
+		for (int j = 0; j < S::FN; j++)
+			gpu_mma_fragment_w<S>(tile, stage, warp, lane, j, kk, w[j]);
+#pragma unroll
+		for (int i = 0; i < S::FM; i++)
+		{
+#pragma unroll
+			for (int j = 0; j < S::FN; j++)
+				launch_mma_one(t.sum[i][j], x[i], w[j], static_cast<const T *>(nullptr));
+		}
+	}
+}
+
+/*
+ * The stage that is loaded while tile k is multiplied was last read for tile
+ * k - 1, before the barrier at the top: no second barrier is needed.
+ */
+template <class T, class S, bool Pre>
+static __global__ void
+__launch_bounds__(GPU_MMA_THREADS) launch_mma(const __grid_constant__ GpuConvArgs a, size_t rows)
+{
+	extern __shared__ __align__(16) unsigned char launch_shared[];
+	typename S::Tile &tile = *reinterpret_cast<typename S::Tile *>(launch_shared);
+	typename S::Thread t;
+	size_t m0 = (size_t) blockIdx.y * S::M;
+	int n0 = (int) blockIdx.x * S::N, thread = (int) threadIdx.x;
+	int tiles = (a.kh * a.kw * a.ci + GPU_MMA_K - 1) / GPU_MMA_K;
+
+	gpu_mma_begin<S>(a, rows, m0, thread, t);
+#pragma unroll
+	for (int i = 0; i < GPU_MMA_STAGES - 1; i++)
+	{
+		if (i < tiles)
+			gpu_mma_load<S>(a, tile, i, n0, i * GPU_MMA_K, thread, t);
+		asm volatile("cp.async.commit_group;" ::: "memory");
+	}
+	for (int i = 0; i < tiles; i++)
+	{
+		int next = i + GPU_MMA_STAGES - 1;
+
+		asm volatile("cp.async.wait_group %0;" ::"n"(GPU_MMA_STAGES - 2) : "memory");
+		__syncthreads();
+		if (next < tiles)
+			gpu_mma_load<S>(a, tile, next % GPU_MMA_STAGES, n0, next * GPU_MMA_K, thread, t);
+		asm volatile("cp.async.commit_group;" ::: "memory");
+		launch_mma_stage<T, S, Pre>(a, tile, i % GPU_MMA_STAGES, i * GPU_MMA_K, t);
+	}
+	gpu_mma_store<T, S>(a, rows, m0, n0, thread, t);
+}
+
+/* Blocks that cover n in steps of each; 0 when there are more than a grid's side takes. */
+static unsigned
+launch_blocks(size_t n, size_t each, size_t most)
+{
+	size_t blocks = (n + each - 1) / each;
+
+	return blocks <= most ? (unsigned) blocks : 0;
+}
+
+struct LaunchRunner
+{
+	cudaStream_t stream;
+
+	template <class Op> int each(const Op &op, size_t rows, int width)
+	{
+		size_t total = rows * (size_t) width;
+		unsigned blocks = launch_blocks(total, LAUNCH_THREADS, LAUNCH_BLOCKS);
+
+		if (blocks == 0 || total > 0xffffffffu - LAUNCH_THREADS)
+			return cudaErrorInvalidConfiguration;
+		launch_each<<<blocks, LAUNCH_THREADS, 0, stream>>>(op, (unsigned) total, (unsigned) width);
+		return cudaPeekAtLastError();
+	}
+	template <class T, class Op> int lanes(const Op &op, size_t rows, int floats)
+	{
+		unsigned blocks = launch_blocks(rows, LAUNCH_WARPS, LAUNCH_BLOCKS);
+
+		if (blocks == 0 || floats > GPU_MAX_TOKENS)
+			return cudaErrorInvalidConfiguration;
+		launch_lanes<<<blocks, LAUNCH_WARPS * 32, (size_t) floats * LAUNCH_WARPS * sizeof(float), stream>>>(
+		    op, (unsigned) rows, (unsigned) floats);
+		return cudaPeekAtLastError();
+	}
+	template <class T> int tiled(const GpuConvArgs &a, size_t n)
+	{
+		size_t rows = n * (size_t) a.oh * (size_t) a.ow;
+		dim3 grid(launch_blocks((size_t) a.co, GPU_TILE_N, LAUNCH_BLOCKS),
+		          launch_blocks(rows, GPU_TILE_M, 65535));
+
+		if (grid.x == 0 || grid.y == 0 || a.groups != 1)
+			return cudaErrorInvalidConfiguration;
+		launch_tiled<T><<<grid, GPU_TILE_THREADS, 0, stream>>>(a, rows);
+		return cudaPeekAtLastError();
+	}
+	template <class T, class S> int mma(const GpuConvArgs &a, size_t n)
+	{
+		return a.pre_scale ? mma_pre<T, S, true>(a, n) : mma_pre<T, S, false>(a, n);
+	}
+	template <class T, class S, bool Pre> int mma_pre(const GpuConvArgs &a, size_t n)
+	{
+		size_t rows = n * (size_t) a.oh * (size_t) a.ow;
+		dim3 grid(launch_blocks((size_t) a.co, S::N, LAUNCH_BLOCKS), launch_blocks(rows, S::M, 65535));
+		int shared = (int) sizeof(typename S::Tile);
+		cudaError_t error;
+
+		if (grid.x == 0 || grid.y == 0)
+			return cudaErrorInvalidConfiguration;
+		error =
+		    cudaFuncSetAttribute(launch_mma<T, S, Pre>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+		if (error != cudaSuccess)
+			return error;
+		launch_mma<T, S, Pre><<<grid, GPU_MMA_THREADS, shared, stream>>>(a, rows);
+		return cudaPeekAtLastError();
+	}
+};
+
+int
+gpu_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int n, void *stream)
+{
+	LaunchRunner runner = {static_cast<cudaStream_t>(stream)};
+
+	return gpu_dispatch(runner, kernel, type, *args, (size_t) n);
+}

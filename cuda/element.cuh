@@ -357,16 +357,22 @@ gpu_output_at(const GpuOutputArgs &a, size_t row, int c)
 	return v - v == 0.0f;
 }
 
-/* |a - b|, or infinity when either is not finite; *size gets |b|. */
+/*
+ * |a - b|, and |b| in *size.  Where neither is finite they are alike (noise may
+ * overflow a network with large weights); infinity where only one is.
+ */
 template <class T>
 static GPU_HD float
 gpu_compare_at(const GpuCompareArgs &a, size_t row, int c, float *size)
 {
 	float x = gpu_get(static_cast<const T *>(a.a)[row * (size_t) a.lda + (size_t) c]);
 	float y = gpu_get(static_cast<const T *>(a.b)[row * (size_t) a.ldb + (size_t) c]);
+	bool x_finite = x - x == 0.0f, y_finite = y - y == 0.0f;
 
-	*size = fabsf(y);
-	return x - x == 0.0f && y - y == 0.0f ? fabsf(x - y) : INFINITY;
+	*size = y_finite ? fabsf(y) : 0.0f;
+	if (x_finite != y_finite)
+		return INFINITY;
+	return x_finite ? fabsf(x - y) : 0.0f;
 }
 
 #endif /* DFX_CUDA_ELEMENT_CUH */

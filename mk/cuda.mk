@@ -1,5 +1,6 @@
 # cuda.mk
-#	The CUDA backend: build/dfx_cuda.so, and the tests of it that need no GPU.
+#	The CUDA backend: build/dfx_cuda.so; its tests, of which those of tests/gpu
+#	need a GPU.
 #	Part of engine.mk; empty where nvcc or cuDNN's headers are missing, or with
 #	CUDA=0.
 #
@@ -59,7 +60,13 @@ $(BUILD)/t/cuda/libcuda.so.1: tests/cuda/stub/driver.c
 	@mkdir -p $(@D)
 	$(ENGINE_CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra $(CUDA_INCLUDE) -shared -fPIC -Wl,-soname,libcuda.so.1 -o $@ $<
 
-cuda: $(CUDA_T)
-	prove -e '' $(CUDA_T)
+# These need a GPU and skip themselves without one; they load the library as the engine does.
+GPU_T := $(patsubst tests/%.c,$(BUILD)/t/%.t,$(wildcard tests/gpu/test_*.c))
+$(GPU_T): $(BUILD)/t/gpu/%.t: $(BUILD)/obj/tests/gpu/%.o $(LIB_O) $(REF_O) | $(CUDA_SO)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_LDFLAGS) $(ENGINE_EXPORT) -o $@ $(filter %.o,$^) $(ENGINE_LIBS)
+
+cuda: $(CUDA_T) $(GPU_T)
+	prove -e '' $(CUDA_T) $(GPU_T)
 .PHONY: cuda
 endif

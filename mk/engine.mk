@@ -75,7 +75,7 @@ backend: $(BACKEND_T)
 	prove -e '' $(BACKEND_T)
 fuzz: $(FUZZ_T)
 	prove -e '' $(FUZZ_T)
-test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(CUDA_T) $(CUDA_SO) $(BUILD)/dfx-engine $(BUILD)/test/dfx-engine
+test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(CUDA_T) $(GPU_T) $(CUDA_SO) $(BUILD)/dfx-engine $(BUILD)/test/dfx-engine
 
 # Golden files are committed; remaking them needs Debian's python3-torch, python3-torchvision and python3-pil.
 golden:

@@ -42,9 +42,9 @@ rooms() {
 	"$TOP/tests/check_rooms.sh"
 }
 
-# Those of cuda/ that need no GPU; none where nvcc is missing.
+# Those of cuda/, none where nvcc is missing; the ones that need a GPU skip themselves without.
 cuda_tests() {
-	ls "$1"/t/cuda/*.t 2>/dev/null
+	ls "$1"/t/{cuda,gpu}/*.t 2>/dev/null
 }
 
 unit() {
@@ -58,7 +58,7 @@ asan() {
 	(cd "$TOP" && export DFX_ENGINE=build/asan/test/dfx-engine \
 		ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 LSAN_OPTIONS=suppressions=tests/lsan.supp:print_suppressions=0 &&
 		prove -e '' $(ls build/asan/t/{unit,backend,fuzz}/*.t | grep -vE "test_(parity|cpu_plan)") \
-			$(cuda_tests build/asan | grep -v test_cuda_dnn))
+			$(cuda_tests build/asan | grep -vE 'test_(cuda_dnn|gpu)'))
 }
 
 # What the server's user must read, out of a checkout that it may not enter.

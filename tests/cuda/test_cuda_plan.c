@@ -195,7 +195,7 @@ check_room(const char *what, size_t room, uint64_t budget, bool fits)
 
 /* ---- numbers that fp16 cannot hold ---- */
 
-/* Sums of about 1e6 in the middle, small numbers at the end. */
+/* Sums of some 1e5 in the middle, small numbers at the end. */
 static DfxGraph *
 large_sums(float weight)
 {

@@ -92,11 +92,11 @@ choose_open(Choose *c, DfxErr *err)
 		const GpuStep *s = &c->g->step[i];
 		size_t size;
 
-		if (!s->product.w)
+		if (!s->product[0].w)
 			continue;
-		size = choose_in_bytes(&s->args.conv, c->g->type, n);
+		size = choose_in_bytes(&s->args[0].conv, c->g->type, n);
 		in = size > in ? size : in;
-		size = choose_out_bytes(&s->args.conv, c->g->type, n);
+		size = choose_out_bytes(&s->args[0].conv, c->g->type, n);
 		out = size > out ? size : out;
 	}
 	st = gpu_alloc(c->p->dev, in, &c->in, err);
@@ -118,21 +118,31 @@ choose_close(Choose *c)
 	gpu_free(c->p->dev, &c->result);
 }
 
-/* Run a product of n images by one candidate, from noise into y. */
+/*
+ * Run a product of n images by one candidate, from noise into y: of the first
+ * branch, or of all of them, which then write over each other.
+ */
 static DfxStatus
-choose_run(Choose *c, const GpuStep *s, const GpuChoice *by, int n, char *y, DfxErr *err)
+choose_run(Choose *c, const GpuStep *s, const GpuChoice *by, int n, int count, char *y, DfxErr *err)
 {
 	DfxDev *dev = c->p->dev;
-	GpuArgs args = s->args;
+	GpuArgs args[GPU_BRANCHES];
+	DfxStatus st = DFX_OK;
 
-	args.conv.x = c->in.p;
-	args.conv.y = y;
-	if (args.conv.epi.add)
-		args.conv.epi.add = c->in.p;
-	if (by->lib)
-		return by->lib->ops->run(by->lib, by->plan, &args.conv, &s->product, dev->work.p, dev->rt->stream,
-		                         err);
-	return dev->rt->ops->launch(dev->rt, by->kernel, c->g->type, &args, n, err);
+	for (int i = 0; i < count; i++)
+	{
+		args[i] = s->args[i];
+		args[i].conv.x = c->in.p;
+		args[i].conv.y = y;
+		if (args[i].conv.epi.add)
+			args[i].conv.epi.add = c->in.p;
+	}
+	if (!by->lib)
+		return dev->rt->ops->launch(dev->rt, by->kernel, c->g->type, args, count, n, err);
+	for (int i = 0; st == DFX_OK && i < count; i++)
+		st = by->lib->ops->run(by->lib, by->plan, &args[i].conv, &s->product[i], dev->work.p, dev->rt->stream,
+		                       err);
+	return st;
 }
 
 /* How far got is from want, relative to want's largest magnitude. */
@@ -140,7 +150,7 @@ static DfxStatus
 choose_compare(Choose *c, const GpuStep *s, int n, double *apart, DfxErr *err)
 {
 	GpuRt *rt = c->p->dev->rt;
-	const GpuConvArgs *a = &s->args.conv;
+	const GpuConvArgs *a = &s->args[0].conv;
 	GpuArgs args = {.compare = {.a = c->got.p,
 	                            .b = c->want.p,
 	                            .rows = a->oh * a->ow,
@@ -152,7 +162,7 @@ choose_compare(Choose *c, const GpuStep *s, int n, double *apart, DfxErr *err)
 	DfxStatus st = rt->ops->clear(rt, c->result.p, sizeof result, err);
 
 	if (st == DFX_OK)
-		st = rt->ops->launch(rt, GPU_COMPARE, c->g->type, &args, n, err);
+		st = rt->ops->launch(rt, GPU_COMPARE, c->g->type, &args, 1, n, err);
 	if (st == DFX_OK)
 		st = rt->ops->download(rt, result, c->result.p, sizeof result, err);
 	*apart = result[1] > 0 ? (double) result[0] / (double) result[1] : (result[0] > 0 ? INFINITY : 0);
@@ -165,11 +175,11 @@ choose_try(Choose *c, const GpuStep *s, const GpuChoice *by, int n, const char *
 {
 	GpuRt *rt = c->p->dev->rt;
 	double apart = 0;
-	DfxStatus st = rt->ops->clear(rt, c->got.p, choose_out_bytes(&s->args.conv, c->g->type, n), err);
+	DfxStatus st = rt->ops->clear(rt, c->got.p, choose_out_bytes(&s->args[0].conv, c->g->type, n), err);
 
 	*ms = INFINITY;
 	if (st == DFX_OK)
-		st = choose_run(c, s, by, n, c->got.p, err);
+		st = choose_run(c, s, by, n, 1, c->got.p, err);
 	if (st == DFX_OK)
 		st = choose_compare(c, s, n, &apart, err);
 	if (st != DFX_OK)
@@ -182,7 +192,7 @@ choose_try(Choose *c, const GpuStep *s, const GpuChoice *by, int n, const char *
 	}
 	st = rt->ops->start(rt, err);
 	for (int i = 0; st == DFX_OK && i < CHOOSE_RUNS; i++)
-		st = choose_run(c, s, by, n, c->got.p, err);
+		st = choose_run(c, s, by, n, s->count, c->got.p, err);
 	return st == DFX_OK ? rt->ops->stop(rt, ms, err) : st;
 }
 
@@ -231,9 +241,9 @@ choose_libs(Choose *c, const GpuStep *s, int n, const char *key, ChooseBest *bes
 		GpuLib *lib = c->p->dev->lib[i];
 		GpuChoice by = {.lib = lib, .kernel = s->kernel};
 
-		if (!lib || !lib->ops->fits(&s->args.conv, c->g->type))
+		if (!lib || !lib->ops->fits(&s->args[0].conv, c->g->type))
 			continue;
-		st = lib->ops->build(lib, &s->args.conv, &s->product, c->g->type, n, "", &by.plan, err);
+		st = lib->ops->build(lib, &s->args[0].conv, &s->product[0], c->g->type, n, "", &by.plan, err);
 		if (st == DFX_OK)
 			st = choose_compete(c, s, &by, n, key, best, err);
 		else
@@ -255,7 +265,7 @@ choose_trial(Choose *c, const GpuStep *s, int bucket, const char *key, GpuChoice
 	if (bucket > CHOOSE_PLAIN_BUCKET)
 		judge.kernel = s->choice[CHOOSE_PLAIN_BUCKET].lib ? s->kernel : s->choice[CHOOSE_PLAIN_BUCKET].kernel;
 	c->tried++;
-	st = choose_run(c, s, &judge, n, c->want.p, err);
+	st = choose_run(c, s, &judge, n, 1, c->want.p, err);
 	if (st == DFX_OK)
 		st = choose_compete(c, s, &own, n, key, &best, err);
 	if (st == DFX_OK)
@@ -285,8 +295,8 @@ choose_recall(Choose *c, const GpuStep *s, int n, const char *key, GpuChoice *ch
 
 		if (!lib || strcmp(who, lib->ops->name) != 0)
 			continue;
-		if (lib->ops->build(lib, &s->args.conv, &s->product, c->g->type, n, kept, &choice->plan, &err) !=
-		    DFX_OK)
+		if (lib->ops->build(lib, &s->args[0].conv, &s->product[0], c->g->type, n, kept, &choice->plan,
+		                    &err) != DFX_OK)
 			return false;
 		*choice = (GpuChoice){.lib = lib, .plan = choice->plan, .kernel = s->kernel};
 		*keep = strdup(kept);
@@ -353,7 +363,7 @@ choose_report(const DfxPlan *p, const GpuProgram *g, double began)
 	{
 		const GpuChoice *choice = &g->step[i].choice[largest];
 
-		own += g->step[i].product.w && !choice->lib;
+		own += g->step[i].product[0].w && !choice->lib;
 		for (int k = 0; k < GPU_LIBS; k++)
 			lib[k] += choice->lib && choice->lib == p->dev->lib[k];
 	}
@@ -386,7 +396,7 @@ gpu_choose(DfxPlan *p, GpuProgram *g, DfxErr *err)
 	}
 	for (int b = 0; st == DFX_OK && b < p->nbucket; b++)
 		for (int i = 0; st == DFX_OK && i < g->nstep; i++)
-			if (g->step[i].product.w)
+			if (g->step[i].product[0].w)
 				st = choose_step(&c, &g->step[i], b, err);
 	choose_close(&c);
 	if (c.tried > 0)

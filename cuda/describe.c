@@ -4,7 +4,8 @@
  *
  *	mma 64x64x128(/256) > 64x64x32(/256) k3x3 s1 p1 bias relu
  * is a convolution from 64 x 64 rows of 128 channels, 256 apart, to as many
- * rows of 32.  Tests compare these lines, and choices are kept under them.
+ * rows of 32; "3x" before it, that three branches do so at once.  Tests compare these lines, and choices are
+ *kept under them.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -69,8 +70,10 @@ void
 gpu_step_describe(const GpuStep *s, char *buf, size_t size)
 {
 	Describe d = {.buf = buf, .size = size};
-	const GpuArgs *a = &s->args;
+	const GpuArgs *a = &s->args[0];
 
+	if (s->count > 1)
+		describe_add(&d, "%dx ", s->count);
 	describe_add(&d, "%s", gpu_kernel_name[s->kernel]);
 	switch (s->kernel)
 	{
@@ -102,8 +105,8 @@ gpu_step_describe(const GpuStep *s, char *buf, size_t size)
 			             a->tokens.ldy);
 			break;
 		case GPU_LAYERNORM:
-			describe_add(&d, " %d of %d(/%d) > (/%d)", a->layernorm.rows, a->layernorm.c, a->layernorm.ldx,
-			             a->layernorm.ldy);
+			describe_add(&d, " %d of %d(/%d) > (/%d) eps %g", a->layernorm.rows, a->layernorm.c,
+			             a->layernorm.ldx, a->layernorm.ldy, (double) a->layernorm.eps);
 			break;
 		case GPU_ATTN:
 			describe_add(&d, " %d of %d(/%d) > (/%d) heads %d", a->attn.tokens, a->attn.c, a->attn.ldx,

@@ -4,13 +4,16 @@
  *	  tile shapes.  How the function is run is the Runner's: a grid on the
  *	  device (launch.cu), loops on the host (tests/cuda).
  *
+ * Several records of one shape (those of the three branches) go together: a
+ * group, of which a grid's z picks one.
+ *
  * A Runner has
- *	each(op, rows, width)		op(row, i) for all rows and all i < width
- *	lanes<T>(op, rows, floats)	op(row, scratch, lanes), a team of lanes a row, with so many
- *								floats of scratch
- *	tiled<T>(conv, n)			tile.cuh
- *	mma<T, Shape>(conv, n)		mma.cuh
- * each of which returns 0 or an error's number.
+ *	each(group, rows, width)		op(row, i) for all rows and all i < width
+ *	lanes<T>(group, rows, floats)	op(row, scratch, lanes), a team of lanes a row, with so many
+ *									floats of scratch
+ *	tiled<T>(group, n)				tile.cuh
+ *	mma<T, Shape>(group, n)			mma.cuh
+ * for every op of the group, each of which returns 0 or an error's number.
  */
 #ifndef DFX_CUDA_DISPATCH_CUH
 #define DFX_CUDA_DISPATCH_CUH
@@ -20,6 +23,26 @@
 #include "cuda/tile.cuh"
 
 #define GPU_DISPATCH_INVALID 1 /* cudaErrorInvalidValue */
+
+/* Ops that differ in their pointers only. */
+template <class Op> struct GpuGroup
+{
+	Op op[GPU_BRANCHES];
+	int count;
+};
+
+/* The group of Ops that hold one member of the records each. */
+template <class Op, class Args>
+static GpuGroup<Op>
+gpu_group(const GpuArgs *args, int count, Args GpuArgs::*member)
+{
+	GpuGroup<Op> group = {};
+
+	group.count = count;
+	for (int i = 0; i < count; i++)
+		group.op[i] = Op{args[i].*member};
+	return group;
+}
 
 template <class T> struct GpuInputOp
 {
@@ -147,6 +170,12 @@ template <class T> struct GpuAttnOp
 	}
 };
 
+/* A product: its record is all there is to it. */
+struct GpuConvOp
+{
+	GpuConvArgs a;
+};
+
 /* Whether V channels at a time are aligned and without a rest. */
 template <class T, int V>
 static bool
@@ -157,39 +186,52 @@ gpu_wide(int c, int ld, const void *p)
 
 template <class T, class Runner>
 static int
-gpu_dispatch_map(Runner &r, const GpuMapArgs &a, size_t n)
+gpu_dispatch_map(Runner &r, const GpuArgs *args, int count, size_t n)
 {
 	const int V = 16 / sizeof(T);
+	const GpuMapArgs &a = args[0].map;
 	size_t rows = n * (size_t) a.rows;
+	bool wide = true;
 
-	if (gpu_wide<T, V>(a.c, a.ldx, a.x) && gpu_wide<T, V>(a.c, a.ldy, a.y))
-		return r.each(GpuMapOp<T, V>{a}, rows, a.c / V);
-	return r.each(GpuMapOp<T, 1>{a}, rows, a.c);
+	for (int i = 0; i < count; i++)
+		wide = wide && gpu_wide<T, V>(a.c, a.ldx, args[i].map.x) && gpu_wide<T, V>(a.c, a.ldy, args[i].map.y);
+	if (wide)
+		return r.each(gpu_group<GpuMapOp<T, V>>(args, count, &GpuArgs::map), rows, a.c / V);
+	return r.each(gpu_group<GpuMapOp<T, 1>>(args, count, &GpuArgs::map), rows, a.c);
 }
 
 template <class T, class Runner>
 static int
-gpu_dispatch_binary(Runner &r, const GpuBinaryArgs &a, size_t n)
+gpu_dispatch_binary(Runner &r, const GpuArgs *args, int count, size_t n)
 {
 	const int V = 16 / sizeof(T);
+	const GpuBinaryArgs &a = args[0].binary;
 	size_t rows = n * (size_t) a.rows;
+	bool wide = true;
 
-	if (gpu_wide<T, V>(a.c, a.lda, a.a) && gpu_wide<T, V>(a.c, a.ldb, a.b) && gpu_wide<T, V>(a.c, a.ldy, a.y))
-		return r.each(GpuBinaryOp<T, V>{a}, rows, a.c / V);
-	return r.each(GpuBinaryOp<T, 1>{a}, rows, a.c);
+	for (int i = 0; i < count; i++)
+		wide = wide && gpu_wide<T, V>(a.c, a.lda, args[i].binary.a) &&
+		       gpu_wide<T, V>(a.c, a.ldb, args[i].binary.b) && gpu_wide<T, V>(a.c, a.ldy, args[i].binary.y);
+	if (wide)
+		return r.each(gpu_group<GpuBinaryOp<T, V>>(args, count, &GpuArgs::binary), rows, a.c / V);
+	return r.each(gpu_group<GpuBinaryOp<T, 1>>(args, count, &GpuArgs::binary), rows, a.c);
 }
 
 template <class T, class Runner>
 static int
-gpu_dispatch_pool(Runner &r, const GpuPoolArgs &a, size_t n)
+gpu_dispatch_pool(Runner &r, const GpuArgs *args, int count, size_t n)
 {
 	const int V = 16 / sizeof(T);
+	const GpuPoolArgs &a = args[0].pool;
 	size_t rows = n * (size_t) a.oh * (size_t) a.ow;
+	bool wide = rows > n; /* a global pool has few results: one a thread keeps more of the device busy */
 
-	/* A global pool has few results: one a thread keeps more of the device busy. */
-	if (rows > n && gpu_wide<T, V>(a.c, a.ldx, a.x) && gpu_wide<T, V>(a.c, a.ldy, a.y))
-		return r.each(GpuPoolOp<T, V>{a}, rows, a.c / V);
-	return r.each(GpuPoolOp<T, 1>{a}, rows, a.c);
+	for (int i = 0; i < count; i++)
+		wide =
+		    wide && gpu_wide<T, V>(a.c, a.ldx, args[i].pool.x) && gpu_wide<T, V>(a.c, a.ldy, args[i].pool.y);
+	if (wide)
+		return r.each(gpu_group<GpuPoolOp<T, V>>(args, count, &GpuArgs::pool), rows, a.c / V);
+	return r.each(gpu_group<GpuPoolOp<T, 1>>(args, count, &GpuArgs::pool), rows, a.c);
 }
 
 /* Whether the tensor-core path can take it. */
@@ -202,20 +244,23 @@ gpu_mma_fits(const GpuConvArgs &a)
 
 template <class T, class Runner> struct GpuMmaDispatch
 {
-	static int run(Runner &r, const GpuConvArgs &a, size_t n)
+	static int run(Runner &r, const GpuGroup<GpuConvOp> &group, size_t n)
 	{
-		if (!gpu_mma_fits(a))
-			return GPU_DISPATCH_INVALID;
-		if (a.co <= GpuMma32::N)
-			return r.template mma<T, GpuMma32>(a, n);
-		if (a.co <= GpuMma64::N || (a.co % GpuMma128::N != 0 && a.co < 2 * GpuMma128::N))
-			return r.template mma<T, GpuMma64>(a, n);
-		return r.template mma<T, GpuMma128>(a, n);
+		int co = group.op[0].a.co;
+
+		for (int i = 0; i < group.count; i++)
+			if (!gpu_mma_fits(group.op[i].a))
+				return GPU_DISPATCH_INVALID;
+		if (co <= GpuMma32::N)
+			return r.template mma<T, GpuMma32>(group, n);
+		if (co <= GpuMma64::N || (co % GpuMma128::N != 0 && co < 2 * GpuMma128::N))
+			return r.template mma<T, GpuMma64>(group, n);
+		return r.template mma<T, GpuMma128>(group, n);
 	}
 };
 template <class Runner> struct GpuMmaDispatch<float, Runner>
 {
-	static int run(Runner &, const GpuConvArgs &, size_t)
+	static int run(Runner &, const GpuGroup<GpuConvOp> &, size_t)
 	{
 		return GPU_DISPATCH_INVALID;
 	}
@@ -223,37 +268,45 @@ template <class Runner> struct GpuMmaDispatch<float, Runner>
 
 template <class T, class Runner>
 static int
-gpu_dispatch_type(Runner &r, GpuKernel kernel, const GpuArgs &a, size_t n)
+gpu_dispatch_type(Runner &r, GpuKernel kernel, const GpuArgs *args, int count, size_t n)
 {
+	const GpuArgs &a = args[0];
+
 	switch (kernel)
 	{
 		case GPU_INPUT:
-			return r.each(GpuInputOp<T>{a.input}, n * (size_t) a.input.pixels, a.input.width);
+			return r.each(gpu_group<GpuInputOp<T>>(args, count, &GpuArgs::input), n * (size_t) a.input.pixels,
+			              a.input.width);
 		case GPU_MAP:
-			return gpu_dispatch_map<T>(r, a.map, n);
+			return gpu_dispatch_map<T>(r, args, count, n);
 		case GPU_BINARY:
-			return gpu_dispatch_binary<T>(r, a.binary, n);
+			return gpu_dispatch_binary<T>(r, args, count, n);
 		case GPU_POOL:
-			return gpu_dispatch_pool<T>(r, a.pool, n);
+			return gpu_dispatch_pool<T>(r, args, count, n);
 		case GPU_STACK:
-			return r.each(GpuStackOp<T>{a.stack}, n, a.stack.c);
+			return r.each(gpu_group<GpuStackOp<T>>(args, count, &GpuArgs::stack), n, a.stack.c);
 		case GPU_TOKENS:
-			return r.each(GpuTokensOp<T>{a.tokens}, n * (size_t) a.tokens.tokens, a.tokens.c);
+			return r.each(gpu_group<GpuTokensOp<T>>(args, count, &GpuArgs::tokens),
+			              n * (size_t) a.tokens.tokens, a.tokens.c);
 		case GPU_LAYERNORM:
-			return r.template lanes<T>(GpuLayernormOp<T>{a.layernorm}, n * (size_t) a.layernorm.rows, 0);
+			return r.template lanes<T>(gpu_group<GpuLayernormOp<T>>(args, count, &GpuArgs::layernorm),
+			                           n * (size_t) a.layernorm.rows, 0);
 		case GPU_ATTN:
-			return r.template lanes<T>(GpuAttnOp<T>{a.attn},
+			return r.template lanes<T>(gpu_group<GpuAttnOp<T>>(args, count, &GpuArgs::attn),
 			                           n * (size_t) a.attn.heads * (size_t) a.attn.tokens, a.attn.tokens);
 		case GPU_CONV_DIRECT:
-			return r.each(GpuConvDirectOp<T>{a.conv}, n * (size_t) a.conv.oh * (size_t) a.conv.ow, a.conv.co);
+			return r.each(gpu_group<GpuConvDirectOp<T>>(args, count, &GpuArgs::conv),
+			              n * (size_t) a.conv.oh * (size_t) a.conv.ow, a.conv.co);
 		case GPU_CONV_TILED:
-			return r.template tiled<T>(a.conv, n);
+			return r.template tiled<T>(gpu_group<GpuConvOp>(args, count, &GpuArgs::conv), n);
 		case GPU_CONV_MMA:
-			return GpuMmaDispatch<T, Runner>::run(r, a.conv, n);
+			return GpuMmaDispatch<T, Runner>::run(r, gpu_group<GpuConvOp>(args, count, &GpuArgs::conv), n);
 		case GPU_OUTPUT:
-			return r.each(GpuOutputOp<T>{a.output}, n * (size_t) a.output.pixels, a.output.c);
+			return r.each(gpu_group<GpuOutputOp<T>>(args, count, &GpuArgs::output),
+			              n * (size_t) a.output.pixels, a.output.c);
 		case GPU_COMPARE:
-			return r.each(GpuCompareOp<T>{a.compare}, n * (size_t) a.compare.rows, a.compare.c);
+			return r.each(gpu_group<GpuCompareOp<T>>(args, count, &GpuArgs::compare),
+			              n * (size_t) a.compare.rows, a.compare.c);
 		case GPU_KERNEL_COUNT:
 			break;
 	}
@@ -262,16 +315,18 @@ gpu_dispatch_type(Runner &r, GpuKernel kernel, const GpuArgs &a, size_t n)
 
 template <class Runner>
 static int
-gpu_dispatch(Runner &r, GpuKernel kernel, GpuType type, const GpuArgs &a, size_t n)
+gpu_dispatch(Runner &r, GpuKernel kernel, GpuType type, const GpuArgs *args, int count, size_t n)
 {
+	if (count < 1 || count > GPU_BRANCHES)
+		return GPU_DISPATCH_INVALID;
 	switch (type)
 	{
 		case GPU_F32:
-			return gpu_dispatch_type<float>(r, kernel, a, n);
+			return gpu_dispatch_type<float>(r, kernel, args, count, n);
 		case GPU_F16:
-			return gpu_dispatch_type<__half>(r, kernel, a, n);
+			return gpu_dispatch_type<__half>(r, kernel, args, count, n);
 		case GPU_BF16:
-			return gpu_dispatch_type<__nv_bfloat16>(r, kernel, a, n);
+			return gpu_dispatch_type<__nv_bfloat16>(r, kernel, args, count, n);
 		case GPU_TYPE_COUNT:
 			break;
 	}

@@ -7,6 +7,7 @@
  *	rt.h		what a device does; rt_cuda.c does it by the CUDA runtime
  *	load.c		libcuda, cuDNN and cuBLASLt, found at run time
  *	lower.c		from a graph to steps; product.c for convolutions and linear layers
+ *	branch.c	three branches as one
  *	describe.c	steps as text
  *	weights.c	parameters in the layouts and the type that steps want
  *	plan.c		compile, release: memory, buckets, graphs
@@ -68,12 +69,13 @@ struct DfxDev
 typedef struct GpuStep
 {
 	GpuKernel kernel;
-	GpuArgs args;
-	int op;     /* of the graph that was compiled; its number of outputs counts on past the ops */
+	int count; /* of the branches whose ops go together (branch.c) */
+	GpuArgs args[GPU_BRANCHES];
+	int op;     /* the first's, in the order of the lowered graph; outputs count on past the ops */
 	int output; /* GPU_OUTPUT: which */
 
 	/* Products only: what a library needs besides args, and who computes it for each bucket (choose.c). */
-	GpuProduct product;
+	GpuProduct product[GPU_BRANCHES];
 	GpuChoice choice[GPU_BUCKETS];
 } GpuStep;
 
@@ -118,6 +120,7 @@ typedef struct GpuBuild
 	DfxDev *dev;
 	DfxGraph g;
 	DfxOp *op;     /* of g */
+	int grouped;   /* ops 1 .. 3 x grouped are the branches', in threes */
 	int *pre;      /* of each op: the AFFINE that is its prologue, -1: none */
 	bool *dead;    /* ops */
 	bool *unused;  /* values that are never written */
@@ -167,10 +170,17 @@ extern int gpu_lower_rows(const GpuBuild *b, DfxVal v);
 extern GpuStep *gpu_lower_step(GpuBuild *b, GpuKernel kernel, int i);
 extern const float *gpu_lower_param(GpuBuild *b, int param);
 
+/* branch.c */
+extern DfxStatus gpu_branch_order(GpuBuild *b, DfxErr *err);
+extern DfxStatus
+gpu_branch_memory(GpuBuild *b, size_t (*size)(void *arg, const DfxGraph *g, DfxVal v), DfxErr *err);
+extern void gpu_branch_merge(const GpuBuild *b, GpuProgram *p);
+
 /* product.c */
 extern bool gpu_lower_product(GpuBuild *b, int i);
 
 /* describe.c: one line about a step, all that tells it from others but its numbers; for keys, logs, tests */
+#define GPU_DESCRIBE 256 /* more than any of them is long */
 extern void gpu_step_describe(const GpuStep *s, char *buf, size_t size);
 extern const char *const gpu_kernel_name[GPU_KERNEL_COUNT];
 

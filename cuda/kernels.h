@@ -53,6 +53,7 @@ typedef enum GpuAct
 	GPU_ACT_SIGMOID
 } GpuAct;
 
+#define GPU_BRANCHES   3    /* launches of one shape that may go together */
 #define GPU_MAX_TOKENS 1024 /* of an attention: its scores are kept in shared memory */
 
 /* Pixels to rows of c channels, and zeros up to width.  rgb8: (v / 255 - mean) / std. */
@@ -198,18 +199,18 @@ typedef union GpuArgs
 } GpuArgs;
 
 #ifdef __cplusplus
-extern "C"
-{
+#define GPU_FROM_C extern "C"
+#else
+#define GPU_FROM_C extern
 #endif
 
-	/*
-	 * Launch one kernel for n images on stream (a cudaStream_t).  Returns the
-	 * cudaError_t of the launch as a number, 0 for success.  launch.cu.
-	 */
-	extern int gpu_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int n, void *stream);
-
-#ifdef __cplusplus
-}
-#endif
+/*
+ * Launch one kernel for n images on stream (a cudaStream_t): count records
+ * (1 .. GPU_BRANCHES) that differ in their pointers only, side by side in one
+ * grid.  Returns the cudaError_t of the launch as a number, 0 for success.
+ * launch.cu.
+ */
+GPU_FROM_C int
+gpu_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n, void *stream);
 
 #endif /* DFX_CUDA_KERNELS_H */

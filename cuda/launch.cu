@@ -12,12 +12,12 @@
 
 template <class Op>
 static __global__ void
-launch_each(Op op, unsigned total, unsigned width)
+launch_each(const __grid_constant__ GpuGroup<Op> group, unsigned total, unsigned width)
 {
 	unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
 
 	if (i < total)
-		op(i / width, (int) (i % width));
+		group.op[blockIdx.z](i / width, (int) (i % width));
 }
 
 /* A warp as a team of lanes. */
@@ -48,19 +48,21 @@ struct GpuWarp
 
 template <class Op>
 static __global__ void
-launch_lanes(Op op, unsigned rows, unsigned scratch)
+launch_lanes(const __grid_constant__ GpuGroup<Op> group, unsigned rows, unsigned scratch)
 {
 	extern __shared__ float launch_scratch[];
 	unsigned team = threadIdx.x / 32, row = blockIdx.x * LAUNCH_WARPS + team;
 
 	if (row < rows)
-		op((size_t) row, launch_scratch + team * scratch, GpuWarp());
+		group.op[blockIdx.z]((size_t) row, launch_scratch + team * scratch, GpuWarp());
 }
 
 template <class T>
 static __global__ void
-__launch_bounds__(GPU_TILE_THREADS) launch_tiled(GpuConvArgs a, size_t rows)
+__launch_bounds__(GPU_TILE_THREADS)
+    launch_tiled(const __grid_constant__ GpuGroup<GpuConvOp> group, size_t rows)
 {
+	const GpuConvArgs &a = group.op[blockIdx.z].a;
 	__shared__ GpuTile tile;
 	float sum[GPU_TILE_EACH][GPU_TILE_EACH] = {};
 	size_t m0 = (size_t) blockIdx.y * GPU_TILE_M;
@@ -127,8 +129,9 @@ launch_mma_stage(const GpuConvArgs &a, const typename S::Tile &tile, int stage, 
  */
 template <class T, class S, bool Pre>
 static __global__ void
-__launch_bounds__(GPU_MMA_THREADS) launch_mma(const __grid_constant__ GpuConvArgs a, size_t rows)
+__launch_bounds__(GPU_MMA_THREADS) launch_mma(const __grid_constant__ GpuGroup<GpuConvOp> group, size_t rows)
 {
+	const GpuConvArgs &a = group.op[blockIdx.z].a;
 	extern __shared__ __align__(16) unsigned char launch_shared[];
 	typename S::Tile &tile = *reinterpret_cast<typename S::Tile *>(launch_shared);
 	typename S::Thread t;
@@ -171,45 +174,48 @@ struct LaunchRunner
 {
 	cudaStream_t stream;
 
-	template <class Op> int each(const Op &op, size_t rows, int width)
+	template <class Op> int each(const GpuGroup<Op> &group, size_t rows, int width)
 	{
 		size_t total = rows * (size_t) width;
-		unsigned blocks = launch_blocks(total, LAUNCH_THREADS, LAUNCH_BLOCKS);
+		dim3 grid(launch_blocks(total, LAUNCH_THREADS, LAUNCH_BLOCKS), 1, group.count);
 
-		if (blocks == 0 || total > 0xffffffffu - LAUNCH_THREADS)
+		if (grid.x == 0 || total > 0xffffffffu - LAUNCH_THREADS)
 			return cudaErrorInvalidConfiguration;
-		launch_each<<<blocks, LAUNCH_THREADS, 0, stream>>>(op, (unsigned) total, (unsigned) width);
+		launch_each<<<grid, LAUNCH_THREADS, 0, stream>>>(group, (unsigned) total, (unsigned) width);
 		return cudaPeekAtLastError();
 	}
-	template <class T, class Op> int lanes(const Op &op, size_t rows, int floats)
+	template <class T, class Op> int lanes(const GpuGroup<Op> &group, size_t rows, int floats)
 	{
-		unsigned blocks = launch_blocks(rows, LAUNCH_WARPS, LAUNCH_BLOCKS);
+		dim3 grid(launch_blocks(rows, LAUNCH_WARPS, LAUNCH_BLOCKS), 1, group.count);
+		size_t shared = (size_t) floats * LAUNCH_WARPS * sizeof(float);
 
-		if (blocks == 0 || floats > GPU_MAX_TOKENS)
+		if (grid.x == 0 || floats > GPU_MAX_TOKENS)
 			return cudaErrorInvalidConfiguration;
-		launch_lanes<<<blocks, LAUNCH_WARPS * 32, (size_t) floats * LAUNCH_WARPS * sizeof(float), stream>>>(
-		    op, (unsigned) rows, (unsigned) floats);
+		launch_lanes<<<grid, LAUNCH_WARPS * 32, shared, stream>>>(group, (unsigned) rows, (unsigned) floats);
 		return cudaPeekAtLastError();
 	}
-	template <class T> int tiled(const GpuConvArgs &a, size_t n)
+	template <class T> int tiled(const GpuGroup<GpuConvOp> &group, size_t n)
 	{
+		const GpuConvArgs &a = group.op[0].a;
 		size_t rows = n * (size_t) a.oh * (size_t) a.ow;
 		dim3 grid(launch_blocks((size_t) a.co, GPU_TILE_N, LAUNCH_BLOCKS),
-		          launch_blocks(rows, GPU_TILE_M, 65535));
+		          launch_blocks(rows, GPU_TILE_M, 65535), group.count);
 
 		if (grid.x == 0 || grid.y == 0 || a.groups != 1)
 			return cudaErrorInvalidConfiguration;
-		launch_tiled<T><<<grid, GPU_TILE_THREADS, 0, stream>>>(a, rows);
+		launch_tiled<T><<<grid, GPU_TILE_THREADS, 0, stream>>>(group, rows);
 		return cudaPeekAtLastError();
 	}
-	template <class T, class S> int mma(const GpuConvArgs &a, size_t n)
+	template <class T, class S> int mma(const GpuGroup<GpuConvOp> &group, size_t n)
 	{
-		return a.pre_scale ? mma_pre<T, S, true>(a, n) : mma_pre<T, S, false>(a, n);
+		return group.op[0].a.pre_scale ? mma_pre<T, S, true>(group, n) : mma_pre<T, S, false>(group, n);
 	}
-	template <class T, class S, bool Pre> int mma_pre(const GpuConvArgs &a, size_t n)
+	template <class T, class S, bool Pre> int mma_pre(const GpuGroup<GpuConvOp> &group, size_t n)
 	{
+		const GpuConvArgs &a = group.op[0].a;
 		size_t rows = n * (size_t) a.oh * (size_t) a.ow;
-		dim3 grid(launch_blocks((size_t) a.co, S::N, LAUNCH_BLOCKS), launch_blocks(rows, S::M, 65535));
+		dim3 grid(launch_blocks((size_t) a.co, S::N, LAUNCH_BLOCKS), launch_blocks(rows, S::M, 65535),
+		          group.count);
 		int shared = (int) sizeof(typename S::Tile);
 		cudaError_t error;
 
@@ -219,15 +225,15 @@ struct LaunchRunner
 		    cudaFuncSetAttribute(launch_mma<T, S, Pre>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
 		if (error != cudaSuccess)
 			return error;
-		launch_mma<T, S, Pre><<<grid, GPU_MMA_THREADS, shared, stream>>>(a, rows);
+		launch_mma<T, S, Pre><<<grid, GPU_MMA_THREADS, shared, stream>>>(group, rows);
 		return cudaPeekAtLastError();
 	}
 };
 
 int
-gpu_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int n, void *stream)
+gpu_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n, void *stream)
 {
 	LaunchRunner runner = {static_cast<cudaStream_t>(stream)};
 
-	return gpu_dispatch(runner, kernel, type, *args, (size_t) n);
+	return gpu_dispatch(runner, kernel, type, args, count, (size_t) n);
 }

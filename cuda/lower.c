@@ -106,6 +106,7 @@ DfxStatus
 gpu_build_open(GpuBuild *b, DfxDev *dev, const DfxGraph *g, GpuType type, DfxErr *err)
 {
 	size_t nop = (size_t) g->nop + 1, nval = (size_t) g->nval + 1;
+	DfxStatus st;
 
 	*b = (GpuBuild){.dev = dev, .g = *g, .type = type};
 	b->op = malloc(nop * sizeof *b->op);
@@ -121,9 +122,10 @@ gpu_build_open(GpuBuild *b, DfxDev *dev, const DfxGraph *g, GpuType type, DfxErr
 		b->ld[v] = lower_ld(g, v);
 	for (int i = 0; i < g->nop; i++)
 		b->pre[i] = -1;
-	for (int i = 0; i < g->nop; i++)
+	st = gpu_branch_order(b, err);
+	for (int i = 0; st == DFX_OK && i < g->nop; i++)
 		lower_fuse(b, i);
-	return DFX_OK;
+	return st;
 }
 
 void
@@ -155,7 +157,7 @@ gpu_build_memory(GpuBuild *b, int max_batch, DfxErr *err)
 {
 	dfx_plan_memory_free(&b->mem);
 	b->max_batch = max_batch;
-	return dfx_plan_memory(&b->g, lower_bytes, b, &b->mem, err);
+	return gpu_branch_memory(b, lower_bytes, err);
 }
 
 /* ---- operands ---- */
@@ -195,7 +197,7 @@ gpu_lower_step(GpuBuild *b, GpuKernel kernel, int i)
 		p->step = grown;
 		p->cap = cap;
 	}
-	p->step[p->nstep] = (GpuStep){.kernel = kernel, .op = i};
+	p->step[p->nstep] = (GpuStep){.kernel = kernel, .op = i, .count = 1};
 	return &p->step[p->nstep++];
 }
 
@@ -210,16 +212,17 @@ lower_map(GpuBuild *b, int i, DfxVal x, int c, int c0, const float *scale, int w
 
 	if (!s)
 		return false;
-	s->args.map = (GpuMapArgs){.x = gpu_lower_at(b, x),
-	                           .y = (char *) gpu_lower_at(b, op->out) + (size_t) c0 * gpu_type_size(b->type),
-	                           .rows = gpu_lower_rows(b, op->out),
-	                           .step = 1,
-	                           .c = c,
-	                           .ldx = gpu_lower_stride(b, x),
-	                           .ldy = gpu_lower_stride(b, op->out),
-	                           .scale = scale ? scale + c0 : NULL,
-	                           .shift = scale ? scale + width + c0 : NULL,
-	                           .act = (GpuAct) act};
+	s->args[0].map =
+	    (GpuMapArgs){.x = gpu_lower_at(b, x),
+	                 .y = (char *) gpu_lower_at(b, op->out) + (size_t) c0 * gpu_type_size(b->type),
+	                 .rows = gpu_lower_rows(b, op->out),
+	                 .step = 1,
+	                 .c = c,
+	                 .ldx = gpu_lower_stride(b, x),
+	                 .ldy = gpu_lower_stride(b, op->out),
+	                 .scale = scale ? scale + c0 : NULL,
+	                 .shift = scale ? scale + width + c0 : NULL,
+	                 .act = (GpuAct) act};
 	return true;
 }
 
@@ -250,8 +253,8 @@ lower_take(GpuBuild *b, int i)
 
 	if (!lower_map(b, i, op->in[0], b->g.val[op->out].c, 0, NULL, 0, DFX_ACT_NONE))
 		return false;
-	b->program->step[b->program->nstep - 1].args.map.step = gpu_lower_rows(b, op->in[0]);
-	b->program->step[b->program->nstep - 1].args.map.first = op->u.index;
+	b->program->step[b->program->nstep - 1].args[0].map.step = gpu_lower_rows(b, op->in[0]);
+	b->program->step[b->program->nstep - 1].args[0].map.first = op->u.index;
 	return true;
 }
 
@@ -265,16 +268,16 @@ lower_input(GpuBuild *b, int i)
 
 	if (!s)
 		return false;
-	s->args.input = (GpuInputArgs){.dst = gpu_lower_at(b, op->out),
-	                               .pixels = gpu_lower_rows(b, op->out),
-	                               .c = v->c,
-	                               .ld = gpu_lower_stride(b, op->out),
-	                               .width = padded ? gpu_lower_stride(b, op->out) : v->c,
-	                               .rgb8 = op->u.input.rgb8};
+	s->args[0].input = (GpuInputArgs){.dst = gpu_lower_at(b, op->out),
+	                                  .pixels = gpu_lower_rows(b, op->out),
+	                                  .c = v->c,
+	                                  .ld = gpu_lower_stride(b, op->out),
+	                                  .width = padded ? gpu_lower_stride(b, op->out) : v->c,
+	                                  .rgb8 = op->u.input.rgb8};
 	for (int k = 0; k < 3; k++)
 	{
-		s->args.input.mean[k] = op->u.input.mean[k];
-		s->args.input.std[k] = op->u.input.std[k];
+		s->args[0].input.mean[k] = op->u.input.mean[k];
+		s->args[0].input.std[k] = op->u.input.std[k];
 	}
 	return true;
 }
@@ -287,17 +290,17 @@ lower_binary(GpuBuild *b, int i)
 
 	if (!s)
 		return false;
-	s->args.binary = (GpuBinaryArgs){.a = gpu_lower_at(b, op->in[0]),
-	                                 .b = gpu_lower_at(b, op->in[1]),
-	                                 .y = gpu_lower_at(b, op->out),
-	                                 .rows = gpu_lower_rows(b, op->out),
-	                                 .c = b->g.val[op->out].c,
-	                                 .lda = gpu_lower_stride(b, op->in[0]),
-	                                 .ldb = gpu_lower_stride(b, op->in[1]),
-	                                 .ldy = gpu_lower_stride(b, op->out),
-	                                 .mul = op->kind == DFX_OP_MUL,
-	                                 .gate = gpu_lower_rows(b, op->in[1]) != gpu_lower_rows(b, op->out),
-	                                 .act = (GpuAct) op->epi_act};
+	s->args[0].binary = (GpuBinaryArgs){.a = gpu_lower_at(b, op->in[0]),
+	                                    .b = gpu_lower_at(b, op->in[1]),
+	                                    .y = gpu_lower_at(b, op->out),
+	                                    .rows = gpu_lower_rows(b, op->out),
+	                                    .c = b->g.val[op->out].c,
+	                                    .lda = gpu_lower_stride(b, op->in[0]),
+	                                    .ldb = gpu_lower_stride(b, op->in[1]),
+	                                    .ldy = gpu_lower_stride(b, op->out),
+	                                    .mul = op->kind == DFX_OP_MUL,
+	                                    .gate = gpu_lower_rows(b, op->in[1]) != gpu_lower_rows(b, op->out),
+	                                    .act = (GpuAct) op->epi_act};
 	return true;
 }
 
@@ -311,20 +314,20 @@ lower_pool(GpuBuild *b, int i)
 
 	if (!s)
 		return false;
-	s->args.pool = (GpuPoolArgs){.x = gpu_lower_at(b, op->in[0]),
-	                             .y = gpu_lower_at(b, op->out),
-	                             .c = y->c,
-	                             .ldx = gpu_lower_stride(b, op->in[0]),
-	                             .ldy = gpu_lower_stride(b, op->out),
-	                             .ih = x->h,
-	                             .iw = x->w,
-	                             .oh = y->h,
-	                             .ow = y->w,
-	                             .kh = a->k ? a->k : x->h,
-	                             .kw = a->k ? a->k : x->w,
-	                             .s = a->s ? a->s : 1,
-	                             .p = a->k ? a->p : 0,
-	                             .avg = a->avg};
+	s->args[0].pool = (GpuPoolArgs){.x = gpu_lower_at(b, op->in[0]),
+	                                .y = gpu_lower_at(b, op->out),
+	                                .c = y->c,
+	                                .ldx = gpu_lower_stride(b, op->in[0]),
+	                                .ldy = gpu_lower_stride(b, op->out),
+	                                .ih = x->h,
+	                                .iw = x->w,
+	                                .oh = y->h,
+	                                .ow = y->w,
+	                                .kh = a->k ? a->k : x->h,
+	                                .kw = a->k ? a->k : x->w,
+	                                .s = a->s ? a->s : 1,
+	                                .p = a->k ? a->p : 0,
+	                                .avg = a->avg};
 	return true;
 }
 
@@ -339,12 +342,12 @@ lower_stack(GpuBuild *b, int i)
 
 		if (!s)
 			return false;
-		s->args.stack = (GpuStackArgs){.x = gpu_lower_at(b, op->in[j]),
-		                               .y = gpu_lower_at(b, op->out),
-		                               .c = b->g.val[op->in[j]].c,
-		                               .ldx = gpu_lower_stride(b, op->in[j]),
-		                               .ldy = gpu_lower_stride(b, op->out),
-		                               .channel = j};
+		s->args[0].stack = (GpuStackArgs){.x = gpu_lower_at(b, op->in[j]),
+		                                  .y = gpu_lower_at(b, op->out),
+		                                  .c = b->g.val[op->in[j]].c,
+		                                  .ldx = gpu_lower_stride(b, op->in[j]),
+		                                  .ldy = gpu_lower_stride(b, op->out),
+		                                  .channel = j};
 	}
 	return true;
 }
@@ -365,14 +368,14 @@ lower_tokens(GpuBuild *b, int i)
 
 	if (!s)
 		return false;
-	s->args.tokens = (GpuTokensArgs){.x = gpu_lower_at(b, op->in[0]),
-	                                 .y = gpu_lower_at(b, op->out),
-	                                 .tokens = gpu_lower_rows(b, op->out),
-	                                 .c = b->g.val[op->out].c,
-	                                 .ldx = gpu_lower_stride(b, op->in[0]),
-	                                 .ldy = gpu_lower_stride(b, op->out),
-	                                 .cls = gpu_lower_param(b, op->param[DFX_W]),
-	                                 .pos = gpu_lower_param(b, op->param[DFX_B])};
+	s->args[0].tokens = (GpuTokensArgs){.x = gpu_lower_at(b, op->in[0]),
+	                                    .y = gpu_lower_at(b, op->out),
+	                                    .tokens = gpu_lower_rows(b, op->out),
+	                                    .c = b->g.val[op->out].c,
+	                                    .ldx = gpu_lower_stride(b, op->in[0]),
+	                                    .ldy = gpu_lower_stride(b, op->out),
+	                                    .cls = gpu_lower_param(b, op->param[DFX_W]),
+	                                    .pos = gpu_lower_param(b, op->param[DFX_B])};
 	return true;
 }
 
@@ -384,15 +387,15 @@ lower_layernorm(GpuBuild *b, int i)
 
 	if (!s)
 		return false;
-	s->args.layernorm = (GpuLayernormArgs){.x = gpu_lower_at(b, op->in[0]),
-	                                       .y = gpu_lower_at(b, op->out),
-	                                       .rows = gpu_lower_rows(b, op->out),
-	                                       .c = b->g.val[op->out].c,
-	                                       .ldx = gpu_lower_stride(b, op->in[0]),
-	                                       .ldy = gpu_lower_stride(b, op->out),
-	                                       .weight = gpu_lower_param(b, op->param[DFX_W]),
-	                                       .bias = gpu_lower_param(b, op->param[DFX_B]),
-	                                       .eps = op->u.eps};
+	s->args[0].layernorm = (GpuLayernormArgs){.x = gpu_lower_at(b, op->in[0]),
+	                                          .y = gpu_lower_at(b, op->out),
+	                                          .rows = gpu_lower_rows(b, op->out),
+	                                          .c = b->g.val[op->out].c,
+	                                          .ldx = gpu_lower_stride(b, op->in[0]),
+	                                          .ldy = gpu_lower_stride(b, op->out),
+	                                          .weight = gpu_lower_param(b, op->param[DFX_W]),
+	                                          .bias = gpu_lower_param(b, op->param[DFX_B]),
+	                                          .eps = op->u.eps};
 	return true;
 }
 
@@ -404,13 +407,13 @@ lower_attn(GpuBuild *b, int i)
 
 	if (!s)
 		return false;
-	s->args.attn = (GpuAttnArgs){.x = gpu_lower_at(b, op->in[0]),
-	                             .y = gpu_lower_at(b, op->out),
-	                             .tokens = gpu_lower_rows(b, op->out),
-	                             .c = b->g.val[op->out].c,
-	                             .heads = op->u.heads,
-	                             .ldx = gpu_lower_stride(b, op->in[0]),
-	                             .ldy = gpu_lower_stride(b, op->out)};
+	s->args[0].attn = (GpuAttnArgs){.x = gpu_lower_at(b, op->in[0]),
+	                                .y = gpu_lower_at(b, op->out),
+	                                .tokens = gpu_lower_rows(b, op->out),
+	                                .c = b->g.val[op->out].c,
+	                                .heads = op->u.heads,
+	                                .ldx = gpu_lower_stride(b, op->in[0]),
+	                                .ldy = gpu_lower_stride(b, op->out)};
 	return true;
 }
 
@@ -467,10 +470,10 @@ lower_output(GpuBuild *b, int i)
 	if (!s)
 		return false;
 	s->output = i;
-	s->args.output = (GpuOutputArgs){.x = gpu_lower_at(b, v),
-	                                 .pixels = gpu_lower_rows(b, v),
-	                                 .c = b->g.val[v].c,
-	                                 .ldx = gpu_lower_stride(b, v)};
+	s->args[0].output = (GpuOutputArgs){.x = gpu_lower_at(b, v),
+	                                    .pixels = gpu_lower_rows(b, v),
+	                                    .c = b->g.val[v].c,
+	                                    .ldx = gpu_lower_stride(b, v)};
 	return true;
 }
 
@@ -502,5 +505,6 @@ gpu_lower(GpuBuild *b, GpuProgram *program, DfxErr *err)
 	}
 	for (int i = 0; ok && i < b->g.nout; i++)
 		ok = lower_output(b, i);
+	gpu_branch_merge(b, program);
 	return ok ? DFX_OK : dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
 }

@@ -88,7 +88,7 @@ gpu_lower_product(GpuBuild *b, int i)
 
 	if (!s)
 		return false;
-	a = &s->args.conv;
+	a = &s->args[0].conv;
 	product_shape(b, i, a);
 	ci = a->ci / a->groups;
 	if (a->groups == 1)
@@ -96,21 +96,21 @@ gpu_lower_product(GpuBuild *b, int i)
 		if (product_reads_input(b, i))
 			a->ci = a->ldx;
 		a->w = gpu_weight_filters(b, w->data, a->co, ci, a->kh, a->kw, a->ci);
-		s->product.w = a->w;
+		s->product[0].w = a->w;
 	}
 	else
 	{
 		s->kernel = GPU_CONV_DIRECT;
 		a->w = gpu_weight_taps(b, w->data, a->co, ci, a->kh, a->kw);
 		if (ci > 1 && b->type != GPU_F32)
-			s->product.w = gpu_weight_filters(b, w->data, a->co, ci, a->kh, a->kw, ci);
+			s->product[0].w = gpu_weight_filters(b, w->data, a->co, ci, a->kh, a->kw, ci);
 	}
 	if (b->type == GPU_F32)
-		s->product.w = NULL; /* libraries would round to TF32, or bring little */
+		s->product[0].w = NULL; /* libraries would round to TF32, or bring little */
 	else if (op->param[DFX_B] >= 0)
-		s->product.bias = gpu_weight_typed(b, b->g.param[op->param[DFX_B]].data, (size_t) a->co);
+		s->product[0].bias = gpu_weight_typed(b, b->g.param[op->param[DFX_B]].data, (size_t) a->co);
 	else
-		s->product.bias = gpu_weight_typed(b, NULL, (size_t) a->co);
+		s->product[0].bias = gpu_weight_typed(b, NULL, (size_t) a->co);
 	if (a->groups == 1 && b->type != GPU_F32 && a->ci % 8 == 0 && (uintptr_t) a->x % 16 == 0)
 		s->kernel = GPU_CONV_MMA;
 	for (int k = 0; k < GPU_BUCKETS; k++)

@@ -56,7 +56,8 @@ typedef struct GpuRtOps
 	/* On the stream; part of the graph between capture and captured. */
 	DfxStatus (*clear)(GpuRt *rt, void *p, size_t bytes, DfxErr *err);
 	DfxStatus (*copy)(GpuRt *rt, void *to, const void *from, size_t bytes, DfxErr *err);
-	DfxStatus (*launch)(GpuRt *rt, GpuKernel kernel, GpuType type, const GpuArgs *args, int n, DfxErr *err);
+	DfxStatus (*launch)(GpuRt *rt, GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n,
+	                    DfxErr *err);
 
 	DfxStatus (*capture)(GpuRt *rt, DfxErr *err);
 	DfxStatus (*captured)(GpuRt *rt, void **graph, DfxErr *err); /* ends the capture in any case */

@@ -155,9 +155,10 @@ rt_copy(GpuRt *rt, void *to, const void *from, size_t bytes, DfxErr *err)
 }
 
 static DfxStatus
-rt_launch(GpuRt *rt, GpuKernel kernel, GpuType type, const GpuArgs *args, int n, DfxErr *err)
+rt_launch(GpuRt *rt, GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n, DfxErr *err)
 {
-	return rt_fail((cudaError_t) gpu_launch(kernel, type, args, n, rt->stream), "launching a kernel", err);
+	return rt_fail((cudaError_t) gpu_launch(kernel, type, args, count, n, rt->stream), "launching a kernel",
+	               err);
 }
 
 /* Thread-local: another thread may allocate meanwhile. */

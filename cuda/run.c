@@ -40,14 +40,26 @@ gpu_out_offset(const DfxPlan *p, int i, int n)
 	return GPU_BAD_BYTES + (size_t) n * floats * sizeof(float);
 }
 
+/* A product by a library: one call for each branch. */
+static DfxStatus
+run_library(const DfxDev *dev, const GpuStep *s, const GpuChoice *by, DfxErr *err)
+{
+	DfxStatus st = DFX_OK;
+
+	for (int i = 0; st == DFX_OK && i < s->count; i++)
+		st = by->lib->ops->run(by->lib, by->plan, &s->args[i].conv, &s->product[i], dev->work.p,
+		                       dev->rt->stream, err);
+	return st;
+}
+
 DfxStatus
 gpu_step_run(DfxPlan *p, const GpuProgram *g, const GpuStep *s, int bucket, int lane, DfxErr *err)
 {
 	GpuRt *rt = p->dev->rt;
 	const GpuChoice *choice = &s->choice[bucket];
-	GpuArgs args = s->args;
-	GpuKernel kernel = s->kernel;
+	char *out = p->lane[lane].out.p;
 	int n = 1 << bucket;
+	GpuArgs args;
 
 	switch (s->kernel)
 	{
@@ -55,21 +67,20 @@ gpu_step_run(DfxPlan *p, const GpuProgram *g, const GpuStep *s, int bucket, int 
 		case GPU_CONV_TILED:
 		case GPU_CONV_MMA:
 			if (choice->lib)
-				return choice->lib->ops->run(choice->lib, choice->plan, &args.conv, &s->product,
-				                             p->dev->work.p, rt->stream, err);
-			kernel = choice->kernel;
-			break;
+				return run_library(p->dev, s, choice, err);
+			return rt->ops->launch(rt, choice->kernel, g->type, s->args, s->count, n, err);
 		case GPU_INPUT:
+			args = s->args[0];
 			args.input.src = p->lane[lane].in.p;
-			break;
+			return rt->ops->launch(rt, s->kernel, g->type, &args, 1, n, err);
 		case GPU_OUTPUT:
-			args.output.bad = (unsigned *) (void *) p->lane[lane].out.p;
-			args.output.dst = (float *) (void *) (p->lane[lane].out.p + gpu_out_offset(p, s->output, n));
-			break;
+			args = s->args[0];
+			args.output.bad = (unsigned *) (void *) out;
+			args.output.dst = (float *) (void *) (out + gpu_out_offset(p, s->output, n));
+			return rt->ops->launch(rt, s->kernel, g->type, &args, 1, n, err);
 		default:
-			break;
+			return rt->ops->launch(rt, s->kernel, g->type, s->args, s->count, n, err);
 	}
-	return rt->ops->launch(rt, kernel, g->type, &args, n, err);
 }
 
 DfxStatus

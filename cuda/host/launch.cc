@@ -121,68 +121,93 @@ host_mma_block(const GpuConvArgs &a, size_t rows, size_t m0, int n0)
 		gpu_mma_store<T, S>(a, rows, m0, n0, t, threads[t]);
 }
 
+template <class T>
+static void
+host_tile_block(const GpuConvArgs &a, size_t rows, size_t m0, int n0)
+{
+	static float sum[GPU_TILE_THREADS][GPU_TILE_EACH][GPU_TILE_EACH];
+	static GpuTile tile;
+
+	memset(sum, 0, sizeof sum);
+	for (int k0 = 0; k0 < a.kh * a.kw * a.ci; k0 += GPU_TILE_K)
+	{
+		for (int t = 0; t < GPU_TILE_THREADS; t++)
+			gpu_tile_load<T>(a, tile, rows, m0, n0, k0, t);
+		for (int t = 0; t < GPU_TILE_THREADS; t++)
+			gpu_tile_add(tile, t, sum[t]);
+	}
+	for (int t = 0; t < GPU_TILE_THREADS; t++)
+		gpu_tile_store<T>(a, rows, m0, n0, t, sum[t]);
+}
+
+/* One after another, in an order that no user of a group may count on. */
 struct HostRunner
 {
-	template <class Op> int each(const Op &op, size_t rows, int width)
+	bool backwards;
+
+	template <class Op, class Run> int all(const GpuGroup<Op> &group, Run run)
 	{
-		for (size_t row = 0; row < rows; row++)
-			for (int i = 0; i < width; i++)
-				op(row, i);
+		for (int i = 0; i < group.count; i++)
+			run(group.op[backwards ? group.count - 1 - i : i]);
 		return 0;
 	}
-	template <class T, class Op> int lanes(const Op &op, size_t rows, int floats)
+	template <class Op> int each(const GpuGroup<Op> &group, size_t rows, int width)
+	{
+		return all(group,
+		           [=](const Op &op)
+		           {
+			           for (size_t row = 0; row < rows; row++)
+				           for (int i = 0; i < width; i++)
+					           op(row, i);
+		           });
+	}
+	template <class T, class Op> int lanes(const GpuGroup<Op> &group, size_t rows, int floats)
 	{
 		std::vector<float> scratch((size_t) floats);
 
-		for (size_t row = 0; row < rows; row++)
-			op(row, scratch.data(), GpuOneLane());
-		return 0;
+		return all(group,
+		           [&](const Op &op)
+		           {
+			           for (size_t row = 0; row < rows; row++)
+				           op(row, scratch.data(), GpuOneLane());
+		           });
 	}
-	template <class T> int tiled(const GpuConvArgs &a, size_t n)
+	template <class T> int tiled(const GpuGroup<GpuConvOp> &group, size_t n)
 	{
-		size_t rows = n * (size_t) a.oh * (size_t) a.ow;
-
-		if (a.groups != 1)
+		if (group.op[0].a.groups != 1)
 			return GPU_DISPATCH_INVALID;
-		for (size_t m0 = 0; m0 < rows; m0 += GPU_TILE_M)
-			for (int n0 = 0; n0 < a.co; n0 += GPU_TILE_N)
-				block<T>(a, rows, m0, n0);
-		return 0;
-	}
-	template <class T> void block(const GpuConvArgs &a, size_t rows, size_t m0, int n0)
-	{
-		static float sum[GPU_TILE_THREADS][GPU_TILE_EACH][GPU_TILE_EACH];
-		static GpuTile tile;
+		return all(group,
+		           [=](const GpuConvOp &op)
+		           {
+			           size_t rows = n * (size_t) op.a.oh * (size_t) op.a.ow;
 
-		memset(sum, 0, sizeof sum);
-		for (int k0 = 0; k0 < a.kh * a.kw * a.ci; k0 += GPU_TILE_K)
-		{
-			for (int t = 0; t < GPU_TILE_THREADS; t++)
-				gpu_tile_load<T>(a, tile, rows, m0, n0, k0, t);
-			for (int t = 0; t < GPU_TILE_THREADS; t++)
-				gpu_tile_add(tile, t, sum[t]);
-		}
-		for (int t = 0; t < GPU_TILE_THREADS; t++)
-			gpu_tile_store<T>(a, rows, m0, n0, t, sum[t]);
+			           for (size_t m0 = 0; m0 < rows; m0 += GPU_TILE_M)
+				           for (int n0 = 0; n0 < op.a.co; n0 += GPU_TILE_N)
+					           host_tile_block<T>(op.a, rows, m0, n0);
+		           });
 	}
-	template <class T, class S> int mma(const GpuConvArgs &a, size_t n)
+	template <class T, class S> int mma(const GpuGroup<GpuConvOp> &group, size_t n)
 	{
-		size_t rows = n * (size_t) a.oh * (size_t) a.ow;
+		return all(group,
+		           [=](const GpuConvOp &op)
+		           {
+			           size_t rows = n * (size_t) op.a.oh * (size_t) op.a.ow;
 
-		for (size_t m0 = 0; m0 < rows; m0 += S::M)
-			for (int n0 = 0; n0 < a.co; n0 += S::N)
-				if (a.pre_scale)
-					host_mma_block<T, S, true>(a, rows, m0, n0);
-				else
-					host_mma_block<T, S, false>(a, rows, m0, n0);
-		return 0;
+			           for (size_t m0 = 0; m0 < rows; m0 += S::M)
+				           for (int n0 = 0; n0 < op.a.co; n0 += S::N)
+					           if (op.a.pre_scale)
+						           host_mma_block<T, S, true>(op.a, rows, m0, n0);
+					           else
+						           host_mma_block<T, S, false>(op.a, rows, m0, n0);
+		           });
 	}
 };
 
 int
-gpu_host_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int n)
+gpu_host_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n)
 {
-	HostRunner runner;
+	static bool backwards;
+	HostRunner runner = {backwards = !backwards};
 
-	return gpu_dispatch(runner, kernel, type, *args, (size_t) n);
+	return gpu_dispatch(runner, kernel, type, args, count, (size_t) n);
 }

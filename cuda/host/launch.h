@@ -9,16 +9,11 @@
 
 #include "cuda/kernels.h"
 
-#ifdef __cplusplus
-extern "C"
-{
-#endif
-
-	/* 0, or the error number with which the device's launch would refuse. */
-	extern int gpu_host_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int n);
-
-#ifdef __cplusplus
-}
-#endif
+/*
+ * 0, or the error number with which the device's launch would refuse.  The
+ * records of a group run one after another, forwards and backwards in turns:
+ * on the device their order is nobody's.
+ */
+GPU_FROM_C int gpu_host_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n);
 
 #endif /* DFX_CUDA_HOST_LAUNCH_H */

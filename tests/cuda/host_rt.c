@@ -23,8 +23,8 @@ typedef struct HostNode
 	enum HostWork work;
 	GpuKernel kernel;
 	GpuType type;
-	GpuArgs args;
-	int n;
+	GpuArgs args[GPU_BRANCHES];
+	int count, n;
 	void *to;
 	const void *from;
 	size_t bytes;
@@ -114,7 +114,7 @@ host_do(HostRt *h, const HostNode *node, DfxErr *err)
 	h->launches++;
 	h->clock += h->cost[node->kernel];
 	h->seen |= (uint64_t) 1 << node->kernel;
-	e = gpu_host_launch(node->kernel, node->type, &node->args, node->n);
+	e = gpu_host_launch(node->kernel, node->type, node->args, node->count, node->n);
 	return e ? dfx_fail(err, DFX_EDEVICE, "kernel %s refuses with %d", gpu_kernel_name[node->kernel], e)
 	         : DFX_OK;
 }
@@ -152,10 +152,11 @@ host_copy(GpuRt *rt, void *to, const void *from, size_t bytes, DfxErr *err)
 }
 
 static DfxStatus
-host_launch(GpuRt *rt, GpuKernel kernel, GpuType type, const GpuArgs *args, int n, DfxErr *err)
+host_launch(GpuRt *rt, GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n, DfxErr *err)
 {
-	HostNode node = {.work = HOST_LAUNCH, .kernel = kernel, .type = type, .args = *args, .n = n};
+	HostNode node = {.work = HOST_LAUNCH, .kernel = kernel, .type = type, .count = count, .n = n};
 
+	memcpy(node.args, args, (size_t) count * sizeof *args);
 	return host_put(host_self(rt), node, err);
 }
 

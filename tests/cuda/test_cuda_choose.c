@@ -80,7 +80,7 @@ fake_run(GpuLib *lib, void *plan, const GpuConvArgs *a, const GpuProduct *p, voi
 	rt->cost[GPU_CONV_TILED] = f->cost;
 	/* Through the device's own launch, so that it is part of a graph; n is the buffers' affair, one is
 	 * enough. */
-	st = rt->rt.ops->launch(&rt->rt, GPU_CONV_TILED, *(GpuType *) plan, &args, 1, err);
+	st = rt->rt.ops->launch(&rt->rt, GPU_CONV_TILED, *(GpuType *) plan, &args, 1, 1, err);
 	rt->cost[GPU_CONV_TILED] = tiled;
 	return st;
 }

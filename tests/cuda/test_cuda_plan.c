@@ -89,6 +89,41 @@ check_lowering(DfxDev *dev)
 	dfx_graph_free(g);
 }
 
+/* Steps of the branches run three at a time; how many other steps there are is the same as for one. */
+static void
+check_branches(DfxDev *dev, const DfxBackbone *b)
+{
+	DfxPlanOpts opts = {.max_batch = 1, .precision = DFX_PRECISION_BF16};
+	int nstep[2] = {0}, together = 0;
+
+	for (int tri = 0; tri <= 1; tri++)
+	{
+		DfxGraph *g = dfx_graph_new();
+		DfxPlan *plan = NULL;
+		DfxErr err = {0};
+		DfxStatus st = tri ? dfx_build_trinet(g, b, 1, &err) : dfx_build_backbone(g, b, 0, &err);
+
+		if (st == DFX_OK)
+			st = dfx_weights_random(g, 3, &err);
+		if (st == DFX_OK)
+			st = dfx_graph_optimize(g, gpu_supports, dev, &err);
+		if (st == DFX_OK)
+			st = gpu_compile(dev, g, &opts, &plan, &err);
+		if (!ok(st == DFX_OK, "%s, %d branch(es), compiles", b->name, tri ? 3 : 1))
+			diag("%s", err.msg);
+		for (int i = 0; plan && i < plan->program[0].nstep; i++)
+		{
+			nstep[tri]++;
+			together += tri && plan->program[0].step[i].count == GPU_BRANCHES;
+		}
+		gpu_release(plan);
+		dfx_graph_free(g);
+	}
+	/* Of the lone backbone's steps, the input is shared and the output is not there. */
+	ok(together == nstep[0] - 2, "%s: all %d steps of the branches go together", b->name, nstep[0] - 2);
+	ok(nstep[1] - together < 20, "%s: besides the head's", b->name);
+}
+
 /* ---- batches ---- */
 
 static void
@@ -379,6 +414,8 @@ main(void)
 
 	dfx_log_set_sink(keep_log, NULL);
 	check_lowering(dev);
+	for (int i = 0; i < TINY_NETS; i++)
+		check_branches(dev, &tiny_nets[i]);
 	check_buckets();
 	check_batches(dev);
 	ok(atomic_load(&progress) > 0, "there were signs of life");

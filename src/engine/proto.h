@@ -125,7 +125,7 @@ typedef struct DfxSlot
 	uint32_t precision; /* DfxPrecision of nn/backend.h, as a number */
 	uint32_t solo;      /* suspected of killing the engine: run it with nothing else in flight (set by the
 	                       supervisor) */
-	uint64_t order;     /* queue position: the generation of the first submission of this request */
+	uint64_t order;     /* queue position: of the request's first submission, see slot.c */
 	uint64_t in_off, in_len;        /* payload, from the start of the ring */
 	uint64_t reply_off, reply_cap;  /* reserved reply room, from the start of the ring */
 	uint64_t max_bytes, max_pixels; /* image limits of the caller */

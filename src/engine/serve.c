@@ -112,12 +112,21 @@ serve_model_limit(const DfxServeOpts *opts, const DfxDevice *device)
 	return opts->gpu_memory > 0 ? opts->gpu_memory : device->info.memory / 2;
 }
 
+/* Images in one batch: what the device has use for, within what the user allows. */
+static int
+serve_max_batch(const DfxServeOpts *opts, const DfxDevice *device)
+{
+	int useful = device->info.batch;
+
+	return useful > 0 && useful < opts->max_batch ? useful : opts->max_batch;
+}
+
 /* Ring, lease, device, scheduler; signals are blocked wherever threads may be made. */
 static DfxStatus
 serve_begin(const DfxServeOpts *opts, DfxRingMap *map, DfxDevice *device, DfxSched *sched, DfxErr *err)
 {
 	DfxDeviceOpts dev = {.spec = opts->device, .threads = opts->threads, .memory = opts->gpu_memory};
-	DfxSchedOpts so = {.map = map, .device = device, .max_batch = opts->max_batch};
+	DfxSchedOpts so = {.map = map, .device = device};
 	sigset_t all, before;
 	DfxStatus st = dfx_ring_map(DFX_ENGINE_RING_FD, map, err);
 
@@ -135,6 +144,7 @@ serve_begin(const DfxServeOpts *opts, DfxRingMap *map, DfxDevice *device, DfxSch
 	if (st == DFX_OK)
 	{
 		snprintf(map->ring->device, sizeof map->ring->device, "%s", device->info.name);
+		so.max_batch = serve_max_batch(opts, device);
 		so.threads = opts->threads > 0 ? opts->threads : serve_cores();
 		so.batch_wait_ns = (uint64_t) opts->batch_wait_ms * 1000000u;
 		so.cache = dfx_cache_new(serve_model_limit(opts, device), dfx_ring_needs, map, &map->ring->stats,

@@ -49,6 +49,8 @@ typedef struct DfxDevInfo
 {
 	char name[96]; /* "cpu: AMD EPYC, 2 threads, oneDNN 2.6.3 (avx512_core_bf16)" */
 	int threads;
+	int batch; /* images of a batch beyond which throughput gains nothing and latency loses; 0 = no such bound
+	            */
 	uint64_t memory;                     /* bytes of device memory; 0 = the host's */
 	bool precision[DFX_PRECISION_COUNT]; /* which it can run */
 	DfxPrecision automatic;              /* what AUTO stands for; 0: fp32 */

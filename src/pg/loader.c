@@ -178,7 +178,7 @@ dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply)
 	words->reply_cap = LOADER_REPLY_CAP;
 	loader_open = op != DFX_RING_EVICT; /* should the wait be given up */
 	memcpy(loader_version, version, DFX_VERSION_LEN);
-	ticket.gen = loader_gen = dfx_slot_submit(slot, 0, 0);
+	ticket.gen = loader_gen = dfx_slot_submit(slot, 0, &(uint64) {0}, 0);
 
 	/* No deadline: how long a model takes is its own affair, and the supervisor watches the engine. */
 	dfx_queue_wait(&ticket);
@@ -210,7 +210,7 @@ loader_abort(void)
 	dfx_queue_fill(slot, DFX_RING_LOAD_ABORT, loader_version);
 	words->in_off = words->in_len = 0;
 	words->reply_off = words->reply_cap = 0;
-	loader_gen = dfx_slot_submit(slot, 0, 0);
+	loader_gen = dfx_slot_submit(slot, 0, &(uint64) {0}, 0);
 }
 
 void

@@ -212,6 +212,7 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 	QueueHeld  *held;
 	DfxSlot    *words;
 	uint64		offset;
+	bool		first;
 	int			slot;
 
 	Assert(ticket->slot < 0);
@@ -248,12 +249,12 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 	if (call->len > 0)
 		memcpy((char *) dfx_ring + held->in_off, call->data, call->len);
 
-	held->gen = dfx_slot_submit(slot, ticket->order, ticket->attempts);
+	first = ticket->order == 0;
+	held->gen = dfx_slot_submit(slot, queue_nheld - 1, &ticket->order, ticket->attempts);
 	ticket->slot = slot;
 	ticket->gen = held->gen;
-	if (ticket->order == 0)
+	if (first)
 	{
-		ticket->order = held->gen;
 		ticket->deadline = dfx_request_timeout == 0 ? DT_NOEND :
 			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dfx_request_timeout);
 	}

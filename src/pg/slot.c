@@ -198,15 +198,25 @@ dfx_slot_claim_loader_locked(void)
 }
 
 /*
+ * How many positions a request stands back for each one that its backend has
+ * in flight already.  What a scan asks ahead of its rows then waits behind the
+ * first request of everybody else, and scans side by side get the engine in
+ * turns, not a window each.  It stays bounded: a position is passed by that
+ * many later submissions and no more.
+ */
+#define SLOT_STAND_BACK 16
+
+/*
  * Publish the request whose words the caller has filled in, all but order,
- * the publication words and solo.  order is 0 for a first submission, which
- * then gets its generation as its position.  attempts is how many engines died
- * on earlier submissions of the same request: a resubmission, because its model
- * died with the engine too, must not clear it of suspicion.  Returns the
- * generation.
+ * the publication words and solo.  *order is its position in the queue: 0 for
+ * a first submission, which then gets one by its generation and by ahead, the
+ * number of requests that the backend has in flight before it.  attempts is
+ * how many engines died on earlier submissions of the same request: a
+ * resubmission, because its model died with the engine too, must not clear it
+ * of suspicion.  Returns the generation.
  */
 uint64
-dfx_slot_submit(int slot, uint64 order, int attempts)
+dfx_slot_submit(int slot, int ahead, uint64 *order, int attempts)
 {
 	DfxSlot    *words = dfx_ring_words(slot);
 	uint64		gen;
@@ -214,7 +224,9 @@ dfx_slot_submit(int slot, uint64 order, int attempts)
 	words->solo = attempts > 0;
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	gen = ++dfx_shared->next_gen;
-	words->order = order != 0 ? order : gen;
+	if (*order == 0)
+		*order = gen + (uint64) ahead * SLOT_STAND_BACK;
+	words->order = *order;
 	dfx_shared->slot[slot].gen = gen;
 	dfx_shared->slot[slot].attempts = attempts;
 	dfx_shared->count.submitted++;

@@ -12,7 +12,7 @@
 extern int	dfx_slot_claim(uint32 npages, bool wait, uint64 *offset);
 extern void dfx_slot_leave_line(void);
 extern bool dfx_slot_claim_loader_locked(void);
-extern uint64 dfx_slot_submit(int slot, uint64 order, int attempts);
+extern uint64 dfx_slot_submit(int slot, int ahead, uint64 *order, int attempts);
 extern int	dfx_slot_attempts(int slot);
 extern bool dfx_slot_done(int slot, uint64 gen);
 extern void dfx_slot_let_go(int slot, uint64 gen);

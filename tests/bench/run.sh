@@ -32,3 +32,12 @@ build/t/bench/bench_ring || true
 
 section "SQL, one client"
 tests/bench/sql.sh
+
+section "SQL, an archive"
+if /usr/bin/python3 -c 'import PIL' 2>/dev/null; then
+	tests/bench/archive.sh
+	section "SQL, single calls, idle and beside bulk scans"
+	tests/bench/latency.sh
+else
+	echo "skipped: needs Debian's python3-pil"
+fi

@@ -1,28 +1,13 @@
 /*
  * ref_backend.c
  *	  The oracle's backend table: a plan is a deep copy of the graph and one
- *	  buffer a value; forward walks the ops image by image.
+ *	  buffer a value; forward walks the ops image by image.  What training adds
+ *	  is in ref_train.c.
  */
-#include "tests/ref/ref.h"
+#include "tests/ref/ref_priv.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct DfxDev
-{
-	DfxDevOpts opts;
-};
-
-struct DfxPlan
-{
-	DfxDev *dev;
-	DfxGraph g;   /* a copy without builder state; in lists point into list */
-	DfxVal *list; /* all in lists */
-	float **data; /* per value */
-	int max_batch;
-	size_t bytes;
-};
 
 static DfxStatus
 ref_open(const DfxDevOpts *opts, DfxDev **dev, DfxErr *err)
@@ -64,6 +49,7 @@ ref_release(DfxPlan *p)
 {
 	if (p == NULL)
 		return;
+	ref_train_free(p);
 	for (int i = 0; i < p->g.nparam && p->g.param != NULL; i++)
 		free(p->g.param[i].data);
 	for (int v = 0; v < p->g.nval && p->data != NULL; v++)
@@ -76,8 +62,7 @@ ref_release(DfxPlan *p)
 	free(p);
 }
 
-/* n elements of size bytes, counted; NULL when memory is out. */
-static void *
+void *
 ref_copy(DfxPlan *p, const void *from, size_t n, size_t size)
 {
 	void *to = malloc(n * size + 1);
@@ -86,16 +71,6 @@ ref_copy(DfxPlan *p, const void *from, size_t n, size_t size)
 		memcpy(to, from, n * size);
 	p->bytes += n * size;
 	return to;
-}
-
-static size_t
-ref_elements(const DfxParam *p)
-{
-	size_t n = 1;
-
-	for (int i = 0; i < p->rank; i++)
-		n *= (size_t) p->dim[i];
-	return n;
 }
 
 static bool
@@ -127,14 +102,29 @@ ref_copy_graph(DfxPlan *p, const DfxGraph *g)
 			memcpy(p->list + nin, op->in, (size_t) op->nin * sizeof *op->in);
 		op->in = p->list + nin;
 		nin += (size_t) op->nin;
-		p->data[op->out] = ref_copy(p, NULL, (size_t) v->c * (size_t) v->h * (size_t) v->w, sizeof(float));
+		p->data[op->out] = ref_copy(p, NULL, ref_count(v), sizeof(float));
 		if (p->data[op->out] == NULL)
 			return false;
 	}
 	for (int i = 0; i < g->nparam; i++)
 	{
-		p->g.param[i].data = ref_copy(p, g->param[i].data, ref_elements(&g->param[i]), sizeof(float));
+		p->g.param[i].data = ref_copy(p, g->param[i].data, dfx_param_count(&g->param[i]), sizeof(float));
 		if (p->g.param[i].data == NULL)
+			return false;
+	}
+	return true;
+}
+
+/* A graph that was optimised has ops and epilogues that training does not know. */
+static bool
+ref_is_raw(const DfxGraph *g)
+{
+	for (int i = 0; i < g->nop; i++)
+	{
+		const DfxOp *op = &g->op[i];
+
+		if (op->kind == DFX_OP_AFFINE || (op->kind == DFX_OP_BN && op->nin != 1) || op->epi_add >= 0 ||
+		    op->epi_act != DFX_ACT_NONE || op->epi_scale >= 0)
 			return false;
 	}
 	return true;
@@ -145,23 +135,28 @@ ref_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **p
 {
 	DfxPlan *p;
 
-	if (opts->train || (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32))
-		return dfx_fail(err, DFX_EUNSUPPORTED, "the reference backend runs %s inference only, not %s%s",
-		                dfx_precision_name[DFX_PRECISION_FP32], dfx_precision_name[opts->precision],
-		                opts->train ? " training" : "");
+	if (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32)
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the reference backend runs %s only, not %s",
+		                dfx_precision_name[DFX_PRECISION_FP32], dfx_precision_name[opts->precision]);
 	if (opts->max_batch < 1)
 		return dfx_fail(err, DFX_EINVAL, "a batch of %d", opts->max_batch);
+	if (opts->train && !ref_is_raw(g))
+		return dfx_fail(err, DFX_EINVAL, "an optimised graph cannot be trained");
 	for (int i = 0; i < g->nparam; i++)
 		if (g->param[i].data == NULL)
 			return dfx_fail(err, DFX_EWEIGHTS, "parameter \"%s\" is not set", g->param[i].name);
 	p = calloc(1, sizeof *p);
-	if (p == NULL || !ref_copy_graph(p, g))
+	if (p != NULL)
+	{
+		p->dev = dev;
+		p->max_batch = opts->max_batch;
+		p->train = opts->train;
+	}
+	if (p == NULL || !ref_copy_graph(p, g) || (p->train && !ref_train_alloc(p)))
 	{
 		ref_release(p);
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for the plan");
 	}
-	p->dev = dev;
-	p->max_batch = opts->max_batch;
 	*plan = p;
 	return DFX_OK;
 }
@@ -172,13 +167,19 @@ ref_bytes(const DfxPlan *plan)
 	return plan->bytes;
 }
 
+size_t
+ref_input_bytes(const DfxGraph *g)
+{
+	const DfxValue *v = &g->val[g->input];
+
+	return ref_count(v) * (g->op[v->def].u.input.rgb8 ? 1 : sizeof(float));
+}
+
 static DfxStatus
 ref_forward(DfxPlan *p, const void *in, int n, float *const *out, DfxErr *err)
 {
 	const DfxGraph *g = &p->g;
-	const DfxValue *vi = &g->val[g->input];
-	bool rgb8 = g->op[vi->def].u.input.rgb8;
-	size_t in_size = (size_t) vi->c * (size_t) vi->h * (size_t) vi->w * (rgb8 ? 1 : sizeof(float));
+	size_t in_size = ref_input_bytes(g);
 
 	if (n < 1 || n > p->max_batch)
 		return dfx_fail(err, DFX_EINVAL, "%d images for a plan of 1 to %d", n, p->max_batch);
@@ -193,8 +194,7 @@ ref_forward(DfxPlan *p, const void *in, int n, float *const *out, DfxErr *err)
 		}
 		for (int i = 0; i < g->nout; i++)
 		{
-			const DfxValue *v = &g->val[g->out[i]];
-			size_t count = (size_t) v->c * (size_t) v->h * (size_t) v->w;
+			size_t count = ref_count(&g->val[g->out[i]]);
 
 			if (out[i] != NULL)
 				memcpy(out[i] + (size_t) k * count, p->data[g->out[i]], count * sizeof(float));
@@ -214,4 +214,9 @@ const DfxBackend dfx_ref_backend = {
     .release = ref_release,
     .bytes = ref_bytes,
     .forward = ref_forward,
+    .forward_train = ref_forward_train,
+    .backward = ref_backward,
+    .step = ref_step,
+    .read_params = ref_read_params,
+    .write_params = ref_write_params,
 };

@@ -5,46 +5,12 @@
  * Shapes: a value is C x H x W row-major; tokens are C x T x 1, so a token's
  * channels lie T apart.  Sums are taken in double and rounded once.
  */
-#include "tests/ref/ref.h"
+#include "tests/ref/ref_priv.h"
 
 #include <assert.h>
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
-
-/* One op's view of the graph. */
-typedef struct RefOp
-{
-	const DfxGraph *g;
-	const DfxOp *op;
-	float *const *data;
-	const void *input;
-	const DfxValue *x; /* shape of the first input, NULL if none */
-	const DfxValue *y; /* shape of the output */
-	const float *in;   /* data of the first input */
-	float *out;
-} RefOp;
-
-static const float *
-ref_param(const RefOp *r, int which)
-{
-	int p = r->op->param[which];
-
-	return p >= 0 ? r->g->param[p].data : NULL;
-}
-
-static size_t
-ref_count(const DfxValue *v)
-{
-	return (size_t) v->c * (size_t) v->h * (size_t) v->w;
-}
-
-/* Positions of a channel. */
-static int
-ref_plane(const DfxValue *v)
-{
-	return v->h * v->w;
-}
 
 static void
 ref_input(const RefOp *r)
@@ -193,8 +159,7 @@ ref_layernorm(const RefOp *r)
 	}
 }
 
-/* q . k of query token t and key token s in the head that starts at channel c. */
-static double
+double
 ref_score(const RefOp *r, int c, int width, int t, int s)
 {
 	int tokens = r->y->h;
@@ -359,8 +324,8 @@ static void (*const ref_op[])(const RefOp *) = {
 };
 static_assert(sizeof ref_op / sizeof ref_op[0] == DFX_OP_COUNT, "every op kind has its loops");
 
-void
-ref_run(const DfxGraph *g, const DfxOp *op, float *const *data, const void *input)
+RefOp
+ref_view(const DfxGraph *g, const DfxOp *op, float *const *data, const void *input)
 {
 	RefOp r = {.g = g, .op = op, .data = data, .input = input, .y = &g->val[op->out], .out = data[op->out]};
 
@@ -369,6 +334,14 @@ ref_run(const DfxGraph *g, const DfxOp *op, float *const *data, const void *inpu
 		r.x = &g->val[op->in[0]];
 		r.in = data[op->in[0]];
 	}
+	return r;
+}
+
+void
+ref_run(const DfxGraph *g, const DfxOp *op, float *const *data, const void *input)
+{
+	RefOp r = ref_view(g, op, data, input);
+
 	ref_op[op->kind](&r);
 }
 

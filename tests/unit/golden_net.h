@@ -76,18 +76,25 @@ golden_pattern(int k, uint8_t *rgb)
 	}
 }
 
+/* The next vector of a file and its name; false when it is not what make_nets.py's write_vector() writes. */
 static bool
-golden_read_vector(FILE *f, const char *name, GoldenVector *v)
+golden_read_vector(FILE *f, char name[128], GoldenVector *v)
 {
-	char got[16];
-
-	if (fscanf(f, "%15s %d %d %lf %lf %lf", got, &v->n, &v->step, &v->norm, &v->max, &v->min) != 6 ||
-	    strcmp(got, name) != 0 || v->n < 1 || v->step < 1 || (v->n - 1) / v->step >= 1024)
+	if (fscanf(f, "%127s %d %d %lf %lf %lf", name, &v->n, &v->step, &v->norm, &v->max, &v->min) != 6 ||
+	    v->n < 1 || v->step < 1 || (v->n - 1) / v->step >= 1024)
 		return false;
 	for (int i = 0; i * v->step < v->n; i++)
 		if (fscanf(f, "%lf", &v->kept[i]) != 1)
 			return false;
 	return true;
+}
+
+static bool
+golden_read_named(FILE *f, const char *name, GoldenVector *v)
+{
+	char got[128];
+
+	return golden_read_vector(f, got, v) && strcmp(got, name) == 0;
 }
 
 /* The next case of a file; 1, 0 at its end, -1 when the file is not what make_nets.py writes. */
@@ -101,8 +108,8 @@ golden_next(FILE *f, GoldenCase *c)
 		case EOF:
 			return 0;
 		case 3:
-			return golden_read_vector(f, "features", &c->features) &&
-			               golden_read_vector(f, "logits", &c->logits)
+			return golden_read_named(f, "features", &c->features) &&
+			               golden_read_named(f, "logits", &c->logits)
 			           ? 1
 			           : -1;
 		default:

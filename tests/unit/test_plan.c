@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/ref/ref.h"
+#include "tests/ref/ref_priv.h"
 #include "tests/unit/run_net.h"
 #include "tests/unit/tap.h"
 #include "tests/unit/tiny_nets.h"

@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Part 6 of run.sh: images per second of the tri-branch net beside PyTorch, in alternation.
+
+Networks and batches: DenseNet-121, DenseNet-161, ResNet-50, EfficientNet-b0, ViT-b16 at 1, 8, 64.  PyTorch gets
+half precision, channels_last, no_grad and torch.compile: max-autotune for DenseNet-121 at 64, the mode with
+CUDA graphs elsewhere; and the better of two ways to run three branches: one after the other in one compiled
+graph, or their weights stacked and one vmapped network.  Pixels are on the device already for PyTorch, which
+favours it; ours uploads them.  Read ratios, which are medians over the rounds of the ratio within one round.
+
+The share of the roofline is images/s over the bound of max(compute, memory) summed over the layers, as computed
+in the reference for 800 TFLOP/s and 3 TB/s.
+
+    throughput.py --engine dfx-engine [--only densenet121] [--batch 64] [--rounds 5] [--seconds 2]
+
+Each configuration runs in a process of its own, so that one that fails or runs out of time costs only itself.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "golden"))
+
+# images/s of three branches at 800 TFLOP/s and 3 TB/s
+ROOFLINE = {"densenet121": 17000, "densenet161": 8900, "resnet50": 12100, "efficientnet_b0": 27500, "vit_b_16": 6400}
+BATCHES = (1, 8, 64)
+
+
+def torch_ways(name, batch):
+    """Label -> function that runs one batch; a way that cannot be built is reported and left out."""
+    import torch
+    import make_nets
+
+    torch.set_grad_enabled(False)
+    torch.backends.cudnn.benchmark = True
+    mode = "max-autotune" if (name, batch) == ("densenet121", 64) else "reduce-overhead"
+    half = {"device": "cuda", "dtype": torch.float16, "memory_format": torch.channels_last}
+    side = make_nets.side(name)
+    x = torch.rand(batch, 3, side, side).to(**half)
+    net = make_nets.TriNet(name, 1)
+    make_nets.fill(net, 1)
+    net = net.eval().to(**half)
+
+    def sequential():
+        return torch.compile(net, mode=mode)
+
+    def stacked():
+        import copy
+        branches = [net.dm, net.gan, net.real]
+        params, buffers = torch.func.stack_module_state(branches)
+        skeleton = copy.deepcopy(branches[0]).to("meta")
+
+        def one(p, b, image):
+            return torch.func.functional_call(skeleton, (p, b), (image,))
+
+        def run(image):
+            features = torch.vmap(one, in_dims=(0, 0, None))(params, buffers, image)
+            return net.head(features.transpose(0, 1))
+        return torch.compile(run, mode=mode)
+
+    ways = {}
+    for build in (sequential, stacked):
+        start = time.monotonic()
+        try:
+            run = build()
+            for _ in range(5):
+                run(x)
+            torch.cuda.synchronize()
+            ways[f"{build.__name__}, {mode}"] = lambda run=run: run(x)
+        except Exception as e:  # whatever the compiler throws: the other way still counts
+            print(f"# PyTorch {build.__name__}: {type(e).__name__}: {str(e)[:200]}", file=sys.stderr)
+        print(f"# PyTorch {build.__name__}: ready after {time.monotonic() - start:.0f} s", file=sys.stderr)
+    return ways
+
+
+def torch_rate(run, batch, seconds):
+    import torch
+
+    took, end = [], time.monotonic() + seconds
+    while len(took) < 5 or time.monotonic() < end:
+        a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        a.record()
+        run()
+        b.record()
+        b.synchronize()
+        took.append(a.elapsed_time(b))
+    return 1000 * batch / statistics.median(took)
+
+
+def our_rate(engine, device, name, batch):
+    out = subprocess.run([engine, "bench", "--backbone", name, "--branches", "3", "--batch", str(batch), "--head-stride", "1",
+                          "--device", device, "--json"], capture_output=True, text=True)
+    if out.returncode != 0:
+        raise RuntimeError(out.stderr.strip()[-300:])
+    return json.loads(out.stdout)
+
+
+def one(args):
+    """The child: one network, one batch, all rounds; a line of JSON."""
+    name, batch = args.only[0], args.batch[0]
+    ways = torch_ways(name, batch) if args.device != "cpu" else {}
+    ours, theirs = [], {way: [] for way in ways}
+    for _ in range(args.rounds):
+        row = our_rate(args.engine, args.device, name, batch)
+        ours.append(row["images_per_second"])
+        for way, run in ways.items():
+            theirs[way].append(torch_rate(run, batch, args.seconds))
+    best = max(theirs, key=lambda way: statistics.median(theirs[way]), default=None)
+    rate = statistics.median(ours)
+    print(json.dumps({
+        "backbone": name, "batch": batch, "precision": row["precision"], "device": row["device"],
+        "images_per_second": round(rate, 1), "median_ms": row["median_ms"],
+        "torch": best, "torch_images_per_second": round(statistics.median(theirs[best]), 1) if best else None,
+        "ratio": round(statistics.median(a / b for a, b in zip(ours, theirs[best])), 3) if best else None,
+        "all_torch": {w: round(statistics.median(v), 1) for w, v in theirs.items()},
+        "roofline_share": round(rate / ROOFLINE[name], 3)}))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", required=True)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--only", nargs="+", choices=ROOFLINE, default=list(ROOFLINE))
+    parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1)
+    parser.add_argument("--limit", type=float, default=450, help="seconds for everything")
+    parser.add_argument("--json", help="write the rows there")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        one(args)
+        return
+    rows, end, bad = [], time.monotonic() + args.limit, 0
+    todo = [(n, b) for b in sorted(args.batch, reverse=True) for n in args.only]
+    for name, batch in todo:
+        command = [sys.executable, __file__, "--child", "--engine", args.engine, "--device", args.device, "--only", name,
+                   "--batch", str(batch), "--rounds", str(args.rounds), "--seconds", str(args.seconds)]
+        left = end - time.monotonic()
+        try:
+            if left < 20:
+                raise TimeoutError("no time left")
+            out = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=left, check=True)
+            row = json.loads(out.stdout)
+            print("ok - %s batch %d: %.0f images/s, PyTorch %s (%s), ratio %s, roofline %.2f" %
+                  (name, batch, row["images_per_second"], row["torch_images_per_second"], row["torch"], row["ratio"],
+                   row["roofline_share"]), flush=True)
+        except (subprocess.SubprocessError, TimeoutError, ValueError) as e:
+            row, bad = {"backbone": name, "batch": batch, "error": str(e)[:300]}, bad + 1
+            print(f"not ok - {name} batch {batch}: {str(e)[:200]}", flush=True)
+        rows.append(row)
+        if args.json:
+            with open(args.json, "w") as f:
+                json.dump(rows, f, indent=1)
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -154,7 +154,8 @@ gpu_mma_load(const GpuConvArgs &a, typename S::Tile &tile, int stage, int n0, in
 	const uint16_t *x = static_cast<const uint16_t *>(a.x), *w = static_cast<const uint16_t *>(a.w);
 	int depth = a.kh * a.kw * a.ci;
 	int chunk = thread % GPU_MMA_CHUNKS * GPU_MMA_CHUNK, first = thread / GPU_MMA_CHUNKS;
-	int k = k0 + chunk, tap = k / a.ci, c = k % a.ci, ky = tap / a.kw, kx = tap % a.kw;
+	int k = k0 + chunk, tap = depth == a.ci ? 0 : k / a.ci, c = k - tap * a.ci, ky = tap / a.kw,
+	    kx = tap % a.kw;
 
 #pragma unroll
 	for (int i = 0; i < S::ROWS; i++)

@@ -337,7 +337,10 @@ gpu_rt_open(int ordinal, GpuRt **rt, DfxErr *err)
 
 	*rt = NULL;
 	if (e != cudaSuccess)
-		return rt_fail(e, "looking for GPUs", err) == DFX_OK ? DFX_EDEVICE : err->code;
+	{
+		rt_fail(e, "looking for GPUs", err);
+		return DFX_EDEVICE;
+	}
 	if (ordinal < 0 || ordinal >= count)
 		return dfx_fail(err, DFX_EDEVICE, "there is no GPU number %d: %d %s here", ordinal, count,
 		                count == 1 ? "is" : "are");

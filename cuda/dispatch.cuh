@@ -11,6 +11,7 @@
  *	each(group, rows, width)		op(row, i) for all rows and all i < width
  *	lanes<T>(group, rows, floats)	op(row, scratch, lanes), a team of lanes a row, with so many
  *									floats of scratch
+ *	attn<T>(group, n)				attention with a head's keys and values copied together first
  *	tiled<T>(group, n)				tile.cuh
  *	mma<T, Shape>(group, n)			mma.cuh
  * for every op of the group, each of which returns 0 or an error's number.
@@ -23,6 +24,8 @@
 #include "cuda/tile.cuh"
 
 #define GPU_DISPATCH_INVALID 1 /* cudaErrorInvalidValue */
+#define GPU_ATTN_SHARED                                                                                      \
+	((size_t) 64 << 10) /* bytes of a head: three blocks a multiprocessor, with the scores */
 
 /* Ops that differ in their pointers only. */
 template <class Op> struct GpuGroup
@@ -163,10 +166,11 @@ template <class T> struct GpuAttnOp
 	GpuAttnArgs a;
 	template <class Lanes> GPU_HD void operator()(size_t row, float *scratch, const Lanes &lanes) const
 	{
-		size_t tokens = (size_t) a.tokens, heads = (size_t) a.heads;
+		size_t tokens = (size_t) a.tokens, heads = (size_t) a.heads, image = row / tokens / heads;
+		int head = (int) (row / tokens % heads);
 
-		gpu_attn_query<T>(a, row / tokens / heads, (int) (row / tokens % heads), (int) (row % tokens),
-		                  scratch, lanes);
+		gpu_attn_query<T, 1>(a, image, head, gpu_attn_head<T>(a, image, head), (int) (row % tokens), scratch,
+		                     lanes);
 	}
 };
 
@@ -234,6 +238,31 @@ gpu_dispatch_pool(Runner &r, const GpuArgs *args, int count, size_t n)
 	return r.each(gpu_group<GpuPoolOp<T, 1>>(args, count, &GpuArgs::pool), rows, a.c);
 }
 
+/* Bytes of shared memory for a head's keys and values. */
+template <class T>
+static GPU_HD size_t
+gpu_attn_bytes(const GpuAttnArgs &a)
+{
+	return 2 * (size_t) a.tokens * (size_t) gpu_attn_pitch(a) * sizeof(T);
+}
+
+/* A head is copied to shared memory where it fits and goes by pairs of channels. */
+template <class T, class Runner>
+static int
+gpu_dispatch_attn(Runner &r, const GpuArgs *args, int count, size_t n)
+{
+	const GpuAttnArgs &a = args[0].attn;
+	bool copied = a.c / a.heads % 2 == 0 && gpu_attn_bytes<T>(a) <= GPU_ATTN_SHARED;
+
+	for (int i = 0; i < count; i++)
+		copied = copied && gpu_wide<T, 2>(a.c, a.ldx, args[i].attn.x) &&
+		         gpu_wide<T, 2>(a.c, a.ldy, args[i].attn.y);
+	if (copied)
+		return r.template attn<T>(gpu_group<GpuAttnOp<T>>(args, count, &GpuArgs::attn), n);
+	return r.template lanes<T>(gpu_group<GpuAttnOp<T>>(args, count, &GpuArgs::attn),
+	                           n * (size_t) a.heads * (size_t) a.tokens, a.tokens);
+}
+
 /* Whether the tensor-core path can take it. */
 static inline bool
 gpu_mma_fits(const GpuConvArgs &a)
@@ -292,8 +321,7 @@ gpu_dispatch_type(Runner &r, GpuKernel kernel, const GpuArgs *args, int count, s
 			return r.template lanes<T>(gpu_group<GpuLayernormOp<T>>(args, count, &GpuArgs::layernorm),
 			                           n * (size_t) a.layernorm.rows, 0);
 		case GPU_ATTN:
-			return r.template lanes<T>(gpu_group<GpuAttnOp<T>>(args, count, &GpuArgs::attn),
-			                           n * (size_t) a.attn.heads * (size_t) a.attn.tokens, a.attn.tokens);
+			return gpu_dispatch_attn<T>(r, args, count, n);
 		case GPU_CONV_DIRECT:
 			return r.each(gpu_group<GpuConvDirectOp<T>>(args, count, &GpuArgs::conv),
 			              n * (size_t) a.conv.oh * (size_t) a.conv.ow, a.conv.co);

@@ -276,24 +276,82 @@ gpu_layernorm_row(const GpuLayernormArgs &a, size_t row, const Lanes &lanes)
 		gpu_put(&y[c], (gpu_get(x[c]) - mean) * inv * a.weight[c] + a.bias[c]);
 }
 
-/* One query of one head by all lanes; score holds tokens floats of theirs. */
-template <class T, class Lanes>
-static GPU_HD void
-gpu_attn_query(const GpuAttnArgs &a, size_t image, int head, int query, float *score, const Lanes &lanes)
+/* Keys and values of one head, a token a row: within the packed rows, or copied together. */
+template <class T> struct GpuAttnHead
 {
-	int width = a.c / a.heads, c0 = head * width;
+	const T *k, *v;
+	int ld;
+};
+
+template <class T>
+static GPU_HD GpuAttnHead<T>
+gpu_attn_head(const GpuAttnArgs &a, size_t image, int head)
+{
 	const T *x = static_cast<const T *>(a.x) + image * (size_t) a.tokens * (size_t) a.ldx;
-	const T *q = x + (size_t) query * (size_t) a.ldx + c0;
-	T *y = static_cast<T *>(a.y) + (image * (size_t) a.tokens + (size_t) query) * (size_t) a.ldy + c0;
+	int c0 = head * (a.c / a.heads);
+
+	return GpuAttnHead<T>{x + a.c + c0, x + 2 * a.c + c0, a.ldx};
+}
+
+/* The copy's rows: 2 channels more than a head has, so that neighbouring keys lie in different banks. */
+static GPU_HD int
+gpu_attn_pitch(const GpuAttnArgs &a)
+{
+	return a.c / a.heads + 2;
+}
+
+/* This thread's share of copying a head to `to`: its keys, then its values. */
+template <class T>
+static GPU_HD void
+gpu_attn_copy(const GpuAttnArgs &a, const GpuAttnHead<T> &head, T *to, int thread, int threads)
+{
+	int pairs = a.c / a.heads / 2, pitch = gpu_attn_pitch(a);
+
+	for (int i = thread; i < a.tokens * pairs; i += threads)
+	{
+		int token = i / pairs, c = i % pairs * 2;
+		size_t from = (size_t) token * (size_t) head.ld + (size_t) c;
+		T *row = to + token * pitch + c;
+
+		gpu_store<T, 2>(row, gpu_load<T, 2>(head.k + from));
+		gpu_store<T, 2>(row + a.tokens * pitch, gpu_load<T, 2>(head.v + from));
+	}
+}
+
+/* The head as it lies there. */
+template <class T>
+static GPU_HD GpuAttnHead<T>
+gpu_attn_copied(const GpuAttnArgs &a, const T *copy)
+{
+	return GpuAttnHead<T>{copy, copy + a.tokens * gpu_attn_pitch(a), gpu_attn_pitch(a)};
+}
+
+/* One query of one head by all lanes, V channels at a time; score holds tokens floats of theirs. */
+template <class T, int V, class Lanes>
+static GPU_HD void
+gpu_attn_query(const GpuAttnArgs &a, size_t image, int head, const GpuAttnHead<T> &rows, int query,
+               float *score, const Lanes &lanes)
+{
+	int width = a.c / a.heads;
+	size_t row = image * (size_t) a.tokens + (size_t) query;
+	const T *q = static_cast<const T *>(a.x) + row * (size_t) a.ldx + head * width;
+	T *y = static_cast<T *>(a.y) + row * (size_t) a.ldy + head * width;
 	float factor = 1.0f / sqrtf((float) width), top = -INFINITY, norm = 0;
 
+	lanes.sync(); /* the scores of the query before are read no more */
 	for (int s = lanes.id(); s < a.tokens; s += Lanes::count)
 	{
-		const T *k = x + (size_t) s * (size_t) a.ldx + a.c + c0;
+		const T *k = rows.k + (size_t) s * (size_t) rows.ld;
 		float dot = 0;
 
-		for (int i = 0; i < width; i++)
-			dot += gpu_get(q[i]) * gpu_get(k[i]);
+		for (int i = 0; i < width; i += V)
+		{
+			GpuPack<T, V> x = gpu_load<T, V>(q + i), z = gpu_load<T, V>(k + i);
+
+#pragma unroll
+			for (int j = 0; j < V; j++)
+				dot += gpu_get(x.v[j]) * gpu_get(z.v[j]);
+		}
 		score[s] = dot * factor;
 		top = fmaxf(top, score[s]);
 	}
@@ -305,14 +363,22 @@ gpu_attn_query(const GpuAttnArgs &a, size_t image, int head, int query, float *s
 	}
 	norm = lanes.sum(norm);
 	lanes.sync();
-	for (int i = lanes.id(); i < width; i += Lanes::count)
+	for (int i = lanes.id() * V; i < width; i += Lanes::count * V)
 	{
-		const T *v = x + 2 * a.c + c0 + i;
-		float sum = 0;
+		float sum[V] = {};
+		GpuPack<T, V> z;
 
 		for (int s = 0; s < a.tokens; s++)
-			sum += score[s] * gpu_get(v[(size_t) s * (size_t) a.ldx]);
-		gpu_put(&y[i], sum / norm);
+		{
+			z = gpu_load<T, V>(rows.v + (size_t) s * (size_t) rows.ld + i);
+#pragma unroll
+			for (int j = 0; j < V; j++)
+				sum[j] += score[s] * gpu_get(z.v[j]);
+		}
+#pragma unroll
+		for (int j = 0; j < V; j++)
+			gpu_put(&z.v[j], sum[j] / norm);
+		gpu_store<T, V>(y + i, z);
 	}
 }
 

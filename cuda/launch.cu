@@ -57,6 +57,25 @@ launch_lanes(const __grid_constant__ GpuGroup<Op> group, unsigned rows, unsigned
 		group.op[blockIdx.z]((size_t) row, launch_scratch + team * scratch, GpuWarp());
 }
 
+/* A block has one head of one image (x) and a share of its queries (y), a warp a query. */
+template <class T>
+static __global__ void
+__launch_bounds__(LAUNCH_THREADS) launch_attn(const __grid_constant__ GpuGroup<GpuAttnOp<T>> group)
+{
+	extern __shared__ __align__(16) unsigned char launch_head[];
+	const GpuAttnArgs &a = group.op[blockIdx.z].a;
+	size_t image = blockIdx.x / (unsigned) a.heads;
+	int head = (int) (blockIdx.x % (unsigned) a.heads), warp = (int) threadIdx.x / 32,
+	    warps = (int) blockDim.x / 32;
+	T *copy = reinterpret_cast<T *>(launch_head);
+	float *score = reinterpret_cast<float *>(launch_head + gpu_attn_bytes<T>(a)) + warp * a.tokens;
+
+	gpu_attn_copy(a, gpu_attn_head<T>(a, image, head), copy, (int) threadIdx.x, (int) blockDim.x);
+	__syncthreads();
+	for (int q = (int) blockIdx.y * warps + warp; q < a.tokens; q += (int) gridDim.y * warps)
+		gpu_attn_query<T, 2>(a, image, head, gpu_attn_copied(a, copy), q, score, GpuWarp());
+}
+
 template <class T>
 static __global__ void
 __launch_bounds__(GPU_TILE_THREADS)
@@ -192,6 +211,23 @@ struct LaunchRunner
 		if (grid.x == 0 || floats > GPU_MAX_TOKENS)
 			return cudaErrorInvalidConfiguration;
 		launch_lanes<<<grid, LAUNCH_WARPS * 32, shared, stream>>>(group, (unsigned) rows, (unsigned) floats);
+		return cudaPeekAtLastError();
+	}
+	template <class T> int attn(const GpuGroup<GpuAttnOp<T>> &group, size_t n)
+	{
+		const GpuAttnArgs &a = group.op[0].a;
+		size_t warps = LAUNCH_THREADS / 32, queries = ((size_t) a.tokens + warps - 1) / warps;
+		dim3 grid(launch_blocks(n * (size_t) a.heads, 1, LAUNCH_BLOCKS), queries < 4 ? queries : 4,
+		          group.count);
+		int shared = (int) (gpu_attn_bytes<T>(a) + warps * (size_t) a.tokens * sizeof(float));
+		cudaError_t error;
+
+		if (grid.x == 0)
+			return cudaErrorInvalidConfiguration;
+		error = cudaFuncSetAttribute(launch_attn<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+		if (error != cudaSuccess)
+			return error;
+		launch_attn<T><<<grid, LAUNCH_THREADS, shared, stream>>>(group);
 		return cudaPeekAtLastError();
 	}
 	template <class T> int tiled(const GpuGroup<GpuConvOp> &group, size_t n)

@@ -14,6 +14,8 @@
 
 #include "cuda/dispatch.cuh"
 
+#define HOST_ATTN_THREADS 7 /* any number: each copies its share */
+
 /* The two elements of a register. */
 template <class T>
 static void
@@ -170,6 +172,27 @@ struct HostRunner
 		           {
 			           for (size_t row = 0; row < rows; row++)
 				           op(row, scratch.data(), GpuOneLane());
+		           });
+	}
+	template <class T> int attn(const GpuGroup<GpuAttnOp<T>> &group, size_t n)
+	{
+		return all(group,
+		           [=](const GpuAttnOp<T> &op)
+		           {
+			           std::vector<GpuPack<T, 2>> copy(gpu_attn_bytes<T>(op.a) / sizeof(GpuPack<T, 2>));
+			           std::vector<float> scratch((size_t) op.a.tokens);
+			           T *to = copy[0].v;
+
+			           for (size_t image = 0; image < n; image++)
+				           for (int head = 0; head < op.a.heads; head++)
+				           {
+					           for (int t = 0; t < HOST_ATTN_THREADS; t++)
+						           gpu_attn_copy(op.a, gpu_attn_head<T>(op.a, image, head), to, t,
+						                         HOST_ATTN_THREADS);
+					           for (int q = 0; q < op.a.tokens; q++)
+						           gpu_attn_query<T, 2>(op.a, image, head, gpu_attn_copied(op.a, to), q,
+						                                scratch.data(), GpuOneLane());
+				           }
 		           });
 	}
 	template <class T> int tiled(const GpuGroup<GpuConvOp> &group, size_t n)

@@ -18,7 +18,11 @@ endif
 endif
 
 ifdef HAVE_CUDA
+# Sanitizers see the host's half in tests/cuda; the library itself is built once.
+ifndef SANITIZE
 CUDA_SO := $(BUILD)/dfx_cuda.so
+GPU_T := $(patsubst tests/%.c,$(BUILD)/t/%.t,$(wildcard tests/gpu/test_*.c))
+endif
 CUDA_LIB := $(firstword $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a $(CUDA_HOME)/lib/libcudart_static.a))
 CUDA_INCLUDE := -isystem $(CUDA_HOME)/include
 
@@ -61,7 +65,6 @@ $(BUILD)/t/cuda/libcuda.so.1: tests/cuda/stub/driver.c
 	$(ENGINE_CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra $(CUDA_INCLUDE) -shared -fPIC -Wl,-soname,libcuda.so.1 -o $@ $<
 
 # These need a GPU and skip themselves without one; they load the library as the engine does.
-GPU_T := $(patsubst tests/%.c,$(BUILD)/t/%.t,$(wildcard tests/gpu/test_*.c))
 $(GPU_T): $(BUILD)/t/gpu/%.t: $(BUILD)/obj/tests/gpu/%.o $(LIB_O) $(REF_O) | $(CUDA_SO)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) $(ENGINE_EXPORT) -o $@ $(filter %.o,$^) $(ENGINE_LIBS)

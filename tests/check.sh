@@ -68,6 +68,10 @@ stage_files() {
 	make_engine test-programs || return 1
 	mkdir -p "$WORK/files/engine" "$WORK/files/tests"
 	cp "$TOP/build/test/dfx-engine" "$WORK/files/engine/"
+	if [ -e "$TOP/build/dfx_cuda.so" ]; then
+		mkdir -p "$WORK/files/engine/cuda"
+		cp "$TOP/build/test/dfx-engine" "$TOP/build/dfx_cuda.so" "$WORK/files/engine/cuda/"
+	fi
 	cp -r "$TOP/sql" "$TOP/expected" "$WORK/files/"
 	cp -r "$TOP/tests/t" "$TOP/tests/pgtap" "$TOP/tests/isolation" "$WORK/files/tests/" 2>/dev/null
 	cp -r "$TOP/tests/golden/images" "$WORK/files/images"

@@ -216,18 +216,52 @@ plan_warm(DfxPlan *p, const GpuProgram *g, int bucket, DfxErr *err)
 }
 
 static DfxStatus
+plan_bucket(DfxPlan *p, int bucket, DfxErr *err)
+{
+	DfxStatus st = plan_warm(p, &p->program[0], bucket, err);
+
+	for (int l = 0; st == DFX_OK && l < GPU_LANES; l++)
+		st = plan_capture(p, l, bucket, err);
+	return st;
+}
+
+/* Give a bucket's products back to our own kernels; false: they had them all. */
+static bool
+plan_disown(DfxPlan *p, int bucket)
+{
+	bool changed = false;
+
+	for (int i = 0; i < p->program[0].nstep; i++)
+	{
+		GpuChoice *choice = &p->program[0].step[i].choice[bucket];
+
+		changed = changed || choice->lib;
+		choice->lib = NULL;
+	}
+	for (int l = 0; l < GPU_LANES; l++)
+	{
+		if (p->lane[l].graph[bucket])
+			p->dev->rt->ops->release_graph(p->dev->rt, p->lane[l].graph[bucket]);
+		p->lane[l].graph[bucket] = NULL;
+	}
+	return changed;
+}
+
+/* What a library cannot do within a network or a graph, though it could when tried, our kernels do. */
+static DfxStatus
 plan_graphs(DfxPlan *p, DfxErr *err)
 {
 	DfxStatus st = gpu_choose(p, &p->program[0], err);
 
 	if (st == DFX_OK && p->nprogram > 1)
 		st = plan_warm(p, &p->program[1], p->nbucket - 1, err);
-	for (int b = 0; b < p->nbucket; b++)
+	for (int b = 0; st == DFX_OK && b < p->nbucket; b++)
 	{
-		if (st == DFX_OK)
-			st = plan_warm(p, &p->program[0], b, err);
-		for (int l = 0; st == DFX_OK && l < GPU_LANES; l++)
-			st = plan_capture(p, l, b, err);
+		st = plan_bucket(p, b, err);
+		if (st == DFX_OK || st == DFX_ELOST || st == DFX_ENOMEM || !plan_disown(p, b))
+			continue;
+		dfx_log('W', "libraries fail at batch %d, own kernels take over: %s", 1 << b, err->msg);
+		st = plan_bucket(p, b, err);
 	}
 	return st;
 }

@@ -20,6 +20,7 @@ typedef struct FakeLib
 	bool wrong;   /* forgets the bias */
 	bool refuses; /* to make plans */
 	bool fails;   /* to run */
+	int patience; /* runs until it fails; 0: it does not */
 	int built, recalled, dropped, run;
 } FakeLib;
 
@@ -71,7 +72,7 @@ fake_run(GpuLib *lib, void *plan, const GpuConvArgs *a, const GpuProduct *p, voi
 
 	(void) work;
 	(void) stream;
-	if (f->fails)
+	if (f->fails || (f->patience && f->run >= f->patience))
 		return dfx_fail(err, DFX_EUNSUPPORTED, "the fake cannot");
 	f->run++;
 	args.conv.w = p->w;
@@ -183,6 +184,7 @@ static void
 check_candidates(void)
 {
 	FakeLib quick = {.cost = 0.1}, slow = {.cost = 10}, wrong = {.cost = 0.1, .wrong = true};
+	FakeLib fickle = {.cost = 0.1, .patience = 9}; /* two products tried, and one run more */
 	FakeLib refusing = {.cost = 0.1, .refuses = true}, failing = {.cost = 0.1, .fails = true};
 
 	ok(run_with(&quick, NULL, "a quick library") == 2, "it gets the products that it can do");
@@ -195,6 +197,10 @@ check_candidates(void)
 	   "with a reason in the log");
 	ok(run_with(&failing, NULL, "a library that fails") == 0, "its products run on the plain kernels");
 	ok(strstr(logged, "the fake cannot") != NULL, "with a reason in the log");
+	ok(run_with(&fickle, NULL, "a library that fails in the network") == 0,
+	   "its products are taken away again");
+	ok(strstr(logged, "W libraries fail at batch 1, own kernels take over: the fake cannot") != NULL,
+	   "which the log says");
 }
 
 /* Replace the kept choices by text. */

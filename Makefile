@@ -4,7 +4,7 @@
 #							(PG_CONFIG= and DESTDIR= are honoured)
 #	make demo				sets everything up, classifies photographs in a private server
 #	make check				sets everything up, runs every test
-#	make golden				remakes the golden files (needs PyTorch, torchvision, Pillow)
+#	make golden				remakes the golden files (needs PyTorch, torchvision, Pillow, OpenCV)
 #	make bench				the measurements of docs/PERFORMANCE.md
 #
 # Two programs come out of one tree: deepfeaturex.so (src/pg and src/base, by

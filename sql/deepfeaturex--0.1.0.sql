@@ -152,6 +152,70 @@ CREATE FUNCTION dfx_reject() RETURNS trigger
 COMMENT ON FUNCTION dfx_reject() IS
 	'BEFORE ROW trigger (image_column, threshold [, model]): refuses images whose p_synthetic reaches the threshold';
 
+-- Evaluation ------------------------------------------------------------------
+--
+-- Both functions read the samples with the rights of whoever calls them.
+
+CREATE FUNCTION dfx_perturb(image bytea, how text) RETURNS bytea
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION dfx_perturb(bytea, text) IS
+	'an image after raw, jpeg:Q, blur:K, scale:P, rotate:D, flip, flip:h or flip:v: a JPEG for jpeg:Q, a PNG otherwise';
+
+CREATE FUNCTION dfx_evaluate(
+	model text,
+	samples regclass,
+	image_column name DEFAULT 'image',
+	label_column name DEFAULT 'label',
+	perturb text[] DEFAULT '{raw}',
+	group_by name DEFAULT NULL,
+	labels jsonb DEFAULT NULL,
+	split_column name DEFAULT NULL,
+	split text DEFAULT 'test',
+	max_errors int DEFAULT 0,
+	OUT perturbation text,
+	OUT group_value text,
+	OUT n bigint,
+	OUT unreadable bigint,
+	OUT accuracy float8, OUT accuracy_low float8, OUT accuracy_high float8,
+	OUT balanced_accuracy float8, OUT balanced_accuracy_low float8, OUT balanced_accuracy_high float8,
+	OUT "precision" float8, OUT precision_low float8, OUT precision_high float8,
+	OUT recall float8, OUT recall_low float8, OUT recall_high float8,
+	OUT f1 float8, OUT f1_low float8, OUT f1_high float8,
+	OUT auc float8, OUT auc_low float8, OUT auc_high float8,
+	OUT binary_accuracy float8, OUT binary_accuracy_low float8, OUT binary_accuracy_high float8,
+	OUT binary_balanced_accuracy float8, OUT binary_balanced_accuracy_low float8, OUT binary_balanced_accuracy_high float8,
+	OUT binary_precision float8, OUT binary_precision_low float8, OUT binary_precision_high float8,
+	OUT binary_recall float8, OUT binary_recall_low float8, OUT binary_recall_high float8,
+	OUT binary_f1 float8, OUT binary_f1_low float8, OUT binary_f1_high float8,
+	OUT binary_auc float8, OUT binary_auc_low float8, OUT binary_auc_high float8)
+RETURNS SETOF record
+LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000000 ROWS 10
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION dfx_evaluate(text, regclass, name, name, text[], name, jsonb, name, text, int) IS
+	'figures of merit of a model on labelled images, by three classes and as real or not, with 95 % intervals: a row for each perturbation and group';
+
+CREATE FUNCTION dfx_confusion(
+	model text,
+	samples regclass,
+	image_column name DEFAULT 'image',
+	label_column name DEFAULT 'label',
+	perturb text[] DEFAULT '{raw}',
+	group_by name DEFAULT NULL,
+	labels jsonb DEFAULT NULL,
+	split_column name DEFAULT NULL,
+	split text DEFAULT 'test',
+	max_errors int DEFAULT 0,
+	OUT perturbation text,
+	OUT group_value text,
+	OUT truth dfx_class,
+	OUT predicted dfx_class,
+	OUT n bigint)
+RETURNS SETOF record
+LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION dfx_confusion(text, regclass, name, name, text[], name, jsonb, name, text, int) IS
+	'how many images of each class were taken for which, for each perturbation and group; predicted is NULL for images that cannot be read';
+
 -- Managing models ----------------------------------------------------------------
 
 CREATE FUNCTION dfx_import_model(name text, file text) RETURNS text

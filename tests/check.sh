@@ -76,9 +76,9 @@ stage_files() {
 	cp -r "$TOP/tests/t" "$TOP/tests/pgtap" "$TOP/tests/isolation" "$WORK/files/tests/" 2>/dev/null
 	cp -r "$TOP/tests/golden/images" "$WORK/files/images"
 	local model
-	for model in "resnet18 7 resnet18" "resnet18 8 resnet18b"; do
+	for model in "resnet18 7 resnet18" "resnet18 8 resnet18b" "test_tiny 36 tiny"; do
 		set -- $model
-		"$TOP/build/dfx-engine" init --backbone "$1" --random-weights "$2" --out "$WORK/files/$3.safetensors" >/dev/null || return 1
+		"$TOP/build/test/dfx-engine" init --backbone "$1" --random-weights "$2" --out "$WORK/files/$3.safetensors" >/dev/null || return 1
 	done
 	chmod -R a+rX "$WORK/files"
 	export DFX_TEST_DIR=$WORK/files DFX_TEST_IMAGES=$WORK/files/images DFX_TEST_ENGINE=$WORK/files/engine/dfx-engine

@@ -49,4 +49,12 @@ extern DfxEstimate dfx_macro_f1(const DfxConfusion *c);
  */
 extern DfxEstimate dfx_auc(float *score, uint8_t *positive, size_t n);
 
+/*
+ * The mean of these areas over the classes that have images, each against the
+ * rest: score[i * nclass + c] against class[i] == c.  NaN when all images are of
+ * one class.  one and positive: room for n numbers each.
+ */
+extern DfxEstimate
+dfx_macro_auc(const float *score, const uint8_t *class, size_t n, int nclass, float *one, uint8_t *positive);
+
 #endif /* DFX_BASE_METRICS_H */

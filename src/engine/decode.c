@@ -2,7 +2,9 @@
  * decode.c
  *	  The decode stage: encoded bytes in the ring to pixels in the task's buffer.
  *
- * IMAGE_INFO ends here, with what the header says.
+ * IMAGE_INFO ends here, with what the header says, and PERTURB, with an image.
+ * An image that is only resized is never held whole; one that is perturbed is,
+ * twice, so it counts twice against what may be decoded at one time.
  *
  * The only place in the project where a request's image bytes are decoded.
  * A crash here is blamed on the requests that have started, so start_gen is
@@ -11,10 +13,12 @@
 #include "engine/sched.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/control.h"
 #include "engine/trigger.h"
+#include "image/perturb.h"
 
 /* Wait until the image fits what may be decoded at one time; it always does when nothing else is. */
 static void
@@ -51,6 +55,40 @@ decode_info(const DfxRequest *req, const DfxImageInfo *info, uint64_t *reply_len
 	return DFX_OK;
 }
 
+/* A perturbed image as a file, as the reply to PERTURB. */
+static DfxStatus
+decode_perturbed(DfxSched *s, const DfxRequest *req, const uint8_t *bytes, uint64_t len, uint64_t *reply_len,
+                 DfxErr *err)
+{
+	DfxEncoded encoded = {.limit = DFX_REPLY_IMAGE_MAX};
+	DfxImage image;
+	DfxStatus st;
+
+	if (s->map->arena_bytes < encoded.limit)
+		encoded.limit = s->map->arena_bytes;
+	st = dfx_image_decode(bytes, len, &req->limits, &image, err);
+	if (st != DFX_OK)
+		return st;
+	atomic_fetch_add(&s->stats->progress, 1); /* the other half may take as long */
+	st = dfx_image_perturb_encode(&image, &req->how, &req->limits, &encoded, err);
+	if (st != DFX_OK)
+		return st;
+	*reply_len = encoded.len;
+	if (encoded.len > req->reply_cap)
+		st = dfx_fail(err, DFX_TOO_SMALL, "the reply takes %zu bytes", encoded.len);
+	else
+		memcpy(req->reply, encoded.data, encoded.len);
+	free(encoded.data);
+	return st;
+}
+
+/* Is a request of that kind answered here? */
+static bool
+decode_answers(DfxRingOp op)
+{
+	return op == DFX_RING_IMAGE_INFO || op == DFX_RING_PERTURB;
+}
+
 static DfxStatus
 decode_image(DfxSched *s, DfxTask *task, uint64_t *reply_len, DfxErr *err)
 {
@@ -67,8 +105,14 @@ decode_image(DfxSched *s, DfxTask *task, uint64_t *reply_len, DfxErr *err)
 	if (req->op == DFX_RING_IMAGE_INFO)
 		return decode_info(req, &info, reply_len, err);
 	pixels = (uint64_t) info.width * info.height;
+	if (req->how.kind != DFX_PERTURB_RAW || req->op == DFX_RING_PERTURB)
+		pixels += dfx_perturb_pixels(&req->how, info.width, info.height);
 	decode_claim(s, pixels);
-	st = dfx_image_prepare(bytes, len, &req->limits, task->model->input_size, task->pixels, err);
+	if (req->op == DFX_RING_PERTURB)
+		st = decode_perturbed(s, req, bytes, len, reply_len, err);
+	else
+		st = dfx_image_prepare_as(bytes, len, &req->how, &req->limits, task->model->input_size, task->pixels,
+		                          err);
 	decode_unclaim(s, pixels);
 	return st;
 }
@@ -90,7 +134,7 @@ decode_task(DfxSched *s, DfxTask *task)
 		atomic_fetch_add(&s->stats->decode_ns, dfx_now_ns() - t0);
 	}
 	atomic_fetch_add(&s->stats->progress, 1);
-	if (st != DFX_OK || task->req.op == DFX_RING_IMAGE_INFO)
+	if (st != DFX_OK || decode_answers(task->req.op))
 	{
 		if (st == DFX_EIMAGE || st == DFX_ELIMIT)
 			atomic_fetch_add(&s->stats->image_errors, 1);

@@ -43,10 +43,11 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/perturbation.h"
 #include "base/version.h"
 
 #define DFX_RING_MAGIC      0x44465852u /* "DFXR" */
-#define DFX_RING_VERSION    2u
+#define DFX_RING_VERSION    3u
 #define DFX_PAGE            4096u
 #define DFX_RING_HEADER     (4 * DFX_PAGE)
 #define DFX_RING_MODELS     128 /* versions that statistics are kept of; more than are ever resident */
@@ -56,7 +57,8 @@
 #define DFX_MAX_FEATURES    (3 * 4096) /* floats in a features reply at the most; 3 x D fits */
 #define DFX_REPLY_VERDICT   256        /* bytes reserved for each kind of reply */
 #define DFX_REPLY_FEATURES  (64u << 10)
-#define DFX_REPLY_IMAGE_MIN (1u << 20)
+#define DFX_REPLY_IMAGE_MIN (1u << 20)  /* or the size of the input, if that is more ... */
+#define DFX_REPLY_IMAGE_MAX 0x3fffff00u /* ... and never more than a bytea holds */
 
 typedef enum DfxRingOp
 {
@@ -64,6 +66,7 @@ typedef enum DfxRingOp
 	DFX_RING_CLASSIFY,   /* encoded image -> DfxVerdictReply */
 	DFX_RING_FEATURES,   /* encoded image -> float[] (3 x D, or D) */
 	DFX_RING_IMAGE_INFO, /* encoded image -> DfxInfoReply; needs no model */
+	DFX_RING_PERTURB,    /* encoded image -> JPEG for "jpeg", PNG otherwise; needs no model */
 	DFX_RING_LOAD_BEGIN, /* loader slot: DfxLoadBegin -> DfxLoadReply, or DFX_BUSY, DFX_ELIMIT */
 	DFX_RING_LOAD_DATA,  /* loader slot: the next bytes of the canonical stream of base/version.h */
 	DFX_RING_LOAD_END,   /* loader slot: verify the hash, build, compile; then the version is resident */
@@ -129,6 +132,7 @@ typedef struct DfxSlot
 	uint64_t in_off, in_len;        /* payload, from the start of the ring */
 	uint64_t reply_off, reply_cap;  /* reserved reply room, from the start of the ring */
 	uint64_t max_bytes, max_pixels; /* image limits of the caller */
+	DfxPerturbation how;            /* done to the image first; all zeroes: nothing */
 	uint8_t version[DFX_VERSION_LEN];
 	_Atomic uint64_t submit_gen;
 	_Atomic uint64_t cancel_gen;

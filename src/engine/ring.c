@@ -184,6 +184,7 @@ dfx_ring_read(const DfxRingMap *map, uint32_t i, uint64_t gen, DfxRequest *req, 
 	req->priority = slot->priority <= DFX_PRIORITY_BULK ? (DfxPriority) slot->priority : DFX_PRIORITY_BULK;
 	req->limits = (DfxImageLimits){
 	    .max_bytes = slot->max_bytes, .max_pixels = slot->max_pixels, .max_scans = RING_MAX_SCANS};
+	req->how = slot->how;
 	memcpy(req->version, slot->version, sizeof req->version);
 
 	if (op >= DFX_RING_OP_COUNT || (ring_op_is_loader[op] != loader && op != DFX_RING_PING))
@@ -193,6 +194,8 @@ dfx_ring_read(const DfxRingMap *map, uint32_t i, uint64_t gen, DfxRequest *req, 
 	if (precision >= DFX_PRECISION_COUNT)
 		return dfx_fail(err, DFX_EINVAL, "slot %" PRIu32 ": there is no precision %" PRIu32, i, precision);
 	req->precision = (DfxPrecision) precision;
+	if (dfx_perturbation_check(&req->how, err) != DFX_OK)
+		return DFX_EINVAL;
 	if (req->in_len > 0)
 	{
 		if (!ring_within(in_off, req->in_len, base, size))

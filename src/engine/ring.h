@@ -40,6 +40,7 @@ typedef struct DfxRequest
 	uint8_t *reply;
 	uint64_t reply_cap;
 	DfxImageLimits limits;
+	DfxPerturbation how;
 	uint8_t version[DFX_VERSION_LEN];
 } DfxRequest;
 

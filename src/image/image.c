@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "image/codec.h"
+#include "image/filter.h"
 #include "image/resize.h"
 
 const char *
@@ -87,6 +88,25 @@ image_admit(const void *bytes, size_t len, const DfxImageLimits *limits, DfxForm
 	return DFX_OK;
 }
 
+DfxStatus
+dfx_image_alloc(DfxImage *image, uint32_t width, uint32_t height, DfxErr *err)
+{
+	uint64_t size = (uint64_t) width * height * 3; /* sides up to DFX_MAX_SIDE cannot overflow it */
+
+	*image = (DfxImage){width, height, size <= SIZE_MAX ? malloc((size_t) size) : NULL};
+	if (!image->pixels)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for an image of %" PRIu32 " x %" PRIu32 " pixels",
+		                width, height);
+	return DFX_OK;
+}
+
+void
+dfx_image_replace(DfxImage *image, DfxImage *result)
+{
+	free(image->pixels);
+	*image = *result;
+}
+
 /* --- where rows go ------------------------------------------------------- */
 
 /* Into one block of pixels. */
@@ -100,16 +120,7 @@ typedef struct PixelSink
 static DfxStatus
 pixels_begin(DfxRowSink *sink, uint32_t width, uint32_t height, DfxErr *err)
 {
-	DfxImage *out = ((PixelSink *) sink)->out;
-	uint64_t size = (uint64_t) width * height * 3; /* sides up to DFX_MAX_SIDE cannot overflow it */
-
-	out->width = width;
-	out->height = height;
-	out->pixels = size <= SIZE_MAX ? malloc((size_t) size) : NULL;
-	if (!out->pixels)
-		return dfx_fail(err, DFX_ENOMEM, "out of memory for an image of %" PRIu32 " x %" PRIu32 " pixels",
-		                width, height);
-	return DFX_OK;
+	return dfx_image_alloc(((PixelSink *) sink)->out, width, height, err);
 }
 
 static uint8_t *
@@ -218,27 +229,61 @@ image_crop(const uint8_t *resized, uint32_t size, uint8_t *dst)
 		       (size_t) size * 3);
 }
 
+/* What the two ways to a network's input have in common. */
+typedef struct Fit
+{
+	uint32_t size;
+	uint8_t *resized, *dst; /* the same where nothing is cropped */
+} Fit;
+
+static DfxStatus
+fit_begin(Fit *fit, uint32_t input_size, uint8_t *dst, DfxErr *err)
+{
+	*fit = (Fit){input_size, dst, dst};
+	if (input_size == 0 || input_size > DFX_RESIZE_SIDE)
+		return dfx_fail(err, DFX_EINVAL, "input size %" PRIu32 " is not within 1 .. %d", input_size,
+		                DFX_RESIZE_SIDE);
+	if (input_size != DFX_RESIZE_SIDE)
+		fit->resized = malloc((size_t) DFX_RESIZE_SIDE * DFX_RESIZE_SIDE * 3);
+	if (!fit->resized)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a resized image");
+	return DFX_OK;
+}
+
+static DfxStatus
+fit_end(Fit *fit, DfxStatus status)
+{
+	if (fit->resized == fit->dst)
+		return status;
+	if (status == DFX_OK)
+		image_crop(fit->resized, fit->size, fit->dst);
+	free(fit->resized);
+	return status;
+}
+
 DfxStatus
 dfx_image_prepare(const void *bytes, size_t len, const DfxImageLimits *limits, uint32_t input_size,
                   uint8_t *dst, DfxErr *err)
 {
 	ResizeSink resize = {.sink = {resize_begin, resize_row, resize_commit}};
-	bool crop = input_size != DFX_RESIZE_SIDE;
-	DfxStatus status;
+	Fit fit;
+	DfxStatus status = fit_begin(&fit, input_size, dst, err);
 
-	if (input_size == 0 || input_size > DFX_RESIZE_SIDE)
-		return dfx_fail(err, DFX_EINVAL, "input size %" PRIu32 " is not within 1 .. %d", input_size,
-		                DFX_RESIZE_SIDE);
-	resize.dst = crop ? malloc((size_t) DFX_RESIZE_SIDE * DFX_RESIZE_SIDE * 3) : dst;
-	if (!resize.dst)
-		return dfx_fail(err, DFX_ENOMEM, "out of memory for a resized image");
+	if (status != DFX_OK)
+		return status;
+	resize.dst = fit.resized;
 	status = image_decode_to(bytes, len, limits, &resize.sink, err);
 	dfx_resizer_end(&resize.resizer);
-	if (crop)
-	{
-		if (status == DFX_OK)
-			image_crop(resize.dst, input_size, dst);
-		free(resize.dst);
-	}
-	return status;
+	return fit_end(&fit, status);
+}
+
+DfxStatus
+dfx_image_fit(const DfxImage *image, uint32_t input_size, uint8_t *dst, DfxErr *err)
+{
+	Fit fit;
+	DfxStatus status = fit_begin(&fit, input_size, dst, err);
+
+	if (status != DFX_OK)
+		return status;
+	return fit_end(&fit, dfx_image_resize(image, DFX_RESIZE_SIDE, DFX_RESIZE_SIDE, fit.resized, err));
 }

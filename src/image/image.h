@@ -93,4 +93,7 @@ dfx_image_resize(const DfxImage *src, uint32_t width, uint32_t height, uint8_t *
 extern DfxStatus dfx_image_prepare(const void *bytes, size_t len, const DfxImageLimits *limits,
                                    uint32_t input_size, uint8_t *dst, DfxErr *err);
 
+/* The same for an image that is decoded already. */
+extern DfxStatus dfx_image_fit(const DfxImage *image, uint32_t input_size, uint8_t *dst, DfxErr *err);
+
 #endif /* DFX_IMAGE_IMAGE_H */

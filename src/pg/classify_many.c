@@ -45,7 +45,8 @@ many_send(ManyImages *m, int i)
 		return;
 	for (; m->sent < m->n && m->sent - i < size; m->sent++)
 		if (!m->null[m->sent] &&
-			!dfx_window_send(&m->window, m->sent % size, 0, m->image[m->sent], DFX_RING_CLASSIFY, &m->model))
+			!dfx_window_send(&m->window, m->sent % size, 0, m->image[m->sent], DFX_RING_CLASSIFY, NULL,
+							 &m->model))
 			return;
 }
 

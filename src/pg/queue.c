@@ -188,9 +188,10 @@ dfx_queue_fill(int slot, DfxRingOp op, const uint8 *version)
 
 	words->op = op;
 	words->priority = dfx_priority;
-	words->precision = dfx_precision;
+	words->precision = dfx_wanted_precision;
 	words->max_bytes = (uint64) dfx_max_image_bytes * 1024;
 	words->max_pixels = dfx_max_image_pixels;
+	words->how = (DfxPerturbation) {0};
 	if (version != NULL)
 		memcpy(words->version, version, DFX_VERSION_LEN);
 	else
@@ -246,6 +247,7 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 	words->in_len = call->len;
 	words->reply_off = held->reply_off;
 	words->reply_cap = held->reply_cap;
+	words->how = call->how;
 	if (call->len > 0)
 		memcpy((char *) dfx_ring + held->in_off, call->data, call->len);
 

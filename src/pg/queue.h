@@ -26,6 +26,7 @@ typedef struct DfxCall
 	DfxRingOp	op;
 	const void *data;			/* payload, copied into the arena by submit */
 	Size		len;
+	DfxPerturbation how;		/* done to the image first; zeroes: nothing */
 	const uint8 *version;		/* 32 bytes, or NULL when the op needs no model */
 	Size		reply_cap;		/* bytes to reserve for the reply */
 

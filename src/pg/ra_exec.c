@@ -212,7 +212,7 @@ ra_send(RaState *ra, int i)
 		Datum		image = slot_getattr(ra->slot, ask->column, &isnull);
 
 		if (!isnull && ask->known)
-			sent = dfx_window_send(&ra->window, place, j, image, ask->op, &ask->ref);
+			sent = dfx_window_send(&ra->window, place, j, image, ask->op, NULL, &ask->ref);
 	}
 	ExecClearTuple(ra->slot);
 	return sent;

@@ -91,9 +91,11 @@ window_question(const DfxCall *call, DfxQuestion *q)
 {
 	memset(q, 0, sizeof(*q));
 	q->op = call->op;
-	q->precision = dfx_precision;
+	q->precision = dfx_wanted_precision;
 	q->max_bytes = dfx_max_image_bytes;
 	q->max_pixels = dfx_max_image_pixels;
+	q->perturb = call->how.kind;
+	q->perturb_value = call->how.value;
 	memcpy(q->version, call->version, DFX_VERSION_LEN);
 }
 
@@ -117,7 +119,8 @@ window_has_room(const DfxWindow *w, Size bytes)
 }
 
 bool
-dfx_window_send(DfxWindow *w, int row, int ask, Datum image, DfxRingOp op, const DfxModelRef *model)
+dfx_window_send(DfxWindow *w, int row, int ask, Datum image, DfxRingOp op, const DfxPerturbation *how,
+				const DfxModelRef *model)
 {
 	DfxAhead   *a = window_at(w, row, ask);
 	DfxCall		call;
@@ -125,7 +128,7 @@ dfx_window_send(DfxWindow *w, int row, int ask, Datum image, DfxRingOp op, const
 	bool		sent;
 
 	if (a->state != DFX_AHEAD_NONE || !window_comparable(image) ||
-		!dfx_image_call(image, op, model, &call, &a->bytes))
+		!dfx_image_call(image, op, how, model, &call, &a->bytes))
 		return true;
 	if (!window_has_room(w, a->bytes))
 		return false;

@@ -38,6 +38,8 @@ typedef struct DfxQuestion
 	int			precision;
 	int			max_bytes;
 	int			max_pixels;
+	uint32		perturb;		/* a DfxPerturbation, without what the compiler puts between its parts */
+	double		perturb_value;
 	uint8		version[DFX_VERSION_LEN];
 } DfxQuestion;
 
@@ -86,7 +88,8 @@ extern void dfx_window_close(DfxWindow *w);
  * also for what is not worth sending.  Raises nothing but what fetching a
  * toasted value may raise.
  */
-extern bool dfx_window_send(DfxWindow *w, int row, int ask, Datum image, DfxRingOp op, const DfxModelRef *model);
+extern bool dfx_window_send(DfxWindow *w, int row, int ask, Datum image, DfxRingOp op, const DfxPerturbation *how,
+							const DfxModelRef *model);
 
 /* Take what has been answered out of the slots. */
 extern void dfx_window_collect(DfxWindow *w);

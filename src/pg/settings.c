@@ -33,7 +33,7 @@ int			dfx_engine_timeout;
 int			dfx_max_image_pixels;
 int			dfx_max_image_bytes;
 char	   *dfx_default_model;
-int			dfx_precision;
+int			dfx_wanted_precision;
 int			dfx_queue_timeout;
 int			dfx_request_timeout;
 int			dfx_read_ahead;
@@ -177,7 +177,7 @@ dfx_settings_init(void)
 	DefineCustomStringVariable("dfx.default_model", "The model used when a call names none.", NULL,
 							   &dfx_default_model, "", PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("dfx.precision", "Arithmetic of the network.", NULL,
-							 &dfx_precision, 0, settings_precision, PGC_USERSET, 0, NULL, NULL, NULL);
+							 &dfx_wanted_precision, 0, settings_precision, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("dfx.priority", "Which requests the engine takes first.", NULL,
 							 &dfx_priority, DFX_PRIORITY_NORMAL, settings_priority, PGC_USERSET, 0, NULL, NULL, NULL);
 

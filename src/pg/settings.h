@@ -33,7 +33,7 @@ extern int	dfx_max_image_bytes;	/* kB */
 
 /* user */
 extern char *dfx_default_model;
-extern int	dfx_precision;		/* DfxPrecision as a number */
+extern int	dfx_wanted_precision;		/* DfxPrecision as a number */
 extern int	dfx_queue_timeout;
 extern int	dfx_request_timeout;
 extern int	dfx_read_ahead;		/* images; 0 = off */

@@ -51,19 +51,33 @@ dfx_image_at_fault(DfxStatus status)
 	return status == DFX_EIMAGE || status == DFX_ELIMIT;
 }
 
-bool
-dfx_image_call(Datum image, DfxRingOp op, const DfxModelRef *model, DfxCall *call, Size *size)
+/* Bytes to reserve for the answer about an image of that size (DESIGN section 1). */
+static Size
+image_reply_room(DfxRingOp op, Size size)
 {
+	if (op == DFX_RING_FEATURES)
+		return DFX_REPLY_FEATURES;
+	if (op == DFX_RING_PERTURB)
+		return Max(size, DFX_REPLY_IMAGE_MIN);
+	return DFX_REPLY_VERDICT;
+}
+
+bool
+dfx_image_call(Datum image, DfxRingOp op, const DfxPerturbation *how, const DfxModelRef *model, DfxCall *call,
+			   Size *size)
+{
+	*size = toast_raw_datum_size(image) - VARHDRSZ;
 	memset(call, 0, sizeof(*call));
 	call->op = op;
-	call->reply_cap = op == DFX_RING_FEATURES ? DFX_REPLY_FEATURES : DFX_REPLY_VERDICT;
+	call->reply_cap = image_reply_room(op, *size);
+	if (how)
+		call->how = *how;
 	if (model)
 	{
 		call->version = model->version;
 		call->need_model = dfx_model_need;
 		call->need_model_arg = unconstify(DfxModelRef *, model);
 	}
-	*size = toast_raw_datum_size(image) - VARHDRSZ;
 	return *size <= (Size) dfx_max_image_bytes * 1024;
 }
 
@@ -72,7 +86,8 @@ dfx_image_call(Datum image, DfxRingOp op, const DfxModelRef *model, DfxCall *cal
  * to be submitted again, and never looks into it.
  */
 void
-dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply *reply)
+dfx_image_request_as(Datum image, DfxRingOp op, const DfxPerturbation *how, const DfxModelRef *model,
+					 DfxReply *reply)
 {
 	DfxCall		call;
 	DfxTicket	ticket = DFX_TICKET_INIT;
@@ -80,7 +95,7 @@ dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply 
 	struct varlena *data;
 
 	memset(reply, 0, sizeof(*reply));
-	if (!dfx_image_call(image, op, model, &call, &size))
+	if (!dfx_image_call(image, op, how, model, &call, &size))
 	{
 		/* Before detoasting: the limit is there to bound memory. */
 		reply->status = DFX_ELIMIT;
@@ -97,6 +112,12 @@ dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply 
 	dfx_queue_go_on(&call, &ticket, reply);
 	if ((Pointer) data != DatumGetPointer(image))
 		pfree(data);
+}
+
+void
+dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply *reply)
+{
+	dfx_image_request_as(image, op, NULL, model, reply);
 }
 
 /* NaN fails every comparison, and infinity is out of range, but be plain about it. */
@@ -124,9 +145,18 @@ dfx_verdict_parse(const DfxReply *reply, DfxVerdictReply *verdict)
 		elog(ERROR, "the engine answered with a generator that is no text");
 }
 
+int
+dfx_class_find(const char *name)
+{
+	for (int i = 0; i < lengthof(verdict_labels); i++)
+		if (strcmp(verdict_labels[i], name) == 0)
+			return i;
+	return -1;
+}
+
 /* The label's OID: enums have no fixed ones. */
-static Datum
-verdict_label(uint32 label)
+Datum
+dfx_class_datum(uint32 label)
 {
 	HeapTuple	tuple = SearchSysCache2(ENUMTYPOIDNAME, ObjectIdGetDatum(dfx_catalog()->class_type),
 										CStringGetDatum(verdict_labels[label]));
@@ -152,7 +182,7 @@ dfx_verdict_datum(const DfxVerdictReply *verdict, const DfxModelRef *model)
 	if (desc->natts != VERDICT_NCOLUMNS)
 		elog(ERROR, "type dfx_verdict has %d columns instead of %d", desc->natts, VERDICT_NCOLUMNS);
 	dfx_version_hex(model->version, hex);
-	values[VERDICT_LABEL] = verdict_label(verdict->label);
+	values[VERDICT_LABEL] = dfx_class_datum(verdict->label);
 	values[VERDICT_CONFIDENCE] = Float4GetDatum(verdict->confidence);
 	values[VERDICT_P_SYNTHETIC] = Float4GetDatum(verdict->p_synthetic);
 	values[VERDICT_P_DM] = Float4GetDatum(verdict->p_dm);

@@ -18,17 +18,26 @@
  */
 extern void dfx_image_request(Datum image, DfxRingOp op, const DfxModelRef *model, DfxReply *reply);
 
+/* The same, about the image after how (NULL: as it is) was done to it. */
+extern void dfx_image_request_as(Datum image, DfxRingOp op, const DfxPerturbation *how, const DfxModelRef *model,
+								 DfxReply *reply);
+
 /*
- * The call that dfx_image_request() makes, without its data.  False when the
+ * The call that dfx_image_request_as() makes, without its data.  False when the
  * image, of size bytes once it is detoasted, is over dfx.max_image_bytes.
  */
-extern bool dfx_image_call(Datum image, DfxRingOp op, const DfxModelRef *model, DfxCall *call, Size *size);
+extern bool dfx_image_call(Datum image, DfxRingOp op, const DfxPerturbation *how, const DfxModelRef *model,
+						   DfxCall *call, Size *size);
 
 /* Is this status the image's own fault?  Then dfx_try_classify() gives NULL. */
 extern bool dfx_image_at_fault(DfxStatus status);
 
 /* A reply as a verdict; raises what its status says, and XX000 for numbers that cannot be. */
 extern void dfx_verdict_parse(const DfxReply *reply, DfxVerdictReply *verdict);
+
+/* A class (DFX_CLASS_*) by its name, -1 when there is none; and as a value of type dfx_class. */
+extern int	dfx_class_find(const char *name);
+extern Datum dfx_class_datum(uint32 label);
 
 /* A verdict as a value of type dfx_verdict. */
 extern Datum dfx_verdict_datum(const DfxVerdictReply *verdict, const DfxModelRef *model);

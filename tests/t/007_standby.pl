@@ -24,6 +24,12 @@ $standby->start;
 
 is($standby->safe_psql('postgres', $classify),
 	$expected, 'a standby gives the same verdicts');
+my $evaluate =
+  q{SELECT * FROM dfx_evaluate('resnet18', 'images', label_column => 'name', perturb => '{jpeg:70}',
+	labels => '{"noise 1": "real", "noise 2": "gan"}')};
+is($standby->safe_psql('postgres', $evaluate),
+	$primary->safe_psql('postgres', $evaluate),
+	'... and evaluates alike');
 my $file = "$ENV{DFX_TEST_DIR}/resnet18b.safetensors";
 state_is(
 	$standby, "SELECT dfx_import_model('other', '$file')",

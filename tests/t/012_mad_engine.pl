@@ -50,15 +50,15 @@ while (1)
 	foreach my $slot (map { $slots + 1024 * $_ } 0 .. $nslots)
 	{
 		my ($reply, $cap) = unpack 'Q2', get($slot + 40, 16);
-		my $gen = get($slot + 104, 8);
-		next if $gen eq "\0" x 8 || $gen eq get($slot + 136, 8);
+		my $gen = get($slot + 120, 8);
+		next if $gen eq "\0" x 8 || $gen eq get($slot + 200, 8);
 		put($reply, garbage(any(64, 128, $cap)))
 		  if $reply >= $arena && $reply + $cap <= $arena + $arena_bytes;
-		put($slot + 144, pack 'L L Q',
+		put($slot + 208, pack 'L L Q',
 			any(0, 0, 0, 1 .. 17, 0xFFFFFFFF), int rand 2**32,
 			any(0, 20, 24, 44, 96, 2048, $cap, $cap + 1, 2**40, 2**63));
-		put($slot + 160, garbage(864));
-		put($slot + 128, $gen . $gen);
+		put($slot + 224, garbage(800));
+		put($slot + 192, $gen . $gen);
 		syswrite $socket, any('D', 'D', 'D', 'DLLL', 'X' . garbage(60), 'L' . garbage(900), 'R');
 	}
 	put(0, garbage(4096)) if rand() < 0.01;
@@ -87,6 +87,8 @@ SELECT dfx_try_classify(image) FROM images;
 SELECT dfx_synthetic(image) FROM images;
 SELECT array_length(dfx_features(image), 1) FROM images;
 SELECT dfx_image_info(image) FROM images;
+SELECT length(dfx_perturb(image, 'blur:3')) FROM images;
+SELECT n FROM dfx_evaluate('resnet18', 'images', label_column => 'name', labels => '{"noise 1": "real"}', max_errors => 1);
 SELECT dfx_ping();
 SELECT * FROM dfx_engine_status(), dfx_stat_engine, dfx_stat_queue;
 } x 20;

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/safetensors.h"
 #include "engine/output.h"
 #include "image/image.h"
 
@@ -234,7 +233,7 @@ dfx_cmd_classify(const DfxOptions *o)
 		rc = dfx_fail(&err, DFX_EINVAL, "\"%s\" is a model of kind \"%s\": it gives features, not verdicts",
 		              o->model, meta.kind);
 	if (rc == DFX_OK)
-		rc = dfx_model_graph(&meta, st.tensor, st.ntensor, &g, &err);
+		rc = dfx_file_graph(&meta, &st, &g, &err);
 	if (rc == DFX_OK)
 		infer_file_version(&st, &meta, version);
 	dfx_st_free(&st);
@@ -285,7 +284,7 @@ dfx_cmd_logits(const DfxOptions *o)
 		rc = dfx_st_open(o->weights, &st, &err);
 		if (rc != DFX_OK)
 			return dfx_complain(&err);
-		rc = dfx_model_graph(&meta, st.tensor, st.ntensor, &g, &err);
+		rc = dfx_file_graph(&meta, &st, &g, &err);
 		dfx_st_free(&st);
 	}
 	if (rc != DFX_OK)

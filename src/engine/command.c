@@ -96,3 +96,15 @@ dfx_random_graph(const DfxModelMeta *meta, int nclass, uint64_t seed, DfxGraph *
 	*out = g;
 	return DFX_OK;
 }
+
+DfxStatus
+dfx_file_graph(const DfxModelMeta *meta, const DfxSafetensors *file, DfxGraph **g, DfxErr *err)
+{
+	DfxStatus st = dfx_model_graph(meta, file->tensor, file->ntensor, g, err);
+	char *misfits = st == DFX_EWEIGHTS ? dfx_model_misfits(meta, file->tensor, file->ntensor) : NULL;
+
+	if (misfits)
+		fprintf(stderr, "dfx-engine: %s\n", misfits);
+	free(misfits);
+	return st;
+}

@@ -2,26 +2,10 @@
 # test_cli.sh - does the command line of dfx-engine keep its promises: keys, exit statuses, errors as lines?
 #	TAP; run in the repository's root.  DFX_CLI names another program.
 set -uo pipefail
+. tests/tap.sh
 
 engine=${DFX_CLI:-build/dfx-engine}
 images=tests/golden/images
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-count=0
-failed=0
-
-# ok WHAT COMMAND...: passes when the command succeeds
-ok() {
-	local what=$1
-	shift
-	count=$((count + 1))
-	if "$@" >/dev/null; then
-		echo "ok $count - $what"
-	else
-		echo "not ok $count - $what"
-		failed=1
-	fi
-}
 
 # run COMMAND...: its output in $work/out and $work/err, its status in $status
 run() {
@@ -146,6 +130,9 @@ run logits --backbone resnet18 $images/jpeg-255x257.jpg
 ok "logits without weights: status 2" [ $status = 2 ]
 run logits --backbone resnet18 --weights "$work/m.safetensors" $images/jpeg-255x257.jpg
 ok "weights of another network: 22P03" err_has 22P03
+for name in bn1.bias layer4.1.bn2.running_var dm.layer3.0.conv1.weight head.convs.12.weight; do
+	ok "... and all that is missing or unexpected, $name for one" err_has " $name,"
+done
 run trinet --backbone resnet17 --random-weights 5 x
 ok "an unknown backbone: 22023" err_has 22023
 
@@ -207,5 +194,4 @@ if [ -e build/dfx_cuda.so ]; then
 fi
 
 ok "the installed program has no fault triggers" [ "$(grep -c DFXTEST "$engine")" = 0 ]
-echo "1..$count"
-exit $failed
+done_testing

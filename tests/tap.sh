@@ -1,0 +1,28 @@
+# tap.sh - sourced by tests/unit/*.sh: TAP from a shell.
+#
+#	ok WHAT COMMAND...	passes when the command succeeds; its output goes nowhere
+#	done_testing		ends the test, and the script
+#
+# $work is a directory of the test's own, removed at its exit.
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+count=0
+failed=0
+
+ok() {
+	local what=$1
+	shift
+	count=$((count + 1))
+	if "$@" >/dev/null; then
+		echo "ok $count - $what"
+	else
+		echo "not ok $count - $what"
+		failed=1
+	fi
+}
+
+done_testing() {
+	echo "1..$count"
+	exit $failed
+}

@@ -8,7 +8,8 @@
 #	make bench				the measurements of docs/PERFORMANCE.md
 #
 # Two programs come out of one tree: deepfeaturex.so (src/pg and src/base, by
-# PGXS) and dfx-engine (everything without PostgreSQL, by mk/engine.mk).
+# PGXS) and dfx-engine (everything without PostgreSQL, by mk/engine.mk); and,
+# where nvcc is found, dfx_cuda.so for the engine (mk/cuda.mk; CUDA=0 leaves it out).
 
 EXTENSION = deepfeaturex
 MODULE_big = deepfeaturex
@@ -46,15 +47,16 @@ srcdir ?= .
 
 include mk/engine.mk
 
-all: $(BUILD)/dfx-engine
+all: $(BUILD)/dfx-engine $(CUDA_SO)
 
 install: install-engine
-install-engine: $(BUILD)/dfx-engine
+install-engine: $(BUILD)/dfx-engine $(CUDA_SO)
 	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
 	$(INSTALL_PROGRAM) $(BUILD)/dfx-engine '$(DESTDIR)$(pkglibdir)/dfx-engine'
+	$(if $(CUDA_SO),$(INSTALL_SHLIB) $(CUDA_SO) '$(DESTDIR)$(pkglibdir)/dfx_cuda.so')
 uninstall: uninstall-engine
 uninstall-engine:
-	rm -f '$(DESTDIR)$(pkglibdir)/dfx-engine'
+	rm -f '$(DESTDIR)$(pkglibdir)/dfx-engine' '$(DESTDIR)$(pkglibdir)/dfx_cuda.so'
 
 # PGXS writes no header dependencies of its own unless the server was built with --enable-depend.
 $(OBJS): $(wildcard src/pg/*.h src/base/*.h src/engine/proto.h)

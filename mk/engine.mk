@@ -42,13 +42,16 @@ $(BUILD)/trig/%.o: %.c
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -DDFX_TEST_TRIGGERS -MMD -MP -c -o $@ $<
 
+# dfx_cuda.so takes src/base and src/nn from the program: one log, one op table.
+ENGINE_EXPORT = -Wl,--export-dynamic-symbol='dfx_*'
+
 $(BUILD)/dfx-engine: $(ENGINE_O) $(LIB_O)
-	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
+	$(ENGINE_CC) $(ENGINE_LDFLAGS) $(ENGINE_EXPORT) -o $@ $^ $(ENGINE_LIBS)
 # The engine with triggers also knows a network that is small enough to train in a test.
 TEST_NN_O := $(BUILD)/trig/src/nn/backbone.o
 $(BUILD)/test/dfx-engine: $(ENGINE_TEST_O) $(TEST_NN_O) $(filter-out $(BUILD)/obj/src/nn/backbone.o,$(LIB_O))
 	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
+	$(ENGINE_CC) $(ENGINE_LDFLAGS) $(ENGINE_EXPORT) -o $@ $^ $(ENGINE_LIBS)
 
 # Test programs: tests/unit needs base, image, nn and the oracle; tests/backend also src/cpu;
 # tests/fuzz holds the stand-alone mutation drivers.
@@ -71,13 +74,15 @@ $(BUILD)/t/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIB_O) $(REF_O)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
 
+include mk/cuda.mk
+
 unit: $(UNIT_T)
 	prove -e '' $(UNIT_T)
 backend: $(BACKEND_T)
 	prove -e '' $(BACKEND_T)
 fuzz: $(FUZZ_T)
 	prove -e '' $(FUZZ_T)
-test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(BUILD)/dfx-engine $(BUILD)/test/dfx-engine
+test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(CUDA_T) $(GPU_T) $(CUDA_SO) $(BUILD)/dfx-engine $(BUILD)/test/dfx-engine
 
 # Golden files are committed; remaking them needs Debian's python3-torch, python3-torchvision, python3-pil and python3-opencv.
 golden:

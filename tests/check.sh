@@ -42,8 +42,13 @@ rooms() {
 	"$TOP/tests/check_rooms.sh"
 }
 
+# Those of cuda/, none where nvcc is missing; the ones that need a GPU skip themselves without.
+cuda_tests() {
+	ls "$1"/t/{cuda,gpu}/*.t 2>/dev/null
+}
+
 unit() {
-	make_engine test-programs && (cd "$TOP" && prove -e '' build/t/{unit,backend,fuzz}/*.t && prove tests/unit/*.sh)
+	make_engine test-programs && (cd "$TOP" && prove -e '' build/t/{unit,backend,fuzz}/*.t $(cuda_tests build) && prove tests/unit/*.sh)
 }
 
 # Full networks are too slow under sanitizers: test_parity and the whole-network
@@ -52,7 +57,8 @@ asan() {
 	make_engine SANITIZE=1 test-programs || return 1
 	(cd "$TOP" && export DFX_ENGINE=build/asan/test/dfx-engine \
 		ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 LSAN_OPTIONS=suppressions=tests/lsan.supp:print_suppressions=0 &&
-		prove -e '' $(ls build/asan/t/{unit,backend,fuzz}/*.t | grep -vE "test_(parity|cpu_plan|cpu_train_plan)"))
+		prove -e '' $(ls build/asan/t/{unit,backend,fuzz}/*.t | grep -vE "test_(parity|cpu_plan|cpu_train_plan)") \
+			$(cuda_tests build/asan | grep -vE 'test_cuda_(dnn|nets)'))
 }
 
 # What the server's user must read, out of a checkout that it may not enter.
@@ -62,6 +68,10 @@ stage_files() {
 	make_engine test-programs || return 1
 	mkdir -p "$WORK/files/engine" "$WORK/files/tests"
 	cp "$TOP/build/test/dfx-engine" "$WORK/files/engine/"
+	if [ -e "$TOP/build/dfx_cuda.so" ]; then
+		mkdir -p "$WORK/files/engine/cuda"
+		cp "$TOP/build/test/dfx-engine" "$TOP/build/dfx_cuda.so" "$WORK/files/engine/cuda/"
+	fi
 	cp -r "$TOP/sql" "$TOP/expected" "$WORK/files/"
 	cp -r "$TOP/tests/t" "$TOP/tests/pgtap" "$TOP/tests/isolation" "$WORK/files/tests/" 2>/dev/null
 	cp -r "$TOP/tests/golden/images" "$WORK/files/images"

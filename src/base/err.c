@@ -13,7 +13,7 @@ static const char *const sqlstates[DFX_STATUS_COUNT] = {
     [DFX_ECORRUPT] = "XX001",  [DFX_EUNSUPPORTED] = "0A000", [DFX_EDEVICE] = "58000",
     [DFX_EIO] = "58030",       [DFX_EUNAVAILABLE] = "57P03", [DFX_ECRASH] = "58000",
     [DFX_ECANCELED] = "57014", [DFX_EINTERNAL] = "XX000",    [DFX_NEED_MODEL] = "XX000",
-    [DFX_TOO_SMALL] = "XX000", [DFX_BUSY] = "53000",
+    [DFX_TOO_SMALL] = "XX000", [DFX_BUSY] = "53000",         [DFX_ELOST] = "58000",
 };
 
 static DfxLogSink log_sink;

@@ -37,6 +37,9 @@ typedef enum DfxStatus
 	DFX_TOO_SMALL,  /* the reply needs more room than was reserved */
 	DFX_BUSY,       /* a model cannot be admitted yet: resident ones are pinned */
 
+	/* Never an answer: the engine ends, and what was running is asked again of the next one. */
+	DFX_ELOST, /* 58000: the device is gone for this process; only a new one can use it */
+
 	DFX_STATUS_COUNT
 } DfxStatus;
 

@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "engine/control.h"
+#include "engine/trigger.h"
 #include "engine/verdict.h"
 
 /* Whether t runs in the batch that begins with head. */
@@ -143,6 +144,9 @@ batch_forward(DfxSched *s, const DfxModel *m, const uint8_t *in, int n, DfxErr *
 	/* A lone backbone's classifier, of any number of classes, is nobody's business. */
 	DfxStatus st = dfx_model_run(m, in, n, s->room.features, m->meta.classes[0] ? s->room.logits : NULL, err);
 
+	st = dfx_trigger_batch(st, err);
+	if (st == DFX_ELOST)
+		dfx_control_lost(err);
 	atomic_fetch_add(&s->stats->inference_ns, dfx_now_ns() - t0);
 	atomic_fetch_add(&s->stats->batches, 1);
 	atomic_fetch_add(&s->stats->images, (uint64_t) n);

@@ -76,6 +76,13 @@ control_log(char level, const char *text, void *arg)
 	control_send(message, (size_t) n, 0);
 }
 
+void
+dfx_control_lost(const DfxErr *err)
+{
+	dfx_log('E', "the device is lost, the engine ends: %s", err->msg);
+	_exit(1);
+}
+
 /* The supervisor sends nothing: only the end of file matters.  At that point nobody waits for an answer. */
 static void *
 control_watch(void *arg)

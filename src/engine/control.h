@@ -19,4 +19,10 @@ extern void dfx_control_ready(void);             /* 'R' */
 extern void dfx_control_done(void);              /* 'D': at least one request is answered */
 extern void dfx_control_fatal(const char *text); /* 'F' text */
 
+/*
+ * The device is lost (DFX_ELOST): say so in the log and end.  Nothing that was
+ * running is answered, so the supervisor asks the next engine for it.
+ */
+extern void dfx_control_lost(const DfxErr *err) __attribute__((noreturn));
+
 #endif /* DFX_ENGINE_CONTROL_H */

@@ -74,7 +74,8 @@ static const struct
 static DfxStatus
 device_open_entry(int i, const DfxDeviceOpts *opts, int ordinal, DfxDevice *device, DfxErr *err)
 {
-	DfxDevOpts o = {.ordinal = ordinal, .threads = opts->threads, .progress = opts->progress};
+	DfxDevOpts o = {
+	    .ordinal = ordinal, .threads = opts->threads, .memory = opts->memory, .progress = opts->progress};
 	const DfxBackend *backend;
 	DfxStatus st = device_table[i].load(&backend, err);
 
@@ -156,7 +157,9 @@ dfx_device_open(const DfxDeviceOpts *opts, DfxDevice *device, DfxErr *err)
 	if (device_open_entry(i, opts, ordinal, device, &reason) != DFX_OK)
 	{
 		device_note(device, i, &reason);
-		return dfx_fail(err, DFX_EDEVICE, "device \"%s\" cannot be used: %s", opts->spec, reason.msg);
+		dfx_fail(err, DFX_EDEVICE, "device \"%s\" cannot be used: %s", opts->spec, reason.msg);
+		dfx_hint(err, "%s", reason.hint);
+		return DFX_EDEVICE;
 	}
 	return DFX_OK;
 }
@@ -188,8 +191,10 @@ dfx_device_report(int i, DfxDeviceReport *report)
 DfxStatus
 dfx_device_precision(const DfxDevice *device, DfxPrecision asked, DfxPrecision *precision, DfxErr *err)
 {
-	DfxPrecision p = asked == DFX_PRECISION_AUTO ? DFX_PRECISION_FP32 : asked;
+	DfxPrecision p = asked == DFX_PRECISION_AUTO ? device->info.automatic : asked;
 
+	if (p == DFX_PRECISION_AUTO)
+		p = DFX_PRECISION_FP32;
 	if ((unsigned) p >= DFX_PRECISION_COUNT || !device->info.precision[p])
 		return dfx_fail(err, DFX_EUNSUPPORTED, "device %s does not run in precision %s", device->spec,
 		                (unsigned) p < DFX_PRECISION_COUNT ? dfx_precision_name[p] : "?");

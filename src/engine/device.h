@@ -23,6 +23,7 @@ typedef struct DfxDeviceOpts
 {
 	const char *spec; /* auto, cpu, cuda, cuda:N */
 	int threads;      /* 0: all cores */
+	uint64_t memory;  /* bytes that models may take on a GPU; 0: what there is */
 	_Atomic uint64_t *progress;
 } DfxDeviceOpts;
 

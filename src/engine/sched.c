@@ -368,6 +368,8 @@ sched_loader_thread(void *arg)
 		dfx_ring_start(s->map, &req);
 		st = dfx_ring_canceled(s->map, &req) ? dfx_fail(&err, DFX_ECANCELED, "canceled")
 		                                     : dfx_loader_run(s->loader, &req, &reply_len, &err);
+		if (st == DFX_ELOST)
+			dfx_control_lost(&err);
 		dfx_task_finish(s, task, st, st == DFX_OK ? NULL : &err, 0, reply_len);
 
 		/* Whoever gives up between two pieces says LOAD_ABORT; within one, this is all that tells. */

@@ -124,7 +124,7 @@ serve_max_batch(const DfxServeOpts *opts, const DfxDevice *device)
 static DfxStatus
 serve_begin(const DfxServeOpts *opts, DfxRingMap *map, DfxDevice *device, DfxSched *sched, DfxErr *err)
 {
-	DfxDeviceOpts dev = {.spec = opts->device, .threads = opts->threads};
+	DfxDeviceOpts dev = {.spec = opts->device, .threads = opts->threads, .memory = opts->gpu_memory};
 	DfxSchedOpts so = {.map = map, .device = device};
 	sigset_t all, before;
 	DfxStatus st = dfx_ring_map(DFX_ENGINE_RING_FD, map, err);

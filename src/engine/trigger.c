@@ -7,6 +7,7 @@
 #ifdef DFX_TEST_TRIGGERS
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,30 @@ trigger_sleep(const uint8_t **bytes, uint64_t *len)
 	*len = (uint64_t) (end - p);
 }
 
+/* Set in the decode stage, taken by the next batch. */
+static atomic_bool trigger_lost_next;
+
+/* "DFXTEST:LOST " */
+static void
+trigger_lost(const uint8_t **bytes, uint64_t *len)
+{
+	static const char word[] = "DFXTEST:LOST ";
+
+	if (!trigger_is(*bytes, *len, word))
+		return;
+	atomic_store(&trigger_lost_next, true);
+	*bytes += sizeof word - 1;
+	*len -= sizeof word - 1;
+}
+
+DfxStatus
+dfx_trigger_batch(DfxStatus st, DfxErr *err)
+{
+	if (atomic_exchange(&trigger_lost_next, false))
+		return dfx_fail(err, DFX_ELOST, "the test has taken the device away");
+	return st;
+}
+
 void
 dfx_trigger(const uint8_t **bytes, uint64_t *len)
 {
@@ -83,6 +108,7 @@ dfx_trigger(const uint8_t **bytes, uint64_t *len)
 		if (trigger_is(*bytes, *len, trigger_table[i].text))
 			trigger_table[i].act();
 	trigger_sleep(bytes, len);
+	trigger_lost(bytes, len);
 }
 
 void

@@ -38,8 +38,9 @@ typedef struct DfxPlan DfxPlan;
 
 typedef struct DfxDevOpts
 {
-	int ordinal; /* which GPU; 0 on the CPU */
-	int threads; /* CPU workers; 0 = all cores the process may use */
+	int ordinal;     /* which GPU; 0 on the CPU */
+	int threads;     /* CPU workers; 0 = all cores the process may use */
+	uint64_t memory; /* bytes of device memory that all plans together may take; 0 = what there is */
 	/* Bumped as work proceeds, so that a watchdog can tell slow from stuck; may be NULL. */
 	_Atomic uint64_t *progress;
 } DfxDevOpts;
@@ -52,6 +53,7 @@ typedef struct DfxDevInfo
 	            */
 	uint64_t memory;                     /* bytes of device memory; 0 = the host's */
 	bool precision[DFX_PRECISION_COUNT]; /* which it can run */
+	DfxPrecision automatic;              /* what AUTO stands for; 0: fp32 */
 } DfxDevInfo;
 
 typedef struct DfxPlanOpts
@@ -104,6 +106,7 @@ typedef struct DfxBackend
 	 * Run n images (1..max_batch).  in: n x (H x W x 3 uint8, or C x H x W
 	 * float, as the graph's input op says), contiguous.  out[i]: n x the i-th
 	 * output's c*h*w floats, plain row-major; NULL: that output is not wanted.
+	 * DFX_ELOST: the device has failed in a way that only a new process mends.
 	 * On a training plan: inference with the parameters as they are now
 	 * (running statistics, no dropout).
 	 */

@@ -1,6 +1,6 @@
 /*
  * against_ref.h
- *	  Run one graph on the CPU backend and on the oracle, and compare.
+ *	  Run one graph on a backend and on the oracle, and compare.
  *
  * The difference is measured relative to the largest magnitude of the
  * oracle's output: what matters in a sum of many terms.
@@ -12,10 +12,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu/cpu.h"
-#include "nn/nn.h"
+#include "nn/backend.h"
 #include "tests/ref/ref.h"
 #include "tests/unit/tap.h"
+
+/* What is compared with the oracle. */
+typedef struct Subject
+{
+	const DfxBackend *be;
+	DfxDev *dev;
+	DfxPrecision precision;
+	double tolerance; /* of half precision; 0: each case has its own, for fp32 */
+} Subject;
 
 /* A repeatable sequence in [-1, 1). */
 __attribute__((unused)) static float
@@ -61,24 +69,23 @@ graph_output_floats(const DfxGraph *g, int i)
 	return (size_t) v->c * (size_t) v->h * (size_t) v->w;
 }
 
-/* Compile g for be and run n images; out[i] is malloc'd (NULL after a failure). */
+/* Compile g and run n images; out[i] is malloc'd (NULL after a failure). */
 __attribute__((unused)) static DfxStatus
-run_graph(const DfxBackend *be, DfxDev *dev, const DfxGraph *g, int n, const void *in,
-          float *out[DFX_MAX_OUT], DfxErr *err)
+run_graph(const Subject *on, const DfxGraph *g, int n, const void *in, float *out[DFX_MAX_OUT], DfxErr *err)
 {
-	DfxPlanOpts opts = {.max_batch = n, .precision = DFX_PRECISION_FP32};
+	DfxPlanOpts opts = {.max_batch = n, .precision = on->precision};
 	DfxPlan *plan = NULL;
 	DfxStatus st;
 
 	for (int i = 0; i < DFX_MAX_OUT; i++)
 		out[i] = NULL;
-	st = be->compile(dev, g, &opts, &plan, err);
+	st = on->be->compile(on->dev, g, &opts, &plan, err);
 	if (st != DFX_OK)
 		return st;
 	for (int i = 0; i < g->nout; i++)
 		out[i] = calloc((size_t) n * graph_output_floats(g, i), sizeof(float));
-	st = be->forward(plan, in, n, out, err);
-	be->release(plan);
+	st = on->be->forward(plan, in, n, out, err);
+	on->be->release(plan);
 	return st;
 }
 
@@ -107,30 +114,32 @@ relative_error(const float *got, const float *want, size_t n)
 	return diff / max;
 }
 
-/* One test: g on n images gives the oracle's outputs within tolerance. */
+/* One test: g on n images gives the oracle's outputs within tolerance (the subject's, if that is larger). */
 __attribute__((unused)) static bool
-same_as_ref(DfxDev *dev, const DfxGraph *g, int n, double tolerance, const char *what)
+same_as_ref(const Subject *on, const DfxGraph *g, int n, double tolerance, const char *what)
 {
 	DfxDevOpts opts = {.threads = 1};
-	DfxDev *ref = NULL;
+	Subject ref = {.be = &dfx_ref_backend, .precision = DFX_PRECISION_FP32};
 	DfxErr err = {0};
 	float *got[DFX_MAX_OUT] = {0}, *want[DFX_MAX_OUT] = {0};
 	void *in = noise_images(g, n, 7u + (uint32_t) n);
 	double worst = 0;
-	DfxStatus st = dfx_ref_backend.open(&opts, &ref, &err);
+	DfxStatus st = dfx_ref_backend.open(&opts, &ref.dev, &err);
 	bool pass;
 
 	if (st == DFX_OK)
-		st = run_graph(&dfx_ref_backend, ref, g, n, in, want, &err);
+		st = run_graph(&ref, g, n, in, want, &err);
 	if (st == DFX_OK)
-		st = run_graph(&dfx_cpu_backend, dev, g, n, in, got, &err);
+		st = run_graph(on, g, n, in, got, &err);
 	for (int i = 0; st == DFX_OK && i < g->nout; i++)
 	{
 		double e = relative_error(got[i], want[i], (size_t) n * graph_output_floats(g, i));
 
 		worst = e > worst ? e : worst;
 	}
-	pass = ok(st == DFX_OK && worst <= tolerance, "%s, batch %d", what, n);
+	tolerance = on->tolerance > tolerance ? on->tolerance : tolerance;
+	pass = ok(st == DFX_OK && worst <= tolerance, "%s, batch %d, %s", what, n,
+	          dfx_precision_name[on->precision]);
 	if (st != DFX_OK)
 		diag("%s", err.msg);
 	else if (!pass)
@@ -138,8 +147,8 @@ same_as_ref(DfxDev *dev, const DfxGraph *g, int n, double tolerance, const char 
 	free_outputs(got);
 	free_outputs(want);
 	free(in);
-	if (ref)
-		dfx_ref_backend.close(ref);
+	if (ref.dev)
+		dfx_ref_backend.close(ref.dev);
 	return pass;
 }
 

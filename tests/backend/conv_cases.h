@@ -55,7 +55,7 @@ enum
 
 static int conv_case; /* the one that build_conv_case builds */
 
-static DfxVal
+__attribute__((unused)) static DfxVal
 build_conv_case(DfxGraph *g, DfxVal x)
 {
 	const ConvCase *k = &conv_cases[conv_case];
@@ -63,7 +63,7 @@ build_conv_case(DfxGraph *g, DfxVal x)
 	return dfx_conv(g, x, "conv", k->co, k->a, k->bias);
 }
 
-static const char *
+__attribute__((unused)) static const char *
 conv_case_name(const ConvCase *k, char *buf, size_t size)
 {
 	snprintf(buf, size, "conv %d to %d, %d x %d, %dx%d stride %d pad %d groups %d", k->ci, k->co, k->h, k->w,

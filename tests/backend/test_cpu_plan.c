@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "cpu/kernels.h"
+#include "cpu/cpu.h"
 #include "tests/backend/against_ref.h"
 #include "tests/unit/tiny_nets.h"
 

@@ -11,6 +11,7 @@
 #ifndef DFX_TESTS_TRAIN_AGAINST_REF_H
 #define DFX_TESTS_TRAIN_AGAINST_REF_H
 
+#include "cpu/cpu.h"
 #include "tests/backend/against_ref.h"
 #include "tests/unit/train_net.h"
 

@@ -206,5 +206,43 @@ ok "auto goes on to the CPU" [ $status = 0 ]
 engine="$work/dfx-engine" run trinet --backbone resnet18 --random-weights 5 --device cuda --json $images/jpeg-255x257.jpg
 ok "cuda does not" [ $status = 1 ]
 
+# The real library, where it was built, on a machine whose driver is what the test says it is.
+if [ -e build/dfx_cuda.so ]; then
+	cp build/dfx_cuda.so "$work/dfx_cuda.so"
+	# driver VERSION STATUS: a libcuda.so.1 whose version and cuInit() are these
+	driver() {
+		printf 'int cuDriverGetVersion(int *v) { *v = %s; return 0; } int cuInit(unsigned f) { (void) f; return %s; }
+			int cuGetErrorString(int e, const char **s) { (void) e; *s = "made up"; return 0; }' "$1" "$2" |
+			${CC:-cc} -shared -fPIC -x c - -o "$work/libcuda.so.1"
+	}
+	# refused PATTERN: devices, which succeeds, gives it as the reason for not using cuda
+	refused() {
+		LD_LIBRARY_PATH=$work engine="$work/dfx-engine" run devices --json
+		[ $status = 0 ] && json 'any { $_->{backend} eq "cuda" && !$_->{usable} && $_->{reason} =~ /'"$1"'/ } @d'
+	}
+	if ! ldconfig -p | grep -qF libcuda.so.1; then
+		ok "without a driver cuda is refused with that reason" refused 'NVIDIA driver is missing: libcuda'
+		run trinet --backbone resnet18 --random-weights 5 --device cuda --json $images/jpeg-255x257.jpg
+		ok "which an explicit --device cuda gives, and a hint" err_has "the NVIDIA driver is missing"
+	fi
+	driver 12040 0
+	ok "a driver that is too old is refused with its version" refused 'driver is too old: it is for CUDA 12\.4'
+	driver 13000 100
+	ok "a driver without a GPU too" refused 'driver finds no GPU'
+	driver 13000 999
+	ok "one that does not start too" refused 'driver does not start: made up'
+	driver 13000 34
+	ok "and the stub that is for linking" refused 'is a stub for linking'
+	driver 13000 0
+	echo 'int none;' | ${CC:-cc} -shared -fPIC -x c - -o "$work/libcublasLt.so.13"
+	ok "so is a library without what is needed" refused 'libcublasLt\.so\.13 is too old'
+	export LD_LIBRARY_PATH=$work
+	engine="$work/dfx-engine" run trinet --backbone resnet18 --random-weights 5 --device auto --json $images/jpeg-255x257.jpg
+	ok "auto goes on to the CPU" [ $status = 0 ]
+	engine="$work/dfx-engine" run trinet --backbone resnet18 --random-weights 5 --device cuda:1 --json $images/jpeg-255x257.jpg
+	ok "an explicit cuda is an error" err_has 'device "cuda:1" cannot be used'
+	unset LD_LIBRARY_PATH
+fi
+
 ok "the installed program has no fault triggers" [ "$(grep -c DFXTEST "$engine")" = 0 ]
 done_testing

@@ -1,0 +1,58 @@
+/*
+ * backend.c
+ *	  Opening a GPU, and the backend table: the one name that dfx_cuda.so exports.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cuda/internal.h"
+#include "cuda/load.h"
+
+/* Where choices are kept (XDG Base Directory Specification); false: nowhere. */
+static bool
+backend_cache_dir(char *dir, size_t size)
+{
+	const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+	int n = 0;
+
+	if (base && base[0] == '/')
+		n = snprintf(dir, size, "%s/deepfeaturex", base);
+	else if (home && home[0] == '/')
+		n = snprintf(dir, size, "%s/.cache/deepfeaturex", home);
+	return n > 0 && (size_t) n < size;
+}
+
+static DfxStatus
+backend_open(const DfxDevOpts *opts, DfxDev **dev, DfxErr *err)
+{
+	GpuLib *lib[GPU_LIBS];
+	GpuRt *rt;
+	char dir[512];
+	DfxStatus st = gpu_load(err);
+
+	*dev = NULL;
+	if (st == DFX_OK)
+		st = gpu_rt_open(opts->ordinal, &rt, err);
+	if (st != DFX_OK)
+		return st;
+	st = gpu_libs_open(rt, lib, err);
+	if (st != DFX_OK)
+	{
+		rt->ops->close(rt);
+		return st;
+	}
+	return gpu_device_new(rt, lib, opts, backend_cache_dir(dir, sizeof dir) ? dir : NULL, dev, err);
+}
+
+__attribute__((visibility("default"))) const DfxBackend dfx_backend = {
+    .api = DFX_BACKEND_API,
+    .name = "cuda",
+    .open = backend_open,
+    .close = gpu_close,
+    .info = gpu_info,
+    .supports = gpu_supports,
+    .compile = gpu_compile,
+    .release = gpu_release,
+    .bytes = gpu_bytes,
+    .forward = gpu_forward,
+};

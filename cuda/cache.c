@@ -1,0 +1,261 @@
+/*
+ * cache.c
+ *	  Choices among implementations, kept in memory and on disk.
+ *
+ * Trying takes seconds to minutes for a network (a cuDNN plan may have to be
+ * compiled), so what was found is written to a text file, one line a product:
+ * key, who won, what its plan can be made from again, with tabs between.  A
+ * file belongs to one kind of device and to the versions of driver and
+ * libraries; its first line says which.  It is only an advice: what cannot be
+ * used is tried anew, and a lost file costs time.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cuda/internal.h"
+
+#define CACHE_FORMAT "dfx-cuda-choices 1"
+#define CACHE_PATH   1024
+
+typedef struct CacheEntry
+{
+	struct CacheEntry *next;
+	char *key, *who, *keep; /* keep: "" for nothing */
+	bool made;              /* choice is one of this process */
+	GpuChoice choice;
+} CacheEntry;
+
+struct GpuCache
+{
+	CacheEntry *first;
+	char path[CACHE_PATH]; /* "": in memory only */
+	char head[256];        /* the file's first line */
+	bool changed;
+};
+
+const char *
+gpu_choice_name(const GpuChoice *choice)
+{
+	return choice->lib ? choice->lib->ops->name : gpu_kernel_name[choice->kernel];
+}
+
+static CacheEntry *
+cache_entry(const GpuCache *cache, const char *key)
+{
+	for (CacheEntry *e = cache->first; e; e = e->next)
+		if (strcmp(e->key, key) == 0)
+			return e;
+	return NULL;
+}
+
+static void
+cache_free_entry(CacheEntry *e)
+{
+	if (e->made && e->choice.lib)
+		e->choice.lib->ops->drop(e->choice.lib, e->choice.plan);
+	free(e->key);
+	free(e->who);
+	free(e->keep);
+	free(e);
+}
+
+/* A new entry, which takes over keep; NULL: out of memory (keep is freed). */
+static CacheEntry *
+cache_add(GpuCache *cache, const char *key, const char *who, char *keep)
+{
+	CacheEntry *e = calloc(1, sizeof *e);
+
+	if (!e)
+	{
+		free(keep);
+		return NULL;
+	}
+	e->key = strdup(key);
+	e->who = strdup(who);
+	e->keep = keep;
+	if (!e->key || !e->who || !e->keep)
+	{
+		cache_free_entry(e);
+		return NULL;
+	}
+	e->next = cache->first;
+	cache->first = e;
+	return e;
+}
+
+/* FNV-1a of the first line: one file for each device and set of versions. */
+static unsigned
+cache_hash(const char *s)
+{
+	unsigned h = 2166136261u;
+
+	for (; *s; s++)
+		h = (h ^ (unsigned char) *s) * 16777619u;
+	return h;
+}
+
+/* The lines of the file; whatever is not as it should be ends the reading. */
+static void
+cache_read(GpuCache *cache)
+{
+	FILE *f = fopen(cache->path, "re");
+	char *line = NULL;
+	size_t size = 0;
+	ssize_t n;
+
+	if (!f)
+		return;
+	n = getline(&line, &size, f);
+	if (n > 0 && line[n - 1] == '\n')
+	{
+		line[n - 1] = '\0';
+		n = strcmp(line, cache->head) == 0 ? 1 : 0;
+	}
+	while (n > 0 && (n = getline(&line, &size, f)) > 0)
+	{
+		char *who = strchr(line, '\t'), *keep = who ? strchr(who + 1, '\t') : NULL;
+
+		if (!keep || line[n - 1] != '\n')
+			break;
+		line[n - 1] = *who = *keep = '\0';
+		if (!cache_entry(cache, line) && !cache_add(cache, line, who + 1, strdup(keep + 1)))
+			break;
+	}
+	free(line);
+	fclose(f);
+}
+
+GpuCache *
+gpu_cache_open(const char *dir, const char *device, const char *versions)
+{
+	GpuCache *cache = calloc(1, sizeof *cache);
+	int n;
+
+	if (!cache)
+		return NULL;
+	snprintf(cache->head, sizeof cache->head, CACHE_FORMAT ", %s, %s", device, versions);
+	if (!dir)
+		return cache;
+	n = snprintf(cache->path, sizeof cache->path, "%s/cuda-%08x", dir, cache_hash(cache->head));
+	if (n >= (int) sizeof cache->path)
+		cache->path[0] = '\0';
+	else
+		cache_read(cache);
+	return cache;
+}
+
+void
+gpu_cache_close(GpuCache *cache)
+{
+	CacheEntry *e = cache ? cache->first : NULL;
+
+	while (e)
+	{
+		CacheEntry *next = e->next;
+
+		cache_free_entry(e);
+		e = next;
+	}
+	free(cache);
+}
+
+const GpuChoice *
+gpu_cache_find(const GpuCache *cache, const char *key)
+{
+	const CacheEntry *e = cache_entry(cache, key);
+
+	return e && e->made ? &e->choice : NULL;
+}
+
+const char *
+gpu_cache_kept(const GpuCache *cache, const char *key, const char **who)
+{
+	const CacheEntry *e = cache_entry(cache, key);
+
+	if (!e)
+		return NULL;
+	*who = e->who;
+	return e->keep;
+}
+
+DfxStatus
+gpu_cache_put(GpuCache *cache, const char *key, const GpuChoice *choice, char *keep, DfxErr *err)
+{
+	CacheEntry *e = cache_entry(cache, key), **p = &cache->first;
+
+	/* Another compilation may have been quicker; its plan may be in use. */
+	if (e && e->made)
+	{
+		if (choice->lib)
+			choice->lib->ops->drop(choice->lib, choice->plan);
+		free(keep);
+		return DFX_OK;
+	}
+	while (e && *p != e)
+		p = &(*p)->next;
+	if (e)
+	{
+		*p = e->next;
+		cache_free_entry(e);
+	}
+	for (char *c = keep; c && *c; c++)
+		if (*c == '\n' || *c == '\t')
+			*c = ' ';
+	e = cache_add(cache, key, gpu_choice_name(choice), keep ? keep : strdup(""));
+	if (!e)
+	{
+		if (choice->lib)
+			choice->lib->ops->drop(choice->lib, choice->plan);
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
+	}
+	e->choice = *choice;
+	e->made = true;
+	cache->changed = true;
+	return DFX_OK;
+}
+
+/* Make the directories of path, which ends in a file's name; failures show when the file is opened. */
+static void
+cache_directories(const char *path)
+{
+	char dir[CACHE_PATH];
+
+	snprintf(dir, sizeof dir, "%s", path);
+	for (char *slash = strchr(dir + 1, '/'); slash; slash = strchr(slash + 1, '/'))
+	{
+		*slash = '\0';
+		mkdir(dir, 0700);
+		*slash = '/';
+	}
+}
+
+/* Beside it, then in its place: a reader sees the old file or the new one. */
+void
+gpu_cache_write(GpuCache *cache)
+{
+	char temporary[CACHE_PATH + 32];
+	FILE *f;
+	bool ok;
+
+	if (!cache->changed || cache->path[0] == '\0')
+		return;
+	cache->changed = false;
+	cache_directories(cache->path);
+	snprintf(temporary, sizeof temporary, "%s.%ld", cache->path, (long) getpid());
+	f = fopen(temporary, "we");
+	ok = f != NULL && fprintf(f, "%s\n", cache->head) > 0;
+	for (const CacheEntry *e = cache->first; ok && e; e = e->next)
+		ok = fprintf(f, "%s\t%s\t%s\n", e->key, e->who, e->keep) > 0;
+	if (f)
+		ok = fclose(f) == 0 && ok;
+	ok = ok && rename(temporary, cache->path) == 0;
+	if (ok)
+		return;
+	dfx_log('I', "could not keep the choices of kernels in %s: %s", cache->path, strerror(errno));
+	if (f)
+		unlink(temporary);
+}

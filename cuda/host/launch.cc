@@ -1,0 +1,236 @@
+/*
+ * launch.cc
+ *	  The kernels as loops (launch.h).
+ *
+ * A block's threads run one after another from barrier to barrier, over the
+ * same shared tile; a warp's mma.sync is done by taking the fragments of its
+ * 32 lanes apart by the layout that the PTX ISA gives.  Copies that are
+ * asynchronous on the device happen at once here, so what this cannot show is
+ * a missing wait.
+ */
+#include "cuda/host/launch.h"
+
+#include <vector>
+
+#include "cuda/dispatch.cuh"
+
+#define HOST_ATTN_THREADS 7 /* any number: each copies its share */
+
+/* The two elements of a register. */
+template <class T>
+static void
+host_pair(uint32_t pair, float *first, float *second)
+{
+	*first = gpu_mma_half(pair, 0, static_cast<const T *>(nullptr));
+	*second = gpu_mma_half(pair, 1, static_cast<const T *>(nullptr));
+}
+
+/* The 16 x 16 A of a warp's m16n8k16, out of its lanes' fragments. */
+template <class T, class S, bool Pre>
+static void
+host_mma_x(const GpuConvArgs &a, const typename S::Tile &tile, int stage, int warp, int i, int k, int kk,
+           float (*x)[16])
+{
+	for (int lane = 0; lane < 32; lane++)
+	{
+		int g = lane / 4, q = lane % 4 * 2;
+		uint32_t frag[4];
+
+		gpu_mma_fragment_x<T, S, Pre>(a, tile, stage, warp, lane, i, k, kk, frag);
+		host_pair<T>(frag[0], &x[g][q], &x[g][q + 1]);
+		host_pair<T>(frag[1], &x[g + 8][q], &x[g + 8][q + 1]);
+		host_pair<T>(frag[2], &x[g][q + 8], &x[g][q + 9]);
+		host_pair<T>(frag[3], &x[g + 8][q + 8], &x[g + 8][q + 9]);
+	}
+}
+
+/* The 16 x 8 B. */
+template <class T, class S>
+static void
+host_mma_w(const typename S::Tile &tile, int stage, int warp, int j, int kk, float (*w)[8])
+{
+	for (int lane = 0; lane < 32; lane++)
+	{
+		int g = lane / 4, q = lane % 4 * 2;
+		uint32_t frag[2];
+
+		gpu_mma_fragment_w<S>(tile, stage, warp, lane, j, kk, frag);
+		host_pair<T>(frag[0], &w[q][g], &w[q + 1][g]);
+		host_pair<T>(frag[1], &w[q + 8][g], &w[q + 9][g]);
+	}
+}
+
+/* The product, added to the results of 32 lanes. */
+template <class Thread, class Sum>
+static void
+host_mma(const float (*x)[16], const float (*w)[8], Thread *lanes, Sum sum)
+{
+	float d[16][8] = {};
+
+	for (int row = 0; row < 16; row++)
+		for (int k = 0; k < 16; k++)
+			for (int column = 0; column < 8; column++)
+				d[row][column] += x[row][k] * w[k][column];
+	for (int lane = 0; lane < 32; lane++)
+		for (int r = 0; r < 4; r++)
+			sum(lanes[lane])[r] += d[lane / 4 + r / 2 * 8][lane % 4 * 2 + r % 2];
+}
+
+template <class T, class S, bool Pre>
+static void
+host_mma_stage(const GpuConvArgs &a, const typename S::Tile &tile, int stage, int k0,
+               std::vector<typename S::Thread> &threads)
+{
+	static float x[S::FM][16][16], w[S::FN][16][8];
+
+	for (int warp = 0; warp < GPU_MMA_THREADS / 32; warp++)
+		for (int kk = 0; kk < GPU_MMA_K; kk += 16)
+		{
+			for (int i = 0; i < S::FM; i++)
+				host_mma_x<T, S, Pre>(a, tile, stage, warp, i, k0, kk, x[i]);
+			for (int j = 0; j < S::FN; j++)
+				host_mma_w<T, S>(tile, stage, warp, j, kk, w[j]);
+			for (int i = 0; i < S::FM; i++)
+				for (int j = 0; j < S::FN; j++)
+					host_mma(x[i], w[j], &threads[warp * 32],
+					         [=](typename S::Thread &t) { return t.sum[i][j]; });
+		}
+}
+
+template <class T, class S, bool Pre>
+static void
+host_mma_block(const GpuConvArgs &a, size_t rows, size_t m0, int n0)
+{
+	std::vector<typename S::Thread> threads(GPU_MMA_THREADS);
+	std::vector<typename S::Tile> shared(1);
+	typename S::Tile &tile = shared[0];
+	int tiles = (a.kh * a.kw * a.ci + GPU_MMA_K - 1) / GPU_MMA_K;
+
+	for (int t = 0; t < GPU_MMA_THREADS; t++)
+		gpu_mma_begin<S>(a, rows, m0, t, threads[t]);
+	for (int i = 0; i < GPU_MMA_STAGES - 1 && i < tiles; i++)
+		for (int t = 0; t < GPU_MMA_THREADS; t++)
+			gpu_mma_load<S>(a, tile, i, n0, i * GPU_MMA_K, t, threads[t]);
+	for (int i = 0; i < tiles; i++)
+	{
+		int next = i + GPU_MMA_STAGES - 1;
+
+		for (int t = 0; t < GPU_MMA_THREADS && next < tiles; t++)
+			gpu_mma_load<S>(a, tile, next % GPU_MMA_STAGES, n0, next * GPU_MMA_K, t, threads[t]);
+		host_mma_stage<T, S, Pre>(a, tile, i % GPU_MMA_STAGES, i * GPU_MMA_K, threads);
+	}
+	for (int t = 0; t < GPU_MMA_THREADS; t++)
+		gpu_mma_store<T, S>(a, rows, m0, n0, t, threads[t]);
+}
+
+template <class T>
+static void
+host_tile_block(const GpuConvArgs &a, size_t rows, size_t m0, int n0)
+{
+	static float sum[GPU_TILE_THREADS][GPU_TILE_EACH][GPU_TILE_EACH];
+	static GpuTile tile;
+
+	memset(sum, 0, sizeof sum);
+	for (int k0 = 0; k0 < a.kh * a.kw * a.ci; k0 += GPU_TILE_K)
+	{
+		for (int t = 0; t < GPU_TILE_THREADS; t++)
+			gpu_tile_load<T>(a, tile, rows, m0, n0, k0, t);
+		for (int t = 0; t < GPU_TILE_THREADS; t++)
+			gpu_tile_add(tile, t, sum[t]);
+	}
+	for (int t = 0; t < GPU_TILE_THREADS; t++)
+		gpu_tile_store<T>(a, rows, m0, n0, t, sum[t]);
+}
+
+/* One after another, in an order that no user of a group may count on. */
+struct HostRunner
+{
+	bool backwards;
+
+	template <class Op, class Run> int all(const GpuGroup<Op> &group, Run run)
+	{
+		for (int i = 0; i < group.count; i++)
+			run(group.op[backwards ? group.count - 1 - i : i]);
+		return 0;
+	}
+	template <class Op> int each(const GpuGroup<Op> &group, size_t rows, int width)
+	{
+		return all(group,
+		           [=](const Op &op)
+		           {
+			           for (size_t row = 0; row < rows; row++)
+				           for (int i = 0; i < width; i++)
+					           op(row, i);
+		           });
+	}
+	template <class T, class Op> int lanes(const GpuGroup<Op> &group, size_t rows, int floats)
+	{
+		std::vector<float> scratch((size_t) floats);
+
+		return all(group,
+		           [&](const Op &op)
+		           {
+			           for (size_t row = 0; row < rows; row++)
+				           op(row, scratch.data(), GpuOneLane());
+		           });
+	}
+	template <class T> int attn(const GpuGroup<GpuAttnOp<T>> &group, size_t n)
+	{
+		return all(group,
+		           [=](const GpuAttnOp<T> &op)
+		           {
+			           std::vector<GpuPack<T, 2>> copy(gpu_attn_bytes<T>(op.a) / sizeof(GpuPack<T, 2>));
+			           std::vector<float> scratch((size_t) op.a.tokens);
+			           T *to = copy[0].v;
+
+			           for (size_t image = 0; image < n; image++)
+				           for (int head = 0; head < op.a.heads; head++)
+				           {
+					           for (int t = 0; t < HOST_ATTN_THREADS; t++)
+						           gpu_attn_copy(op.a, gpu_attn_head<T>(op.a, image, head), to, t,
+						                         HOST_ATTN_THREADS);
+					           for (int q = 0; q < op.a.tokens; q++)
+						           gpu_attn_query<T, 2>(op.a, image, head, gpu_attn_copied(op.a, to), q,
+						                                scratch.data(), GpuOneLane());
+				           }
+		           });
+	}
+	template <class T> int tiled(const GpuGroup<GpuConvOp> &group, size_t n)
+	{
+		if (group.op[0].a.groups != 1)
+			return GPU_DISPATCH_INVALID;
+		return all(group,
+		           [=](const GpuConvOp &op)
+		           {
+			           size_t rows = n * (size_t) op.a.oh * (size_t) op.a.ow;
+
+			           for (size_t m0 = 0; m0 < rows; m0 += GPU_TILE_M)
+				           for (int n0 = 0; n0 < op.a.co; n0 += GPU_TILE_N)
+					           host_tile_block<T>(op.a, rows, m0, n0);
+		           });
+	}
+	template <class T, class S> int mma(const GpuGroup<GpuConvOp> &group, size_t n)
+	{
+		return all(group,
+		           [=](const GpuConvOp &op)
+		           {
+			           size_t rows = n * (size_t) op.a.oh * (size_t) op.a.ow;
+
+			           for (size_t m0 = 0; m0 < rows; m0 += S::M)
+				           for (int n0 = 0; n0 < op.a.co; n0 += S::N)
+					           if (op.a.pre_scale)
+						           host_mma_block<T, S, true>(op.a, rows, m0, n0);
+					           else
+						           host_mma_block<T, S, false>(op.a, rows, m0, n0);
+		           });
+	}
+};
+
+int
+gpu_host_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n)
+{
+	static bool backwards;
+	HostRunner runner = {backwards = !backwards};
+
+	return gpu_dispatch(runner, kernel, type, args, count, (size_t) n);
+}

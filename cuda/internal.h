@@ -1,0 +1,236 @@
+/*
+ * internal.h
+ *	  What the C files of cuda/ share.
+ *
+ *	backend.c	opening a GPU, the backend table
+ *	device.c	turns, memory, what the device is
+ *	rt.h		what a device does; rt_cuda.c does it by the CUDA runtime
+ *	load.c		libcuda, cuDNN and cuBLASLt, found at run time
+ *	lower.c		from a graph to steps; product.c for convolutions and linear layers
+ *	branch.c	three branches as one
+ *	describe.c	steps as text
+ *	weights.c	parameters in the layouts and the type that steps want
+ *	plan.c		compile, release: memory, buckets, graphs
+ *	choose.c	which implementation runs a product: tried, compared, timed
+ *	lt.c, dnn.c	products by cuBLASLt and cuDNN
+ *	cache.c		choices kept on disk
+ *	run.c		forward
+ *	*.cu, *.cuh	kernels
+ */
+#ifndef DFX_CUDA_INTERNAL_H
+#define DFX_CUDA_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "cuda/lib.h"
+#include "cuda/rt.h"
+#include "nn/backend.h"
+
+#define GPU_BUCKETS   8 /* batches of 1, 2, 4 ... 128 */
+#define GPU_PROGRAMS  2 /* the plan's precision; bf16 for batches that fp16 could not hold */
+#define GPU_ALIGN     256
+#define GPU_BAD_BYTES 64 /* in front of a lane's results: whether one was not finite */
+
+/* A block of device memory that counts against the budget. */
+typedef struct GpuMem
+{
+	char *p;
+	size_t bytes;
+} GpuMem;
+
+typedef struct GpuCache GpuCache;
+
+/*
+ * A device has one stream, and whoever puts work on it holds turn.  Threads
+ * are served in the order in which they came, so that a long compilation,
+ * which gives way between its pieces (gpu_give_way), delays batches by a piece.
+ */
+typedef struct GpuTurn
+{
+	pthread_mutex_t lock;
+	pthread_cond_t moved;
+	uint64_t next, serving;
+} GpuTurn;
+
+struct DfxDev
+{
+	GpuRt *rt;
+	GpuLib *lib[GPU_LIBS]; /* NULL: there is none (tests) */
+	GpuTurn turn;          /* guards all below, and rt */
+	uint64_t limit, used;  /* bytes of device memory: allowed, taken */
+	GpuMem work;           /* room for libraries, GPU_WORK_BYTES; none without them */
+	GpuCache *cache;
+	_Atomic uint64_t *progress;
+	char name[96];
+};
+
+/* One launch.  Where in points to differs from lane to lane, see gpu_step_run. */
+typedef struct GpuStep
+{
+	GpuKernel kernel;
+	int count; /* of the branches whose ops go together (branch.c) */
+	GpuArgs args[GPU_BRANCHES];
+	int op;     /* the first's, in the order of the lowered graph; outputs count on past the ops */
+	int output; /* GPU_OUTPUT: which */
+
+	/* Products only: what a library needs besides args, and who computes it for each bucket (choose.c). */
+	GpuProduct product[GPU_BRANCHES];
+	GpuChoice choice[GPU_BUCKETS];
+} GpuStep;
+
+/* A graph lowered for one type. */
+typedef struct GpuProgram
+{
+	GpuType type;
+	GpuStep *step;
+	int nstep, cap;
+	GpuMem weights;
+} GpuProgram;
+
+typedef struct GpuLane
+{
+	GpuMem in, out;
+	void *in_host, *out_host;
+	void *graph[GPU_BUCKETS];
+	int first, n, bucket; /* of the batch in flight; n == 0: none */
+} GpuLane;
+
+struct DfxPlan
+{
+	DfxDev *dev;
+	int max_batch;
+	int nbucket;        /* bucket b takes 1 << b images */
+	size_t image_bytes; /* of one input image */
+	GpuMem arena;
+	GpuProgram program[GPU_PROGRAMS];
+	int nprogram;
+	GpuLane lane[GPU_LANES];
+	size_t out_floats[DFX_MAX_OUT]; /* of one image */
+	int nout;
+	uint64_t redone; /* batches */
+};
+
+/*
+ * A compilation under way.  g is a shallow copy whose ops are its own: an
+ * AFFINE that lower.c works into the product behind it is dead there.
+ */
+typedef struct GpuBuild
+{
+	DfxDev *dev;
+	DfxGraph g;
+	DfxOp *op;     /* of g */
+	int grouped;   /* ops 1 .. 3 x grouped are the branches', in threes */
+	int *pre;      /* of each op: the AFFINE that is its prologue, -1: none */
+	bool *dead;    /* ops */
+	bool *unused;  /* values that are never written */
+	int *ld;       /* of each root value: channels from one row to the next */
+	int max_batch; /* of the largest bucket */
+	GpuType type;
+	DfxMemPlan mem;
+	char *arena; /* NULL while only measuring */
+
+	GpuProgram *program;
+	char *host;    /* the weights as they will lie on the device; NULL while only measuring */
+	char *weights; /* their place on the device */
+	size_t used;   /* bytes of them so far */
+	bool overflow; /* a weight does not fit the type */
+} GpuBuild;
+
+/* device.c */
+extern DfxStatus
+gpu_alloc(DfxDev *dev, size_t bytes, GpuMem *mem, DfxErr *err); /* DFX_ENOMEM: also the budget */
+extern void gpu_free(DfxDev *dev, GpuMem *mem);
+extern void gpu_progress(const DfxDev *dev);
+extern void gpu_turn_take(DfxDev *dev);
+extern void gpu_turn_end(DfxDev *dev);
+extern void gpu_give_way(DfxDev *dev); /* let those who wait have their turn; a sign of life, too */
+/* A device on rt, which it takes over, with lib, which may hold NULLs; cache_dir as in gpu_cache_open. */
+extern DfxStatus gpu_device_new(GpuRt *rt, GpuLib *const lib[GPU_LIBS], const DfxDevOpts *opts,
+                                const char *cache_dir, DfxDev **dev, DfxErr *err);
+extern bool gpu_supports(void *dev, const DfxGraph *g, const DfxOp *op);
+extern void gpu_info(const DfxDev *dev, DfxDevInfo *info);
+extern void gpu_close(DfxDev *dev);
+
+/* backend.c */
+extern const DfxBackend dfx_backend;
+
+/* lower.c */
+extern DfxStatus gpu_build_open(GpuBuild *b, DfxDev *dev, const DfxGraph *g, GpuType type, DfxErr *err);
+extern void gpu_build_close(GpuBuild *b);
+extern DfxStatus gpu_build_memory(GpuBuild *b, int max_batch, DfxErr *err);
+extern DfxStatus gpu_lower(GpuBuild *b, GpuProgram *program, DfxErr *err);
+extern size_t gpu_type_size(GpuType type);
+
+/* Of the value: its first element, its rows' distance, its rows in an image; for product.c */
+extern void *gpu_lower_at(const GpuBuild *b, DfxVal v);
+extern int gpu_lower_stride(const GpuBuild *b, DfxVal v);
+extern int gpu_lower_rows(const GpuBuild *b, DfxVal v);
+/* Room for a step of op i; NULL: out of memory. */
+extern GpuStep *gpu_lower_step(GpuBuild *b, GpuKernel kernel, int i);
+extern const float *gpu_lower_param(GpuBuild *b, int param);
+
+/* branch.c */
+extern DfxStatus gpu_branch_order(GpuBuild *b, DfxErr *err);
+extern DfxStatus
+gpu_branch_memory(GpuBuild *b, size_t (*size)(void *arg, const DfxGraph *g, DfxVal v), DfxErr *err);
+extern void gpu_branch_merge(const GpuBuild *b, GpuProgram *p);
+
+/* product.c */
+extern bool gpu_lower_product(GpuBuild *b, int i);
+
+/* describe.c: one line about a step, all that tells it from others but its numbers; for keys, logs, tests */
+#define GPU_DESCRIBE 256 /* more than any of them is long */
+extern void gpu_step_describe(const GpuStep *s, char *buf, size_t size);
+extern const char *const gpu_kernel_name[GPU_KERNEL_COUNT];
+
+/* weights.c: each puts numbers after the last ones and returns where they will be on the device */
+extern const float *gpu_weight_floats(GpuBuild *b, const float *v, size_t n);
+extern const void *gpu_weight_typed(GpuBuild *b, const float *v, size_t n); /* v NULL: zeros */
+/* [co][ci][kh][kw] to [co][kh][kw][ci padded with zeros to ci_to]. */
+extern const void *gpu_weight_filters(GpuBuild *b, const float *v, int co, int ci, int kh, int kw, int ci_to);
+/* [co][ci][kh][kw] to [kh][kw][ci][co]. */
+extern const void *gpu_weight_taps(GpuBuild *b, const float *v, int co, int ci, int kh, int kw);
+/* Scale and shift of an AFFINE or BN: 2 x c floats. */
+extern const float *gpu_weight_affine(GpuBuild *b, const DfxOp *op, int c);
+
+/* plan.c */
+extern DfxStatus
+gpu_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **plan, DfxErr *err);
+extern void gpu_release(DfxPlan *plan);
+extern size_t gpu_bytes(const DfxPlan *plan);
+
+/* run.c */
+extern DfxStatus gpu_forward(DfxPlan *plan, const void *in, int n, float *const *out, DfxErr *err);
+/* Put one step, or a whole program, for bucket on the stream, with a lane's buffers. */
+extern DfxStatus
+gpu_step_run(DfxPlan *p, const GpuProgram *g, const GpuStep *s, int bucket, int lane, DfxErr *err);
+extern DfxStatus gpu_program_run(DfxPlan *p, const GpuProgram *g, int bucket, int lane, DfxErr *err);
+/* The bucket that the next of `left` images go to. */
+extern int gpu_bucket(int nbucket, int left);
+/* Where output i begins among the results of n images. */
+extern size_t gpu_out_offset(const DfxPlan *p, int i, int n);
+
+/*
+ * choose.c: decide who computes the products of a program, for every bucket.
+ * Only DFX_ELOST and the like are errors: what cannot be tried runs on its own kernel.
+ */
+extern DfxStatus gpu_choose(DfxPlan *p, GpuProgram *g, DfxErr *err);
+
+/*
+ * cache.c: choices by key, for the life of the device, and in a file of dir
+ * (created when absent; NULL: none is kept) that belongs to this device and
+ * these versions.  NULL: out of memory; a file that cannot be read is none.
+ */
+extern GpuCache *gpu_cache_open(const char *dir, const char *device, const char *versions);
+extern void gpu_cache_close(GpuCache *cache);                                   /* drops the plans */
+extern const GpuChoice *gpu_cache_find(const GpuCache *cache, const char *key); /* NULL: not made yet */
+/* What an earlier process kept of its choice: who ("mma", "cudnn" ...) and for a plan; NULL: nothing. */
+extern const char *gpu_cache_kept(const GpuCache *cache, const char *key, const char **who);
+/* Takes over the choice's plan and, malloc'd or NULL, what is to be kept for it. */
+extern DfxStatus
+gpu_cache_put(GpuCache *cache, const char *key, const GpuChoice *choice, char *keep, DfxErr *err);
+extern void gpu_cache_write(GpuCache *cache); /* what changed; failure is logged, and costs time only */
+extern const char *gpu_choice_name(const GpuChoice *choice);
+
+#endif /* DFX_CUDA_INTERNAL_H */

@@ -1,0 +1,275 @@
+/*
+ * launch.cu
+ *	  The kernels: grids over the element functions, and the entry that C calls.
+ */
+#include <cuda_runtime.h>
+
+#include "cuda/dispatch.cuh"
+
+#define LAUNCH_THREADS 256
+#define LAUNCH_WARPS   4 /* of a block of row teams */
+#define LAUNCH_BLOCKS  0x7fffffff
+
+template <class Op>
+static __global__ void
+launch_each(const __grid_constant__ GpuGroup<Op> group, unsigned total, unsigned width)
+{
+	unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+
+	if (i < total)
+		group.op[blockIdx.z](i / width, (int) (i % width));
+}
+
+/* A warp as a team of lanes. */
+struct GpuWarp
+{
+	static const int count = 32;
+	__device__ int id() const
+	{
+		return (int) (threadIdx.x % 32);
+	}
+	__device__ float sum(float v) const
+	{
+		for (int step = 16; step > 0; step /= 2)
+			v += __shfl_xor_sync(0xffffffffu, v, step);
+		return v;
+	}
+	__device__ float max(float v) const
+	{
+		for (int step = 16; step > 0; step /= 2)
+			v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, step));
+		return v;
+	}
+	__device__ void sync() const
+	{
+		__syncwarp();
+	}
+};
+
+template <class Op>
+static __global__ void
+launch_lanes(const __grid_constant__ GpuGroup<Op> group, unsigned rows, unsigned scratch)
+{
+	extern __shared__ float launch_scratch[];
+	unsigned team = threadIdx.x / 32, row = blockIdx.x * LAUNCH_WARPS + team;
+
+	if (row < rows)
+		group.op[blockIdx.z]((size_t) row, launch_scratch + team * scratch, GpuWarp());
+}
+
+/* A block has one head of one image (x) and a share of its queries (y), a warp a query. */
+template <class T>
+static __global__ void
+__launch_bounds__(LAUNCH_THREADS) launch_attn(const __grid_constant__ GpuGroup<GpuAttnOp<T>> group)
+{
+	extern __shared__ __align__(16) unsigned char launch_head[];
+	const GpuAttnArgs &a = group.op[blockIdx.z].a;
+	size_t image = blockIdx.x / (unsigned) a.heads;
+	int head = (int) (blockIdx.x % (unsigned) a.heads), warp = (int) threadIdx.x / 32,
+	    warps = (int) blockDim.x / 32;
+	T *copy = reinterpret_cast<T *>(launch_head);
+	float *score = reinterpret_cast<float *>(launch_head + gpu_attn_bytes<T>(a)) + warp * a.tokens;
+
+	gpu_attn_copy(a, gpu_attn_head<T>(a, image, head), copy, (int) threadIdx.x, (int) blockDim.x);
+	__syncthreads();
+	for (int q = (int) blockIdx.y * warps + warp; q < a.tokens; q += (int) gridDim.y * warps)
+		gpu_attn_query<T, 2>(a, image, head, gpu_attn_copied(a, copy), q, score, GpuWarp());
+}
+
+template <class T>
+static __global__ void
+__launch_bounds__(GPU_TILE_THREADS)
+    launch_tiled(const __grid_constant__ GpuGroup<GpuConvOp> group, size_t rows)
+{
+	const GpuConvArgs &a = group.op[blockIdx.z].a;
+	__shared__ GpuTile tile;
+	float sum[GPU_TILE_EACH][GPU_TILE_EACH] = {};
+	size_t m0 = (size_t) blockIdx.y * GPU_TILE_M;
+	int n0 = (int) blockIdx.x * GPU_TILE_N, depth = a.kh * a.kw * a.ci, thread = (int) threadIdx.x;
+
+	for (int k0 = 0; k0 < depth; k0 += GPU_TILE_K)
+	{
+		gpu_tile_load<T>(a, tile, rows, m0, n0, k0, thread);
+		__syncthreads();
+		gpu_tile_add(tile, thread, sum);
+		__syncthreads();
+	}
+	gpu_tile_store<T>(a, rows, m0, n0, thread, sum);
+}
+
+static __device__ __forceinline__ void
+launch_mma_one(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const __half *)
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+	             "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+	             : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+	             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+static __device__ __forceinline__ void
+launch_mma_one(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const __nv_bfloat16 *)
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+	             "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+	             : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+	             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* Multiply one stage, whose first k is k0. */
+template <class T, class S, bool Pre>
+static __device__ __forceinline__ void
+launch_mma_stage(const GpuConvArgs &a, const typename S::Tile &tile, int stage, int k0, typename S::Thread &t)
+{
+	int warp = (int) threadIdx.x / 32, lane = (int) threadIdx.x % 32;
+
+#pragma unroll
+	for (int kk = 0; kk < GPU_MMA_K; kk += 16)
+	{
+		uint32_t x[S::FM][4], w[S::FN][2];
+
+#pragma unroll
+		for (int i = 0; i < S::FM; i++)
+			gpu_mma_fragment_x<T, S, Pre>(a, tile, stage, warp, lane, i, k0, kk, x[i]);
+#pragma unroll
+		for (int j = 0; j < S::FN; j++)
+			gpu_mma_fragment_w<S>(tile, stage, warp, lane, j, kk, w[j]);
+#pragma unroll
+		for (int i = 0; i < S::FM; i++)
+		{
+#pragma unroll
+			for (int j = 0; j < S::FN; j++)
+				launch_mma_one(t.sum[i][j], x[i], w[j], static_cast<const T *>(nullptr));
+		}
+	}
+}
+
+/*
+ * The stage that is loaded while tile k is multiplied was last read for tile
+ * k - 1, before the barrier at the top: no second barrier is needed.
+ */
+template <class T, class S, bool Pre>
+static __global__ void
+__launch_bounds__(GPU_MMA_THREADS) launch_mma(const __grid_constant__ GpuGroup<GpuConvOp> group, size_t rows)
+{
+	const GpuConvArgs &a = group.op[blockIdx.z].a;
+	extern __shared__ __align__(16) unsigned char launch_shared[];
+	typename S::Tile &tile = *reinterpret_cast<typename S::Tile *>(launch_shared);
+	typename S::Thread t;
+	size_t m0 = (size_t) blockIdx.y * S::M;
+	int n0 = (int) blockIdx.x * S::N, thread = (int) threadIdx.x;
+	int tiles = (a.kh * a.kw * a.ci + GPU_MMA_K - 1) / GPU_MMA_K;
+
+	gpu_mma_begin<S>(a, rows, m0, thread, t);
+#pragma unroll
+	for (int i = 0; i < GPU_MMA_STAGES - 1; i++)
+	{
+		if (i < tiles)
+			gpu_mma_load<S>(a, tile, i, n0, i * GPU_MMA_K, thread, t);
+		asm volatile("cp.async.commit_group;" ::: "memory");
+	}
+	for (int i = 0; i < tiles; i++)
+	{
+		int next = i + GPU_MMA_STAGES - 1;
+
+		asm volatile("cp.async.wait_group %0;" ::"n"(GPU_MMA_STAGES - 2) : "memory");
+		__syncthreads();
+		if (next < tiles)
+			gpu_mma_load<S>(a, tile, next % GPU_MMA_STAGES, n0, next * GPU_MMA_K, thread, t);
+		asm volatile("cp.async.commit_group;" ::: "memory");
+		launch_mma_stage<T, S, Pre>(a, tile, i % GPU_MMA_STAGES, i * GPU_MMA_K, t);
+	}
+	gpu_mma_store<T, S>(a, rows, m0, n0, thread, t);
+}
+
+/* Blocks that cover n in steps of each; 0 when there are more than a grid's side takes. */
+static unsigned
+launch_blocks(size_t n, size_t each, size_t most)
+{
+	size_t blocks = (n + each - 1) / each;
+
+	return blocks <= most ? (unsigned) blocks : 0;
+}
+
+struct LaunchRunner
+{
+	cudaStream_t stream;
+
+	template <class Op> int each(const GpuGroup<Op> &group, size_t rows, int width)
+	{
+		size_t total = rows * (size_t) width;
+		dim3 grid(launch_blocks(total, LAUNCH_THREADS, LAUNCH_BLOCKS), 1, group.count);
+
+		if (grid.x == 0 || total > 0xffffffffu - LAUNCH_THREADS)
+			return cudaErrorInvalidConfiguration;
+		launch_each<<<grid, LAUNCH_THREADS, 0, stream>>>(group, (unsigned) total, (unsigned) width);
+		return cudaPeekAtLastError();
+	}
+	template <class T, class Op> int lanes(const GpuGroup<Op> &group, size_t rows, int floats)
+	{
+		dim3 grid(launch_blocks(rows, LAUNCH_WARPS, LAUNCH_BLOCKS), 1, group.count);
+		size_t shared = (size_t) floats * LAUNCH_WARPS * sizeof(float);
+
+		if (grid.x == 0 || floats > GPU_MAX_TOKENS)
+			return cudaErrorInvalidConfiguration;
+		launch_lanes<<<grid, LAUNCH_WARPS * 32, shared, stream>>>(group, (unsigned) rows, (unsigned) floats);
+		return cudaPeekAtLastError();
+	}
+	template <class T> int attn(const GpuGroup<GpuAttnOp<T>> &group, size_t n)
+	{
+		const GpuAttnArgs &a = group.op[0].a;
+		size_t warps = LAUNCH_THREADS / 32, queries = ((size_t) a.tokens + warps - 1) / warps;
+		dim3 grid(launch_blocks(n * (size_t) a.heads, 1, LAUNCH_BLOCKS), queries < 4 ? queries : 4,
+		          group.count);
+		int shared = (int) (gpu_attn_bytes<T>(a) + warps * (size_t) a.tokens * sizeof(float));
+		cudaError_t error;
+
+		if (grid.x == 0)
+			return cudaErrorInvalidConfiguration;
+		error = cudaFuncSetAttribute(launch_attn<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+		if (error != cudaSuccess)
+			return error;
+		launch_attn<T><<<grid, LAUNCH_THREADS, shared, stream>>>(group);
+		return cudaPeekAtLastError();
+	}
+	template <class T> int tiled(const GpuGroup<GpuConvOp> &group, size_t n)
+	{
+		const GpuConvArgs &a = group.op[0].a;
+		size_t rows = n * (size_t) a.oh * (size_t) a.ow;
+		dim3 grid(launch_blocks((size_t) a.co, GPU_TILE_N, LAUNCH_BLOCKS),
+		          launch_blocks(rows, GPU_TILE_M, 65535), group.count);
+
+		if (grid.x == 0 || grid.y == 0 || a.groups != 1)
+			return cudaErrorInvalidConfiguration;
+		launch_tiled<T><<<grid, GPU_TILE_THREADS, 0, stream>>>(group, rows);
+		return cudaPeekAtLastError();
+	}
+	template <class T, class S> int mma(const GpuGroup<GpuConvOp> &group, size_t n)
+	{
+		return group.op[0].a.pre_scale ? mma_pre<T, S, true>(group, n) : mma_pre<T, S, false>(group, n);
+	}
+	template <class T, class S, bool Pre> int mma_pre(const GpuGroup<GpuConvOp> &group, size_t n)
+	{
+		const GpuConvArgs &a = group.op[0].a;
+		size_t rows = n * (size_t) a.oh * (size_t) a.ow;
+		dim3 grid(launch_blocks((size_t) a.co, S::N, LAUNCH_BLOCKS), launch_blocks(rows, S::M, 65535),
+		          group.count);
+		int shared = (int) sizeof(typename S::Tile);
+		cudaError_t error;
+
+		if (grid.x == 0 || grid.y == 0)
+			return cudaErrorInvalidConfiguration;
+		error =
+		    cudaFuncSetAttribute(launch_mma<T, S, Pre>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+		if (error != cudaSuccess)
+			return error;
+		launch_mma<T, S, Pre><<<grid, GPU_MMA_THREADS, shared, stream>>>(group, rows);
+		return cudaPeekAtLastError();
+	}
+};
+
+int
+gpu_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n, void *stream)
+{
+	LaunchRunner runner = {static_cast<cudaStream_t>(stream)};
+
+	return gpu_dispatch(runner, kernel, type, args, count, (size_t) n);
+}

@@ -1,0 +1,36 @@
+/*
+ * host_rt.h
+ *	  A device in host memory for the tests of cuda/: everything the backend
+ *	  does with a GPU, done by the kernels' twins on the host, with faults on
+ *	  demand.
+ */
+#ifndef DFX_TESTS_CUDA_HOST_RT_H
+#define DFX_TESTS_CUDA_HOST_RT_H
+
+#include "cuda/internal.h"
+
+/* What the test sets, and what it may look at. */
+typedef struct HostRt
+{
+	GpuRt rt;
+	size_t room;     /* allocations beyond fail with DFX_ENOMEM; 0: no limit */
+	size_t taken;    /* by device allocations */
+	int blocks;      /* device and page-locked allocations that are not given back */
+	long lose_after; /* launches until the device is lost; negative: never */
+	long launches;   /* done, those of replayed graphs included */
+	int graphs;      /* that are not given back */
+	uint64_t seen;   /* bit k: kernel k has run */
+	double clock;    /* advances with each launch by cost[kernel] milliseconds */
+	double cost[GPU_KERNEL_COUNT];
+	void *recording; /* the graph being captured */
+} HostRt;
+
+extern HostRt *host_rt_new(void);
+
+/* A backend's device on rt, which it does not free, without libraries. */
+extern DfxDev *host_device(HostRt *rt, const DfxDevOpts *opts);
+
+/* The CUDA backend, less its opening: devices come from host_device. */
+extern const DfxBackend host_backend;
+
+#endif /* DFX_TESTS_CUDA_HOST_RT_H */

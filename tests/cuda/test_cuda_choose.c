@@ -1,0 +1,253 @@
+/*
+ * test_cuda_choose.c
+ *	  Who computes a product: is a library used only where it is right and
+ *	  fastest, is a wrong one found out, does a refusal harm nothing, and are
+ *	  choices kept on disk so that the next process need not try?
+ */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "cuda/host/launch.h"
+#include "tests/backend/net_cases.h"
+#include "tests/cuda/host_rt.h"
+
+/* A library that computes by the plain kernel, or badly, or not at all. */
+typedef struct FakeLib
+{
+	GpuLib lib;
+	HostRt *rt;
+	double cost;  /* milliseconds of a product */
+	bool wrong;   /* forgets the bias */
+	bool refuses; /* to make plans */
+	bool fails;   /* to run */
+	int patience; /* runs until it fails; 0: it does not */
+	int built, recalled, dropped, run;
+} FakeLib;
+
+static FakeLib *
+fake(GpuLib *lib)
+{
+	return (FakeLib *) (void *) lib;
+}
+
+static void
+fake_close(GpuLib *lib)
+{
+	(void) lib;
+}
+
+static bool
+fake_fits(const GpuConvArgs *a, GpuType type)
+{
+	return a->groups == 1 && !a->pre_scale && type != GPU_F32;
+}
+
+static DfxStatus
+fake_build(GpuLib *lib, const GpuConvArgs *a, const GpuProduct *p, GpuType type, int n, const char *saved,
+           void **plan, DfxErr *err)
+{
+	(void) a;
+	(void) p;
+	(void) n;
+	if (fake(lib)->refuses)
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the fake does not want to");
+	fake(lib)->built++;
+	fake(lib)->recalled += strcmp(saved, "two words") == 0;
+	*plan = malloc(sizeof(GpuType));
+	if (!*plan)
+		abort();
+	*(GpuType *) *plan = type;
+	return DFX_OK;
+}
+
+static DfxStatus
+fake_run(GpuLib *lib, void *plan, const GpuConvArgs *a, const GpuProduct *p, void *work, void *stream,
+         DfxErr *err)
+{
+	FakeLib *f = fake(lib);
+	GpuArgs args = {.conv = *a};
+	HostRt *rt = f->rt;
+	double tiled = rt->cost[GPU_CONV_TILED];
+	DfxStatus st;
+
+	(void) work;
+	(void) stream;
+	if (f->fails || (f->patience && f->run >= f->patience))
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the fake cannot");
+	f->run++;
+	args.conv.w = p->w;
+	if (f->wrong)
+		args.conv.epi.bias = NULL;
+	rt->cost[GPU_CONV_TILED] = f->cost;
+	/* Through the device's own launch, so that it is part of a graph; n is the buffers' affair, one is
+	 * enough. */
+	st = rt->rt.ops->launch(&rt->rt, GPU_CONV_TILED, *(GpuType *) plan, &args, 1, 1, err);
+	rt->cost[GPU_CONV_TILED] = tiled;
+	return st;
+}
+
+static char *
+fake_save(GpuLib *lib, void *plan)
+{
+	(void) lib;
+	(void) plan;
+	return strdup("two\twords");
+}
+
+static void
+fake_drop(GpuLib *lib, void *plan)
+{
+	fake(lib)->dropped++;
+	free(plan);
+}
+
+static const GpuLibOps fake_ops = {
+    .name = "fake",
+    .close = fake_close,
+    .fits = fake_fits,
+    .build = fake_build,
+    .run = fake_run,
+    .save = fake_save,
+    .drop = fake_drop,
+};
+
+static char logged[8192];
+
+static void
+keep_log(char level, const char *message, void *arg)
+{
+	size_t used = strlen(logged);
+
+	(void) arg;
+	snprintf(logged + used, sizeof logged - used, "%c %s\n", level, message);
+}
+
+/* Two products with a bias and one with a prologue, which no library takes. */
+static DfxGraph *
+three_products(void)
+{
+	DfxGraph *g = dfx_graph_new();
+	DfxVal x = dfx_input_f32(g, 16, 4, 4);
+	DfxErr err;
+
+	x = dfx_act(g, dfx_conv(g, x, "a", 24, DFX_CONV2D(3, 1, 1), true), DFX_ACT_RELU);
+	x = dfx_act(g, dfx_bn(g, dfx_pool(g, x, (DfxPool){.k = 2, .s = 2, .avg = true}), "n", 1e-5f),
+	            DFX_ACT_RELU);
+	x = dfx_act(g, dfx_conv(g, x, "b", 16, DFX_CONV2D(1, 1, 0), true), DFX_ACT_RELU);
+	dfx_output(g, dfx_linear(g, dfx_pool(g, x, (DfxPool){.avg = true}), "c", 8), "out");
+	if (dfx_graph_finish(g, &err) != DFX_OK || dfx_weights_random(g, 3, &err) != DFX_OK)
+		abort();
+	/* Biases that matter. */
+	for (int i = 0; i < g->nparam; i++)
+		for (size_t k = 0; g->param[i].role == DFX_ROLE_BIAS && k < dfx_param_count(&g->param[i]); k++)
+			g->param[i].data[k] *= 20;
+	if (dfx_graph_optimize(g, gpu_supports, NULL, &err) != DFX_OK)
+		abort();
+	return g;
+}
+
+/* Compile and run one image with a fake library; how many products it has got. */
+static int
+run_with(FakeLib *f, const char *dir, const char *what)
+{
+	GpuLib *const lib[GPU_LIBS] = {&f->lib, NULL};
+	DfxDevOpts opts = {0};
+	DfxPlanOpts plan_opts = {.max_batch = 1, .precision = DFX_PRECISION_FP16};
+	Subject on = {.be = &host_backend, .precision = DFX_PRECISION_FP16, .tolerance = 6e-3};
+	DfxGraph *g = three_products();
+	DfxPlan *plan = NULL;
+	DfxErr err = {0};
+	int n = 0;
+
+	f->lib.ops = &fake_ops;
+	f->rt = host_rt_new();
+	logged[0] = '\0';
+	if (gpu_device_new(&f->rt->rt, lib, &opts, dir, &on.dev, &err) != DFX_OK ||
+	    gpu_compile(on.dev, g, &plan_opts, &plan, &err) != DFX_OK)
+	{
+		ok(false, "%s compiles", what);
+		diag("%s", err.msg);
+		return -1;
+	}
+	for (int i = 0; i < plan->program[0].nstep; i++)
+		n += plan->program[0].step[i].choice[0].lib == &f->lib;
+	gpu_release(plan);
+	same_as_ref(&on, g, 1, 0, what);
+	gpu_close(on.dev);
+	ok(f->rt->blocks == 0 && f->built == f->dropped, "%s: all is given back", what);
+	dfx_graph_free(g);
+	free(f->rt);
+	return n;
+}
+
+static void
+check_candidates(void)
+{
+	FakeLib quick = {.cost = 0.1}, slow = {.cost = 10}, wrong = {.cost = 0.1, .wrong = true};
+	FakeLib fickle = {.cost = 0.1, .patience = 9}; /* two products tried, and one run more */
+	FakeLib refusing = {.cost = 0.1, .refuses = true}, failing = {.cost = 0.1, .fails = true};
+
+	ok(run_with(&quick, NULL, "a quick library") == 2, "it gets the products that it can do");
+	ok(run_with(&slow, NULL, "a slow library") == 0 && slow.run > 0, "it is tried and not used");
+	ok(run_with(&wrong, NULL, "a wrong library") == 0 && wrong.run > 0, "it is found out");
+	ok(strstr(logged, "W fake computes 1 fp16") && strstr(logged, "differently from the plain kernel"),
+	   "which the log says");
+	ok(run_with(&refusing, NULL, "a library that refuses") == 0, "its products run on the plain kernels");
+	ok(strstr(logged, "D fake refuses 1 fp16") && strstr(logged, "the fake does not want to"),
+	   "with a reason in the log");
+	ok(run_with(&failing, NULL, "a library that fails") == 0, "its products run on the plain kernels");
+	ok(strstr(logged, "the fake cannot") != NULL, "with a reason in the log");
+	ok(run_with(&fickle, NULL, "a library that fails in the network") == 0,
+	   "its products are taken away again");
+	ok(strstr(logged, "W libraries fail at batch 1, own kernels take over: the fake cannot") != NULL,
+	   "which the log says");
+}
+
+/* Replace the kept choices by text. */
+static void
+spoil(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "w");
+
+	if (!f || fputs(text, f) < 0 || fclose(f) != 0)
+		abort();
+}
+
+static void
+check_kept(void)
+{
+	char dir[] = "/tmp/dfx-cuda-XXXXXX", below[64], command[160], path[160] = "";
+	FakeLib first = {.cost = 0.1}, second = {.cost = 0.1}, third = {.cost = 0.1}, fourth = {.cost = 0.1};
+	FILE *list;
+
+	if (!mkdtemp(dir))
+		abort();
+	snprintf(below, sizeof below, "%s/not/yet", dir);
+	run_with(&first, below, "with a place to keep choices");
+	ok(first.run > 2, "products are tried");
+	ok(run_with(&second, below, "the next process") == 2, "has the same choices");
+	ok(second.recalled == 2 && second.built == 2 && strstr(logged, "products at batch") == NULL,
+	   "from what was kept, without trying");
+
+	snprintf(command, sizeof command, "ls %s/cuda-*", below);
+	list = popen(command, "r");
+	ok(list && fgets(path, sizeof path, list), "they are in one file");
+	if (list)
+		pclose(list);
+	path[strcspn(path, "\n")] = '\0';
+	spoil(path, "dfx-cuda-choices 1, another device, other versions\nx\ty\tz\n");
+	ok(run_with(&third, below, "a file of another device") == 2 && third.recalled == 0, "is not believed");
+	spoil(path, "dfx-cuda-choices 1, host twin, no driver\nhalf a line");
+	ok(run_with(&fourth, below, "a torn file") == 2 && fourth.recalled == 0, "is not believed");
+	snprintf(command, sizeof command, "rm -rf %s", dir);
+	ok(system(command) == 0, "cleaned up");
+}
+
+int
+main(void)
+{
+	dfx_log_set_sink(keep_log, NULL);
+	check_candidates();
+	check_kept();
+	return done_testing();
+}

@@ -1,0 +1,149 @@
+/*
+ * test_cuda_dnn.c
+ *	  Does cuDNN make plans for the convolutions of our networks, as we describe
+ *	  them, on an H100; and can a plan be made again from what it was saved as?
+ *
+ * No GPU is needed: cuDNN is given a description of one and a driver that only
+ * pretends (stub/driver.c).  Nothing runs, so nothing is said about results.
+ */
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda/load.h"
+#include "tests/unit/tap.h"
+
+static const char h100[] =
+    "{\"maxGridSize\":[2147483647,65535,65535],\"maxBlockSize\":[1024,1024,64],\"regsPerBlock\":65536,"
+    "\"multiProcessorCount\":132,\"warpSize\":32,\"maxSharedMemoryPerBlock\":49152,"
+    "\"maxSharedMemoryPerBlockOptin\":232448,\"reservedSharedMemoryPerBlock\":1024,\"maxRegistersPerSM\":"
+    "65536,"
+    "\"maxCtasPerSM\":32,\"maxThreadsPerBlock\":1024,\"maxThreadsPerSM\":2048,\"pciDeviceId\":0,"
+    "\"isTccDriver\":0,"
+    "\"supportCoopLaunch\":1,\"totalGlobalMem\":85017755648,\"smClockRateKHz\":1980000,"
+    "\"memClockRateKHz\":2619000,\"l2CacheSize\":52428800,\"cudaDeviceId\":0,\"deviceVer\":900,\"driverVer\":"
+    "13000,"
+    "\"deviceName\":\"NVIDIA H100 80GB HBM3\"}";
+
+static const struct
+{
+	const char *what;
+	int n, hw, ci, ldx, co, ldy, k, s, groups;
+	bool add, relu;
+} conv[] = {
+    {"ResNet's 3x3", 8, 64, 64, 64, 64, 64, 3, 1, 1, false, true},
+    {"ResNet's 3x3 onto a residual", 8, 64, 64, 64, 64, 64, 3, 1, 1, true, true},
+    {"ResNet's down-sampling 1x1", 8, 64, 256, 256, 512, 512, 1, 2, 1, false, false},
+    {"DenseNet's 3x3 into a block's channels", 8, 64, 128, 128, 32, 256, 3, 1, 1, false, false},
+    {"a stem of 3 channels padded to 8", 8, 256, 8, 8, 64, 64, 7, 2, 1, false, true},
+    {"ResNeXt's 3x3 in 32 groups", 8, 32, 1024, 1024, 1024, 1024, 3, 1, 32, false, true},
+    {"a single image", 1, 16, 256, 256, 256, 256, 3, 1, 1, false, true},
+};
+
+static GpuConvArgs
+conv_args(size_t i)
+{
+	int out = (conv[i].hw + 2 * (conv[i].k / 2) - conv[i].k) / conv[i].s + 1;
+	GpuConvArgs a = {.ci = conv[i].ci,
+	                 .co = conv[i].co,
+	                 .ldx = conv[i].ldx,
+	                 .ldy = conv[i].ldy,
+	                 .ih = conv[i].hw,
+	                 .iw = conv[i].hw,
+	                 .oh = out,
+	                 .ow = out,
+	                 .kh = conv[i].k,
+	                 .kw = conv[i].k,
+	                 .sh = conv[i].s,
+	                 .sw = conv[i].s,
+	                 .ph = conv[i].k / 2,
+	                 .pw = conv[i].k / 2,
+	                 .groups = conv[i].groups};
+
+	if (conv[i].add)
+	{
+		a.epi.add = &conv; /* any address: nothing runs */
+		a.epi.ldadd = conv[i].ldy;
+	}
+	a.epi.act = conv[i].relu ? GPU_ACT_RELU : GPU_ACT_NONE;
+	return a;
+}
+
+static void
+check_plan(GpuLib *lib, size_t i, GpuType type)
+{
+	static const char *const name[] = {"fp32", "fp16", "bf16"};
+	GpuConvArgs a = conv_args(i);
+	GpuProduct p = {0};
+	void *plan = NULL, *again = NULL;
+	char *saved = NULL;
+	DfxErr err = {0};
+
+	if (!ok(lib->ops->build(lib, &a, &p, type, conv[i].n, "", &plan, &err) == DFX_OK, "a plan for %s, %s",
+	        conv[i].what, name[type]))
+	{
+		diag("%s", err.msg);
+		return;
+	}
+	saved = lib->ops->save(lib, plan);
+	if (!ok(saved && lib->ops->build(lib, &a, &p, type, conv[i].n, saved, &again, &err) == DFX_OK,
+	        "and again from %zu bytes", saved ? strlen(saved) : 0))
+		diag("%s", err.msg);
+	lib->ops->drop(lib, plan);
+	if (again)
+		lib->ops->drop(lib, again);
+	free(saved);
+}
+
+/* The driver beside this program, under the name that cuDNN looks for. */
+static bool
+load_driver(const char *program)
+{
+	char path[4096];
+	const char *slash = strrchr(program, '/');
+
+	snprintf(path, sizeof path, "%.*s/libcuda.so.1", slash ? (int) (slash - program) : 1,
+	         slash ? program : ".");
+	return dlopen(path, RTLD_NOW | RTLD_GLOBAL) != NULL;
+}
+
+int
+main(int argc, char **argv)
+{
+	GpuLib *lib = NULL;
+	GpuConvArgs a = conv_args(0);
+	GpuProduct p = {0};
+	void *plan = NULL;
+	DfxErr err = {0};
+
+	(void) argc;
+	if (!ok(load_driver(argv[0]), "the driver that is none loads"))
+	{
+		diag("%s", dlerror());
+		return done_testing();
+	}
+	if (gpu_load_libraries(&err) != DFX_OK)
+	{
+		printf("1..0 # SKIP %s\n", err.msg);
+		return 0;
+	}
+	if (!ok(gpu_dnn_open_described(h100, &lib, &err) == DFX_OK, "cuDNN opens on a description"))
+	{
+		diag("%s", err.msg);
+		return done_testing();
+	}
+	for (size_t i = 0; i < sizeof conv / sizeof conv[0]; i++)
+		for (GpuType type = GPU_F16; type <= GPU_BF16; type++)
+			if (type == GPU_F16 || i < 2)
+				check_plan(lib, i, type);
+	ok(lib->ops->build(lib, &a, &p, GPU_F16, 8, "{\"not\":\"a plan\"}", &plan, &err) == DFX_EUNSUPPORTED &&
+	       !plan && strstr(err.msg, "a kept plan"),
+	   "a plan that was spoilt is refused");
+	a.oh = a.ow = 5;
+	ok(lib->ops->build(lib, &a, &p, GPU_F16, 8, "", &plan, &err) == DFX_EUNSUPPORTED && !plan && err.msg[0],
+	   "so is a convolution that is none: %s", err.msg);
+	lib->ops->close(lib);
+	ok(gpu_dnn_open_described("{}", &lib, &err) != DFX_OK, "so is a device that is none");
+	return done_testing();
+}

@@ -283,15 +283,15 @@ import_verify(const Import *im, const char *name)
 /* ---- SQL ---- */
 
 /*
- * Everything but opening the source, which differs; what can be refused early
- * is.  backbone: NULL for a file that has its own metadata.
+ * Everything but opening the source, which differs, and asking the engine;
+ * what can be refused early is.  backbone: NULL for a file that has its own
+ * metadata.
  */
-static Datum
-import_model(const char *name, const char *backbone, DfxSource *src)
+static Import *
+import_run(const char *name, const char *backbone, DfxSource *src)
 {
 	Import	   *im = palloc0(sizeof(Import));
 	char	   *owner = dfx_model_owner(name);
-	char		hex[DFX_VERSION_HEX_LEN];
 
 	if (!owner)
 		owner = GetUserNameFromId(GetUserId(), false);
@@ -309,9 +309,24 @@ import_model(const char *name, const char *backbone, DfxSource *src)
 	import_hash(im);
 	import_store(im, name, owner);
 	src->close(src);
+	return im;
+}
+
+static Datum
+import_model(const char *name, const char *backbone, DfxSource *src)
+{
+	Import	   *im = import_run(name, backbone, src);
+	char		hex[DFX_VERSION_HEX_LEN];
+
 	import_verify(im, name);
 	dfx_version_hex(im->version, hex);
 	return PointerGetDatum(cstring_to_text(hex));
+}
+
+void
+dfx_import_trained(const char *name, DfxSource *src, uint8 *version)
+{
+	memcpy(version, import_run(name, NULL, src)->version, DFX_VERSION_LEN);
 }
 
 static void

@@ -61,7 +61,7 @@ stage_files() {
 	lib_tree
 	make_engine test-programs || return 1
 	mkdir -p "$WORK/files/engine" "$WORK/files/tests"
-	cp "$TOP/build/test/dfx-engine" "$WORK/files/engine/"
+	cp "$TOP/build/test/dfx-engine" "$TOP/build/test/fake-train" "$WORK/files/engine/"
 	cp -r "$TOP/sql" "$TOP/expected" "$WORK/files/"
 	cp -r "$TOP/tests/t" "$TOP/tests/pgtap" "$TOP/tests/isolation" "$WORK/files/tests/" 2>/dev/null
 	cp -r "$TOP/tests/golden/images" "$WORK/files/images"
@@ -71,7 +71,8 @@ stage_files() {
 		"$TOP/build/test/dfx-engine" init --backbone "$1" --random-weights "$2" --out "$WORK/files/$3.safetensors" >/dev/null || return 1
 	done
 	chmod -R a+rX "$WORK/files"
-	export DFX_TEST_DIR=$WORK/files DFX_TEST_IMAGES=$WORK/files/images DFX_TEST_ENGINE=$WORK/files/engine/dfx-engine
+	export DFX_TEST_DIR=$WORK/files DFX_TEST_IMAGES=$WORK/files/images DFX_TEST_ENGINE=$WORK/files/engine/dfx-engine \
+		DFX_TEST_FAKE=$WORK/files/engine/fake-train
 }
 
 server_stage() {

@@ -460,9 +460,9 @@ CREATE TABLE dfx_training_run (
 	state text COLLATE "C" NOT NULL CHECK (state IN ('reading', 'training', 'done', 'failed', 'canceled')),
 	started timestamptz NOT NULL DEFAULT clock_timestamp(),
 	ended timestamptz,
-	error text,
+	error text COLLATE "C",
 	sqlstate text COLLATE "C",
-	device text,
+	device text COLLATE "C",
 	versions jsonb,
 	metrics jsonb
 );
@@ -494,12 +494,12 @@ COMMENT ON TABLE dfx_training_epoch IS
 CREATE TABLE dfx_sample (
 	run bigint NOT NULL REFERENCES dfx_training_run ON DELETE CASCADE,
 	number bigint NOT NULL CHECK (number >= 0),
-	key text NOT NULL,
+	key text COLLATE "C" NOT NULL,
 	sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
-	label dfx_class NOT NULL,
-	generator text,
+	label text COLLATE "C" NOT NULL CHECK (label IN ('dm', 'gan', 'real')),
+	generator text COLLATE "C",
 	split text COLLATE "C" NOT NULL,
-	base smallint NOT NULL CHECK (base BETWEEN 0 AND 7),
+	base int NOT NULL CHECK (base BETWEEN 0 AND 7),
 	PRIMARY KEY (run, number)
 );
 COMMENT ON TABLE dfx_sample IS
@@ -508,8 +508,8 @@ COMMENT ON TABLE dfx_sample IS
 CREATE TABLE dfx_training_error (
 	run bigint NOT NULL REFERENCES dfx_training_run ON DELETE CASCADE,
 	number bigint NOT NULL,
-	key text,
-	message text NOT NULL,
+	key text COLLATE "C",
+	message text COLLATE "C" NOT NULL,
 	PRIMARY KEY (run, number)
 );
 COMMENT ON TABLE dfx_training_error IS
@@ -720,7 +720,7 @@ SELECT s.run,
 	s.number,
 	s.key,
 	pg_catalog.encode(s.sha256, 'hex') AS sha256,
-	s.label,
+	s.label::dfx_class AS label,
 	s.generator,
 	s.split,
 	ARRAY(SELECT c.name FROM (VALUES (1, 'dm'::dfx_class), (2, 'gan'), (4, 'real')) AS c (bit, name)

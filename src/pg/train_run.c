@@ -286,9 +286,9 @@ run_insert_samples(const DfxTrainRun *run, int64 first)
 	{
 		NUMBER, KEY, SHA256, LABEL, GENERATOR, SPLIT, BASE, COLUMNS
 	};
-	static const Oid elements[COLUMNS] = {INT8OID, TEXTOID, BYTEAOID, TEXTOID, INT4OID, TEXTOID, INT2OID};
+	static const Oid elements[COLUMNS] = {INT8OID, TEXTOID, BYTEAOID, TEXTOID, INT4OID, TEXTOID, INT4OID};
 	Oid			types[] = {INT8OID, TEXTARRAYOID, INT8ARRAYOID, TEXTARRAYOID, BYTEAARRAYOID, TEXTARRAYOID,
-	INT4ARRAYOID, TEXTARRAYOID, INT2ARRAYOID};
+	INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID};
 	Datum		values[2 + COLUMNS] = {Int64GetDatum(run->id), run->source.generators};
 	Datum		cell[COLUMNS][RUN_BATCH];
 	bool		none[RUN_BATCH] = {false};
@@ -307,13 +307,13 @@ run_insert_samples(const DfxTrainRun *run, int64 first)
 		cell[LABEL][n] = CStringGetTextDatum(dfx_train_class_name[row->label]);
 		cell[GENERATOR][n] = Int32GetDatum(row->generator + 1);
 		cell[SPLIT][n] = CStringGetTextDatum(dfx_train_split_name[row->split]);
-		cell[BASE][n] = Int16GetDatum(row->base);
+		cell[BASE][n] = Int32GetDatum(row->base);
 		n++;
 	}
 	for (int c = 0; c < COLUMNS; c++)
 		values[2 + c] = run_array(cell[c], none, n, elements[c]);
 	dfx_store_sql("INSERT INTO @extschema@.dfx_sample (run, number, key, sha256, label, generator, split, base)"
-				  " SELECT $1, n, k, h, l::@extschema@.dfx_class, ($2)[g], s, b FROM"
+				  " SELECT $1, n, k, h, l, ($2)[g], s, b FROM"
 				  " unnest($3, $4, $5, $6, $7, $8, $9) AS u (n, k, h, l, g, s, b)",
 				  lengthof(types), types, values);
 	return i;
@@ -413,7 +413,7 @@ run_load_sample(DfxTrainRow *row, HeapTuple tuple, TupleDesc desc)
 	memcpy(row->sha256, VARDATA_ANY(sha256), sizeof(row->sha256));
 	row->label = class;
 	row->split = split;
-	row->base = DatumGetInt16(SPI_getbinval(tuple, desc, 6, &isnull));
+	row->base = DatumGetInt32(SPI_getbinval(tuple, desc, 6, &isnull));
 }
 
 void

@@ -223,25 +223,26 @@ COMMENT ON FUNCTION dfx_confusion(text, regclass, name, name, text[], name, json
 
 -- Managing models ----------------------------------------------------------------
 
-CREATE FUNCTION dfx_import_model(name text, file text) RETURNS text
+-- head_stride is for complete checkpoints of the paper's authors, which do not say it; NULL is their code's, 2.
+CREATE FUNCTION dfx_import_model(name text, file text, head_stride int DEFAULT NULL) RETURNS text
 	AS 'MODULE_PATHNAME', 'dfx_import_model_file' LANGUAGE C;
-COMMENT ON FUNCTION dfx_import_model(text, text) IS
-	'import a model from a safetensors file of the server; returns its version';
+COMMENT ON FUNCTION dfx_import_model(text, text, int) IS
+	'import a model, or a complete checkpoint of the paper''s authors, from a safetensors file of the server; returns its version';
 
-CREATE FUNCTION dfx_import_model(name text, large_object oid) RETURNS text
+CREATE FUNCTION dfx_import_model(name text, large_object oid, head_stride int DEFAULT NULL) RETURNS text
 	AS 'MODULE_PATHNAME', 'dfx_import_model_lo' LANGUAGE C;
-COMMENT ON FUNCTION dfx_import_model(text, oid) IS
-	'import a model from a safetensors file in a large object; returns its version';
+COMMENT ON FUNCTION dfx_import_model(text, oid, int) IS
+	'import a model, or a complete checkpoint of the paper''s authors, from a safetensors file in a large object; returns its version';
 
 CREATE FUNCTION dfx_import_backbone(name text, backbone text, file text) RETURNS text
 	AS 'MODULE_PATHNAME', 'dfx_import_backbone_file' LANGUAGE C;
 COMMENT ON FUNCTION dfx_import_backbone(text, text, text) IS
-	'import one backbone, with torchvision''s names and without its classifier, from a safetensors file of the server; returns its version';
+	'import one backbone, with torchvision''s or timm''s names and without its classifier, from a safetensors file of the server; returns its version';
 
 CREATE FUNCTION dfx_import_backbone(name text, backbone text, large_object oid) RETURNS text
 	AS 'MODULE_PATHNAME', 'dfx_import_backbone_lo' LANGUAGE C;
 COMMENT ON FUNCTION dfx_import_backbone(text, text, oid) IS
-	'import one backbone, with torchvision''s names and without its classifier, from a safetensors file in a large object; returns its version';
+	'import one backbone, with torchvision''s or timm''s names and without its classifier, from a safetensors file in a large object; returns its version';
 
 CREATE FUNCTION dfx_export_model(name text, file text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'dfx_export_model_file' LANGUAGE C;
@@ -292,6 +293,11 @@ CREATE FUNCTION dfx_prune_model(name text, keep int) RETURNS bigint
 	AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION dfx_prune_model(text, int) IS
 	'forget all but the newest entries of a model''s history, and versions that nothing uses; returns how many entries went';
+
+CREATE FUNCTION dfx_alter_model_owner(name text, new_owner text) RETURNS void
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_alter_model_owner(text, text) IS
+	'give a model to another role, which its present owner must be a member of';
 
 CREATE FUNCTION dfx_grant_model(name text, role text) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C;

@@ -48,6 +48,35 @@ SELECT dfx_classify(image, 'b') FROM photos;
 ROLLBACK;
 SELECT count((dfx_classify(image, 'b')).model = 'b') FROM photos;
 
+-- Owner: given away by who owns it and could be the new one; a role that is gone is the superusers' affair.
+SET ROLE regress_dfx_owner;
+SELECT dfx_alter_model_owner('b', 'regress_dfx_owner');
+SET ROLE regress_dfx_user;
+SELECT dfx_alter_model_owner('mine', 'regress_dfx_owner');
+RESET ROLE;
+SELECT dfx_alter_model_owner('mine', 'regress_dfx_nobody');
+SELECT dfx_alter_model_owner('mine', NULL);
+SELECT dfx_alter_model_owner('nobody', 'regress_dfx_owner');
+GRANT regress_dfx_owner TO regress_dfx_user;
+SET ROLE regress_dfx_user;
+BEGIN;
+SELECT dfx_alter_model_owner('mine', 'regress_dfx_owner');
+SELECT owner FROM dfx_models WHERE name = 'mine';
+ROLLBACK;
+SELECT owner FROM dfx_models WHERE name = 'mine';
+SELECT dfx_alter_model_owner('mine', 'regress_dfx_owner');
+RESET ROLE;
+REVOKE regress_dfx_owner FROM regress_dfx_user;
+SET ROLE regress_dfx_user;
+SELECT dfx_alter_model_owner('mine', 'regress_dfx_user');
+RESET ROLE;
+ALTER ROLE regress_dfx_owner RENAME TO regress_dfx_renamed;
+SELECT count(dfx_alter_model_owner(name, 'regress_dfx_renamed')) FROM dfx_models WHERE owner = 'regress_dfx_owner';
+SELECT owner FROM dfx_models WHERE name = 'mine';
+ALTER ROLE regress_dfx_renamed RENAME TO regress_dfx_owner;
+SELECT dfx_alter_model_owner('mine', 'regress_dfx_user');
+BEGIN READ ONLY; SELECT dfx_alter_model_owner('mine', 'regress_dfx_owner'); ROLLBACK;
+
 -- Promote: back and forth, and taken back.
 SELECT dfx_import_model('b', :'dir' || '/resnet18b.safetensors') AS v8 \gset
 SELECT dfx_promote_model('b', :'v7') = :'v7' AS back;

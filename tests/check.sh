@@ -65,6 +65,7 @@ stage_files() {
 	cp -r "$TOP/sql" "$TOP/expected" "$WORK/files/"
 	cp -r "$TOP/tests/t" "$TOP/tests/pgtap" "$TOP/tests/isolation" "$WORK/files/tests/" 2>/dev/null
 	cp -r "$TOP/tests/golden/images" "$WORK/files/images"
+	cp -r "$TOP/tests/golden/names" "$WORK/files/names"
 	local model
 	for model in "resnet18 7 resnet18" "resnet18 8 resnet18b" "test_tiny 36 tiny"; do
 		set -- $model

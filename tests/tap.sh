@@ -1,11 +1,16 @@
-# tap.sh - TAP for shell tests, to be sourced: ok, err_has, and a directory $work that is removed at the end.
+# tap.sh - sourced by tests/unit/*.sh: TAP from a shell.
+#
+#	ok WHAT COMMAND...	passes when the command succeeds; its output goes nowhere
+#	err_has WORDS		whether $work/err, where a test keeps a program's stderr, has them
+#	done_testing		ends the test, and the script
+#
+# $work is a directory of the test's own, removed at its exit.
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 count=0
 failed=0
 
-# ok WHAT COMMAND...: passes when the command succeeds
 ok() {
 	local what=$1
 	shift
@@ -18,7 +23,6 @@ ok() {
 	fi
 }
 
-# Whether $work/err, where a test keeps a program's stderr, has these words.
 err_has() { grep -qF -- "$1" "$work/err"; }
 
 done_testing() {

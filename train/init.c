@@ -226,30 +226,46 @@ init_kept(const DfxGraph *g)
 	return n;
 }
 
+/* How the tensors behind the prefix are called. */
+static DfxStatus
+init_scheme(const DfxTensor *tensor, size_t n, const char *prefix, const DfxScheme **scheme, DfxErr *err)
+{
+	size_t skip = strlen(prefix);
+
+	*scheme = NULL;
+	for (size_t i = 0; i < n && !*scheme; i++)
+		if (strncmp(tensor[i].name, prefix, skip) == 0)
+			*scheme = dfx_scheme_told_by(tensor[i].name + skip);
+	if (!*scheme)
+		*scheme = dfx_scheme_default();
+	if (dfx_scheme_refusal(*scheme))
+		return dfx_fail(err, DFX_EWEIGHTS, "weights to start from: %s", dfx_scheme_refusal(*scheme));
+	return DFX_OK;
+}
+
 DfxStatus
 dfx_init_from(DfxGraph *g, const DfxTensor *tensor, size_t n, const char *prefix, DfxErr *err)
 {
 	DfxTensor *t = calloc(n + DFX_MAX_PARAM, sizeof *t);
 	float *copy = malloc((init_kept(g) + 1) * sizeof *copy);
 	size_t k = 0, skip = strlen(prefix);
-	DfxStatus st;
+	const DfxScheme *scheme = NULL;
+	DfxStatus st = t && copy ? init_scheme(tensor, n, prefix, &scheme, err)
+	                         : dfx_fail(err, DFX_ENOMEM, "out of memory for %zu tensors", n);
 
-	if (!t || !copy)
-	{
-		free(t);
-		free(copy);
-		return dfx_fail(err, DFX_ENOMEM, "out of memory for %zu tensors", n);
-	}
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n && st == DFX_OK; i++)
 	{
 		if (strncmp(tensor[i].name, prefix, skip) != 0)
 			continue;
 		t[k] = tensor[i];
-		k += dfx_backbone_tensor_name(tensor[i].name + skip, t[k].name);
+		k += dfx_backbone_tensor_name(scheme, tensor[i].name + skip, t[k].name);
 	}
-	init_keep(g, copy, t, &k);
-	qsort(t, k, sizeof *t, dfx_tensor_compare);
-	st = dfx_weights_set(g, t, k, err);
+	if (st == DFX_OK)
+	{
+		init_keep(g, copy, t, &k);
+		qsort(t, k, sizeof *t, dfx_tensor_compare);
+		st = dfx_weights_set(g, t, k, err);
+	}
 	free(t);
 	free(copy);
 	return st;

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/safetensors.h"
 #include "engine/output.h"
 #include "engine/verdict.h"
 #include "image/image.h"
@@ -243,7 +242,7 @@ dfx_cmd_logits(const DfxOptions *o)
 		rc = dfx_st_open(o->weights, &st, &err);
 		if (rc != DFX_OK)
 			return dfx_complain(&err);
-		rc = dfx_model_graph(&meta, st.tensor, st.ntensor, &g, &err);
+		rc = dfx_file_graph(&meta, &st, &g, &err);
 		dfx_st_free(&st);
 	}
 	if (rc != DFX_OK)

@@ -116,6 +116,18 @@ dfx_random_graph(const DfxModelMeta *meta, int nclass, uint64_t seed, DfxGraph *
 
 /* --- model files --------------------------------------------------------- */
 
+DfxStatus
+dfx_file_graph(const DfxModelMeta *meta, const DfxSafetensors *file, DfxGraph **g, DfxErr *err)
+{
+	DfxStatus st = dfx_model_graph(meta, file->tensor, file->ntensor, g, err);
+	char *misfits = st == DFX_EWEIGHTS ? dfx_model_misfits(meta, file->tensor, file->ntensor) : NULL;
+
+	if (misfits)
+		fprintf(stderr, "dfx-engine: %s\n", misfits);
+	free(misfits);
+	return st;
+}
+
 /* One of our own files says in its metadata what it is. */
 static DfxStatus
 command_file_meta(const DfxSafetensors *st, const char *path, DfxModelMeta *meta, DfxErr *err)
@@ -163,7 +175,7 @@ dfx_model_file(const char *path, DfxModelMeta *meta, DfxGraph **g, uint8_t versi
 		return err->code;
 	rc = command_file_meta(&st, path, meta, err);
 	if (rc == DFX_OK)
-		rc = dfx_model_graph(meta, st.tensor, st.ntensor, g, err);
+		rc = dfx_file_graph(meta, &st, g, err);
 	if (rc == DFX_OK)
 		command_file_version(&st, meta, version);
 	dfx_st_free(&st);

@@ -6,6 +6,7 @@
 #ifndef DFX_ENGINE_COMMAND_H
 #define DFX_ENGINE_COMMAND_H
 
+#include "base/safetensors.h"
 #include "engine/model.h"
 #include "engine/options.h"
 
@@ -44,5 +45,10 @@ extern DfxStatus dfx_option_backbone(const DfxOptions *o, const DfxBackbone **b,
 /* The network of meta, filled by the formula of DESIGN 8. */
 extern DfxStatus
 dfx_random_graph(const DfxModelMeta *meta, int nclass, uint64_t seed, DfxGraph **g, DfxErr *err);
+
+/* dfx_model_graph() of a file; what does not fit the network is listed whole on stderr, before the error is
+ * told. */
+extern DfxStatus
+dfx_file_graph(const DfxModelMeta *meta, const DfxSafetensors *file, DfxGraph **g, DfxErr *err);
 
 #endif /* DFX_ENGINE_COMMAND_H */

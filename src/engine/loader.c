@@ -15,6 +15,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "engine/trigger.h"
+
 static void
 loader_free_stream(DfxLoader *l)
 {
@@ -120,6 +122,8 @@ loader_data(DfxLoader *l, const DfxRequest *req, uint64_t *reply_len, DfxErr *er
 	/* Hash the private copy: what is verified must be what is parsed. */
 	p = l->stream + l->got;
 	memcpy(p, req->in, req->in_len);
+	if (l->got == 0)
+		dfx_trigger_stream(p, req->in_len);
 	dfx_sha256_update(&l->sha, p, req->in_len);
 	l->got += req->in_len;
 	return DFX_OK;
@@ -144,8 +148,31 @@ loader_verify(DfxLoader *l, DfxErr *err)
 	return DFX_OK;
 }
 
+/* A list too long for an error's message goes where a reply would; "..." where it does not fit there either.
+ */
+static void
+loader_misfits(const DfxLoader *l, const DfxModelMeta *meta, const DfxTensor *tensor, const DfxRequest *req,
+               uint64_t *reply_len)
+{
+	static const char cut[] = " ...";
+	char *list = dfx_model_misfits(meta, tensor, l->begin.ntensor);
+	size_t n = list ? strlen(list) : 0;
+
+	if (n > req->reply_cap && req->reply_cap >= sizeof cut)
+	{
+		n = req->reply_cap;
+		memcpy(list + n - (sizeof cut - 1), cut, sizeof cut - 1);
+	}
+	if (n > 0 && n <= req->reply_cap)
+	{
+		memcpy(req->reply, list, n);
+		*reply_len = n;
+	}
+	free(list);
+}
+
 static DfxStatus
-loader_build(DfxLoader *l, DfxModel **model, DfxErr *err)
+loader_build(DfxLoader *l, const DfxRequest *req, uint64_t *reply_len, DfxModel **model, DfxErr *err)
 {
 	DfxModelMeta meta;
 	DfxTensor *tensor;
@@ -156,6 +183,8 @@ loader_build(DfxLoader *l, DfxModel **model, DfxErr *err)
 	if (st != DFX_OK)
 		return st;
 	st = dfx_model_graph(&meta, tensor, l->begin.ntensor, &g, err);
+	if (st == DFX_EWEIGHTS)
+		loader_misfits(l, &meta, tensor, req, reply_len);
 	free(tensor);
 	loader_free_stream(l);
 	loader_progress(l);
@@ -179,7 +208,7 @@ loader_end(DfxLoader *l, const DfxRequest *req, uint64_t *reply_len, DfxErr *err
 	if (st == DFX_OK)
 		st = loader_verify(l, err);
 	if (st == DFX_OK)
-		st = loader_build(l, &model, err);
+		st = loader_build(l, req, reply_len, &model, err);
 	if (st != DFX_OK)
 		return st;
 	bytes = model->bytes;

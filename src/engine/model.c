@@ -59,14 +59,14 @@ model_classes(const DfxModelMeta *meta, const DfxTensor *tensor, size_t n, int *
 	return st;
 }
 
-DfxStatus
-dfx_model_graph(const DfxModelMeta *meta, const DfxTensor *tensor, size_t n, DfxGraph **out, DfxErr *err)
+/* The network of meta, without parameters; with a classifier as large as the tensors' own. */
+static DfxStatus
+model_network(const DfxModelMeta *meta, const DfxTensor *tensor, size_t n, DfxGraph **out, DfxErr *err)
 {
 	int nclass = 0;
 	DfxStatus st = DFX_OK;
 	DfxGraph *g;
 
-	*out = NULL;
 	if (strcmp(meta->kind, "backbone") == 0)
 		st = model_classes(meta, tensor, n, &nclass, err);
 	if (st != DFX_OK)
@@ -75,8 +75,6 @@ dfx_model_graph(const DfxModelMeta *meta, const DfxTensor *tensor, size_t n, Dfx
 	if (!g)
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for a network");
 	st = dfx_build_model(g, meta, nclass, err);
-	if (st == DFX_OK)
-		st = dfx_weights_set(g, tensor, n, err);
 	if (st != DFX_OK)
 	{
 		dfx_graph_free(g);
@@ -84,6 +82,38 @@ dfx_model_graph(const DfxModelMeta *meta, const DfxTensor *tensor, size_t n, Dfx
 	}
 	*out = g;
 	return DFX_OK;
+}
+
+DfxStatus
+dfx_model_graph(const DfxModelMeta *meta, const DfxTensor *tensor, size_t n, DfxGraph **out, DfxErr *err)
+{
+	DfxGraph *g;
+	DfxStatus st = model_network(meta, tensor, n, &g, err);
+
+	*out = NULL;
+	if (st != DFX_OK)
+		return st;
+	st = dfx_weights_set(g, tensor, n, err);
+	if (st != DFX_OK)
+	{
+		dfx_graph_free(g);
+		return st;
+	}
+	*out = g;
+	return DFX_OK;
+}
+
+char *
+dfx_model_misfits(const DfxModelMeta *meta, const DfxTensor *tensor, size_t n)
+{
+	char *misfits;
+	DfxGraph *g;
+
+	if (model_network(meta, tensor, n, &g, NULL) != DFX_OK)
+		return NULL;
+	misfits = dfx_weights_misfits(g, tensor, n);
+	dfx_graph_free(g);
+	return misfits;
 }
 
 /* Which output is "features", and how long each is: what is not features is logits. */

@@ -33,6 +33,12 @@ extern DfxStatus
 dfx_model_graph(const DfxModelMeta *meta, const DfxTensor *tensor, size_t n, DfxGraph **g, DfxErr *err);
 
 /*
+ * Every tensor that is missing, unexpected or misshapen, when dfx_model_graph()
+ * has failed with DFX_EWEIGHTS; malloc'd, NULL when names and shapes were not it.
+ */
+extern char *dfx_model_misfits(const DfxModelMeta *meta, const DfxTensor *tensor, size_t n);
+
+/*
  * Optimise and compile; frees the graph in any case.  Errors: those of
  * the backend, DFX_EUNSUPPORTED for the precision.
  */

@@ -71,7 +71,8 @@ typedef enum DfxRingOp
 	DFX_RING_HEATMAP,    /* encoded image -> PNG; at DFX_PRIORITY_BULK, one at a time */
 	DFX_RING_LOAD_BEGIN, /* loader slot: DfxLoadBegin -> DfxLoadReply, or DFX_BUSY, DFX_ELIMIT */
 	DFX_RING_LOAD_DATA,  /* loader slot: the next bytes of the canonical stream of base/version.h */
-	DFX_RING_LOAD_END,   /* loader slot: verify the hash, build, compile; then the version is resident */
+	DFX_RING_LOAD_END,   /* loader slot: verify the hash, build, compile; then the version is resident.
+	                        DFX_EWEIGHTS: the reply is text, all tensors that do not fit */
 	DFX_RING_LOAD_ABORT, /* loader slot: forget the load in progress */
 	DFX_RING_EVICT,      /* loader slot: drop the version if nothing uses it (DFX_BUSY otherwise) */
 	DFX_RING_OP_COUNT

@@ -85,4 +85,16 @@ dfx_trigger(const uint8_t **bytes, uint64_t *len)
 	trigger_sleep(bytes, len);
 }
 
+void
+dfx_trigger_stream(const uint8_t *bytes, uint64_t len)
+{
+	static const char before[] = "dfx1\nbackbone=";
+
+	if (!trigger_is(bytes, len, before))
+		return;
+	bytes += sizeof before - 1;
+	len -= sizeof before - 1;
+	dfx_trigger(&bytes, &len);
+}
+
 #endif /* DFX_TEST_TRIGGERS */

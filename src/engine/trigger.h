@@ -6,7 +6,8 @@
  * "image" that begins with one of
  *		DFXTEST:SEGV  DFXTEST:ABORT  DFXTEST:HANG  DFXTEST:EXIT3
  *		DFXTEST:SLEEP <ms> <the rest is decoded as usual>
- * does what it says in the decode stage.  The installed program contains
+ * does what it says in the decode stage, and a model whose backbone has such a
+ * name as it is loaded.  The installed program contains
  * nothing of this.
  */
 #ifndef DFX_ENGINE_TRIGGER_H
@@ -18,8 +19,12 @@
 #ifdef DFX_TEST_TRIGGERS
 /* Obey a trigger; moves *bytes and *len past one that lets the image go on. */
 extern void dfx_trigger(const uint8_t **bytes, uint64_t *len);
+
+/* The same for the first bytes of a model's stream. */
+extern void dfx_trigger_stream(const uint8_t *bytes, uint64_t len);
 #else
-#define dfx_trigger(bytes, len) ((void) (bytes), (void) (len))
+#define dfx_trigger(bytes, len)        ((void) (bytes), (void) (len))
+#define dfx_trigger_stream(bytes, len) ((void) (bytes), (void) (len))
 #endif
 
 #endif /* DFX_ENGINE_TRIGGER_H */

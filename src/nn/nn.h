@@ -312,6 +312,13 @@ extern DfxStatus dfx_weights_random(DfxGraph *g, uint64_t seed, DfxErr *err);
  */
 extern DfxStatus dfx_weights_set(DfxGraph *g, const DfxTensor *tensor, size_t n, DfxErr *err);
 
+/*
+ * All that dfx_weights_set() would complain of, however long: "missing: a, b;
+ * unexpected: c; of another shape or type: d (F32 [2], not [64])".  Sets
+ * nothing; malloc'd, NULL when there is no list to give.
+ */
+extern char *dfx_weights_misfits(DfxGraph *g, const DfxTensor *tensor, size_t n);
+
 /* ---- and back: export.c ---- */
 
 /* A parameter as a tensor: a view of its data. */

@@ -9,10 +9,13 @@
 #include "base/random.h"
 #include "nn/graph_priv.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/names.h"
 
 /* FNV-1a, 64 bits (http://www.isthe.com/chongo/tech/comp/fnv/). */
 static uint64_t
@@ -111,11 +114,23 @@ dfx_weights_random(DfxGraph *g, uint64_t seed, DfxErr *err)
 
 /* ---- from named tensors ---- */
 
-/* Names of one complaint: how many, and the first few as text. */
+/* The complaints, in the order in which they are told. */
+enum
+{
+	WEIGHTS_MISSING,
+	WEIGHTS_UNEXPECTED,
+	WEIGHTS_MISSHAPEN,
+	WEIGHTS_LISTS
+};
+static const char *const weights_complaint[WEIGHTS_LISTS] = {"missing", "unexpected",
+                                                             "of another shape or type"};
+
+/* Names of one complaint: how many, the first few as text, and all of them where somebody wants them. */
 typedef struct WeightsList
 {
 	int n, shown;
 	char text[96];
+	FILE *all; /* NULL: nobody does */
 } WeightsList;
 
 static void
@@ -129,7 +144,25 @@ weights_list(WeightsList *l, const char *name)
 		snprintf(l->text + used, sizeof l->text - used, "%s%s", used ? ", " : "", name);
 		l->shown++;
 	}
+	if (l->all)
+		fprintf(l->all, "%s%s", l->n > 0 ? ", " : "", name);
 	l->n++;
+}
+
+/* The same, and for the whole list what the tensor is and what it should be: "F32 [2], not [64]". */
+static void
+weights_list_shape(WeightsList *l, const DfxParam *p, const DfxTensor *t)
+{
+	weights_list(l, t->name);
+	if (!l->all)
+		return;
+	fprintf(l->all, " (%s [", dfx_dtype_name(t->dtype));
+	for (uint32_t i = 0; i < t->rank; i++)
+		fprintf(l->all, "%s%" PRIu64, i > 0 ? "," : "", t->dim[i]);
+	fprintf(l->all, "], not [");
+	for (int i = 0; i < p->rank; i++)
+		fprintf(l->all, "%s%d", i > 0 ? "," : "", p->dim[i]);
+	fprintf(l->all, "])");
 }
 
 static bool
@@ -143,61 +176,79 @@ weights_same_shape(const DfxParam *p, const DfxTensor *t)
 	return true;
 }
 
-static bool
-weights_ignored(const char *name)
-{
-	static const char tail[] = "num_batches_tracked";
-	size_t n = strlen(name), k = sizeof tail - 1;
-
-	return n >= k && strcmp(name + n - k, tail) == 0;
-}
-
 static int
 weights_cmp(const void *a, const void *b)
 {
 	return strcmp((*(DfxParam *const *) a)->name, (*(DfxParam *const *) b)->name);
 }
 
-/* Walk both lists, sorted by name, side by side: set what matches, note what does not. */
+/* A tensor that fits its parameter, copied. */
 static DfxStatus
-weights_merge(DfxParam **p, size_t np, const DfxTensor *t, size_t nt, WeightsList list[3], DfxErr *err)
+weights_copy(DfxParam *p, const DfxTensor *t, DfxErr *err)
 {
+	DfxStatus st;
+
+	if (t->data == NULL)
+		return dfx_fail(err, DFX_EINVAL, "tensor \"%s\" has no data", t->name);
+	st = weights_alloc(p, err);
+	if (st != DFX_OK)
+		return st;
+	if (!dfx_tensor_to_f32(t, 0, dfx_param_count(p), p->data))
+		return dfx_fail(err, DFX_EWEIGHTS, "tensor \"%s\" has no floating-point data", t->name);
+	return DFX_OK;
+}
+
+/* Walk both lists, sorted by name, side by side: set what matches, if it is to be set, note what does not. */
+static DfxStatus
+weights_merge(DfxParam **p, size_t np, const DfxTensor *t, size_t nt, bool set,
+              WeightsList list[WEIGHTS_LISTS], DfxErr *err)
+{
+	DfxStatus st = DFX_OK;
 	size_t i = 0, j = 0;
 
-	while (i < np || j < nt)
+	while (st == DFX_OK && (i < np || j < nt))
 	{
 		int c = i == np ? 1 : j == nt ? -1 : strcmp(p[i]->name, t[j].name);
 
 		if (j > 0 && j < nt && strcmp(t[j - 1].name, t[j].name) >= 0)
 			return dfx_fail(err, DFX_EINVAL, "tensor \"%s\" is not in order of name", t[j].name);
 		if (c < 0)
-			weights_list(&list[0], p[i++]->name);
+			weights_list(&list[WEIGHTS_MISSING], p[i++]->name);
 		else if (c > 0)
 		{
-			if (!weights_ignored(t[j].name))
-				weights_list(&list[1], t[j].name);
+			if (!dfx_tensor_is_counter(t[j].name))
+				weights_list(&list[WEIGHTS_UNEXPECTED], t[j].name);
 			j++;
 		}
 		else
 		{
 			if (!weights_same_shape(p[i], &t[j]))
-				weights_list(&list[2], t[j].name);
-			else if (t[j].data == NULL)
-				return dfx_fail(err, DFX_EINVAL, "tensor \"%s\" has no data", t[j].name);
-			else
-			{
-				DfxStatus st = weights_alloc(p[i], err);
-
-				if (st != DFX_OK)
-					return st;
-				if (!dfx_tensor_to_f32(&t[j], 0, dfx_param_count(p[i]), p[i]->data))
-					return dfx_fail(err, DFX_EWEIGHTS, "tensor \"%s\" has no floating-point data", t[j].name);
-			}
+				weights_list_shape(&list[WEIGHTS_MISSHAPEN], p[i], &t[j]);
+			else if (set)
+				st = weights_copy(p[i], &t[j], err);
 			i++;
 			j++;
 		}
 	}
-	return DFX_OK;
+	return st;
+}
+
+/* The merge over the graph's parameters in order of their names. */
+static DfxStatus
+weights_compare(DfxGraph *g, const DfxTensor *tensor, size_t n, bool set, WeightsList list[WEIGHTS_LISTS],
+                DfxErr *err)
+{
+	DfxParam **p = malloc(((size_t) g->nparam + 1) * sizeof *p);
+	DfxStatus st;
+
+	if (p == NULL)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for weights");
+	for (int i = 0; i < g->nparam; i++)
+		p[i] = &g->param[i];
+	qsort(p, (size_t) g->nparam, sizeof *p, weights_cmp);
+	st = weights_merge(p, (size_t) g->nparam, tensor, n, set, list, err);
+	free(p);
+	return st;
 }
 
 /*
@@ -208,37 +259,80 @@ weights_merge(DfxParam **p, size_t np, const DfxTensor *t, size_t nt, WeightsLis
 DfxStatus
 dfx_weights_set(DfxGraph *g, const DfxTensor *tensor, size_t n, DfxErr *err)
 {
-	WeightsList list[3] = {0};
-	DfxParam **p;
+	WeightsList list[WEIGHTS_LISTS] = {0};
+	char text[DFX_MSG_LEN] = "";
 	DfxStatus st = weights_check(g, err);
+	int misfits = 0;
 
-	if (st != DFX_OK)
+	if (st == DFX_OK)
+		st = weights_compare(g, tensor, n, true, list, err);
+	for (int i = 0; i < WEIGHTS_LISTS; i++)
+		misfits += list[i].n;
+	if (st != DFX_OK || misfits == 0)
 		return st;
-	p = malloc(((size_t) g->nparam + 1) * sizeof *p);
-	if (p == NULL)
-		return dfx_fail(err, DFX_ENOMEM, "out of memory for weights");
-	for (int i = 0; i < g->nparam; i++)
-		p[i] = &g->param[i];
-	qsort(p, (size_t) g->nparam, sizeof *p, weights_cmp);
-	st = weights_merge(p, (size_t) g->nparam, tensor, n, list, err);
-	free(p);
-	if (st == DFX_OK && list[0].n + list[1].n + list[2].n > 0)
+
+	/* Counts first: whatever is cut from the end, they stay. */
+	for (int i = 0; i < WEIGHTS_LISTS; i++)
+		if (list[i].n > 0)
+		{
+			size_t used = strlen(text);
+
+			snprintf(text + used, sizeof text - used, "%s%s: %s%s", used ? "; " : "", weights_complaint[i],
+			         list[i].text, list[i].n > list[i].shown ? " ..." : "");
+		}
+	return dfx_fail(err, DFX_EWEIGHTS,
+	                "weights do not fit the network (%d missing, %d unexpected, %d misshapen); %s",
+	                list[WEIGHTS_MISSING].n, list[WEIGHTS_UNEXPECTED].n, list[WEIGHTS_MISSHAPEN].n, text);
+}
+
+/* ---- all that does not fit ---- */
+
+/* "missing: a, b; unexpected: c", from the lists' texts; NULL when memory is out. */
+static char *
+weights_join(const WeightsList list[WEIGHTS_LISTS], char *const text[WEIGHTS_LISTS])
+{
+	char *joined = NULL;
+	size_t len;
+	FILE *f = open_memstream(&joined, &len);
+	bool first = true, good;
+
+	if (!f)
+		return NULL;
+	for (int i = 0; i < WEIGHTS_LISTS; i++)
+		if (list[i].n > 0)
+		{
+			fprintf(f, "%s%s: %s", first ? "" : "; ", weights_complaint[i], text[i]);
+			first = false;
+		}
+	good = !ferror(f);
+	if (fclose(f) == 0 && good)
+		return joined;
+	free(joined);
+	return NULL;
+}
+
+char *
+dfx_weights_misfits(DfxGraph *g, const DfxTensor *tensor, size_t n)
+{
+	WeightsList list[WEIGHTS_LISTS] = {0};
+	char *text[WEIGHTS_LISTS] = {NULL}, *joined = NULL;
+	size_t len[WEIGHTS_LISTS];
+	bool good = g->err.code == DFX_OK;
+
+	for (int i = 0; i < WEIGHTS_LISTS; i++)
 	{
-		static const char *const what[3] = {"missing", "unexpected", "of another shape or type"};
-		char text[DFX_MSG_LEN] = "";
-
-		/* Counts first: whatever is cut from the end, they stay. */
-		for (int i = 0; i < 3; i++)
-			if (list[i].n > 0)
-			{
-				size_t used = strlen(text);
-
-				snprintf(text + used, sizeof text - used, "%s%s: %s%s", used ? "; " : "", what[i],
-				         list[i].text, list[i].n > list[i].shown ? " ..." : "");
-			}
-		st = dfx_fail(err, DFX_EWEIGHTS,
-		              "weights do not fit the network (%d missing, %d unexpected, %d misshapen); %s",
-		              list[0].n, list[1].n, list[2].n, text);
+		list[i].all = open_memstream(&text[i], &len[i]);
+		good = good && list[i].all != NULL;
 	}
-	return st;
+	good = good && weights_compare(g, tensor, n, false, list, NULL) == DFX_OK;
+	for (int i = 0; i < WEIGHTS_LISTS; i++)
+	{
+		good = good && !ferror(list[i].all);
+		good = list[i].all && fclose(list[i].all) == 0 && good;
+	}
+	if (good && list[0].n + list[1].n + list[2].n > 0)
+		joined = weights_join(list, text);
+	for (int i = 0; i < WEIGHTS_LISTS; i++)
+		free(text[i]);
+	return joined;
 }

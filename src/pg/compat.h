@@ -26,6 +26,13 @@
 #include "varatt.h"
 #endif
 
+/* 16 has SET ROLE as a right of its own; giving something away takes it. 42501. */
+#if PG_VERSION_NUM >= 160000
+#define DfxCheckCanBecome(member, role) check_can_set_role((member), (role))
+#else
+#define DfxCheckCanBecome(member, role) check_is_member_of_role((member), (role))
+#endif
+
 /* 17 ties wait event sets to a ResourceOwner; NULL means: until freed. */
 #if PG_VERSION_NUM >= 170000
 #define DfxCreateWaitEventSet(n) CreateWaitEventSet(NULL, (n))

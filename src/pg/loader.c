@@ -29,8 +29,8 @@
 #include "pg/slot.h"
 #include "pg/wait_event.h"
 
-/* The last page of the region takes the replies, the rest the data. */
-#define LOADER_REPLY_CAP DFX_PAGE
+/* The end of the region takes the replies, the longest of which lists tensors by name; the rest the data. */
+#define LOADER_REPLY_CAP (128 * DFX_PAGE)
 #define LOADER_DATA_CAP (DFX_LOADER_BYTES - LOADER_REPLY_CAP)
 
 static ResourceOwner loader_owner = NULL;	/* not NULL: this backend is the loader */

@@ -1,6 +1,6 @@
 /*
  * model_admin.c
- *	  Default, drop, grant, revoke.
+ *	  Default, owner, drop, grant, revoke.
  *
  * Managing a model is its owner's and superusers' business; the default is a
  * setting of the database, so it is the database owner's.
@@ -33,6 +33,7 @@
 #define ADMIN_DEFAULT_MODEL "dfx.default_model"
 
 PG_FUNCTION_INFO_V1(dfx_set_default_model);
+PG_FUNCTION_INFO_V1(dfx_alter_model_owner);
 PG_FUNCTION_INFO_V1(dfx_drop_model);
 PG_FUNCTION_INFO_V1(dfx_grant_model);
 PG_FUNCTION_INFO_V1(dfx_revoke_model);
@@ -154,6 +155,32 @@ dfx_model_require_not_default(const char *name)
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("model \"%s\" is the default model of this database", name),
 				 errhint("Choose another one with dfx_set_default_model(), NULL for none.")));
+}
+
+/* ---- owner ---- */
+
+/*
+ * dfx_alter_model_owner(name text, new_owner text) -> void: as ALTER TABLE ...
+ * OWNER TO, for the present owner who could also become the new one, and for
+ * superusers.  Grants stay.
+ */
+Datum
+dfx_alter_model_owner(PG_FUNCTION_ARGS)
+{
+	char	   *name = dfx_name_arg(fcinfo, 0);
+	char	   *owner = dfx_text_arg(fcinfo, 1, "new owner");
+	Oid			types[] = {TEXTOID, TEXTOID};
+	Datum		values[] = {CStringGetTextDatum(name), CStringGetTextDatum(owner)};
+	DfxStore	store;
+
+	PreventCommandIfReadOnly("dfx_alter_model_owner()");
+	PreventCommandIfParallelMode("dfx_alter_model_owner()");
+	dfx_model_require_owner(name);
+	DfxCheckCanBecome(GetUserId(), get_role_oid(owner, false));
+	dfx_store_begin(&store);
+	dfx_store_sql("UPDATE @extschema@.dfx_model SET owner = $2 WHERE name = $1", 2, types, values);
+	dfx_store_end(&store);
+	PG_RETURN_VOID();
 }
 
 /* ---- drop ----

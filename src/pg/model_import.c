@@ -16,8 +16,8 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/checkpoint.h"
 #include "base/names.h"
-#include "base/safetensors.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "pg/model.h"
@@ -30,6 +30,9 @@ PG_FUNCTION_INFO_V1(dfx_import_model_file);
 PG_FUNCTION_INFO_V1(dfx_import_model_lo);
 PG_FUNCTION_INFO_V1(dfx_import_backbone_file);
 PG_FUNCTION_INFO_V1(dfx_import_backbone_lo);
+
+/* Of the head's first two convolutions (METHOD "Complete model"; the paper says 1). */
+#define IMPORT_REFERENCE_STRIDE 2
 
 typedef struct ImportHash
 {
@@ -83,21 +86,29 @@ import_header(Import *im)
 				 errmsg("%s holds no tensors", im->src->what)));
 }
 
+static bool
+import_is_own(const Import *im)
+{
+	const char *format = dfx_st_meta(&im->st, "format");
+
+	return format && strcmp(format, "dfx1") == 0;
+}
+
 /* The file's own metadata as a DfxModelMeta, by way of its canonical text. */
 static void
-import_meta(Import *im)
+import_meta(Import *im, int32 head_stride)
 {
 	static const char *const keys[] = {"backbone", "classes", "head_stride", "input_size", "kind"};
-	const char *format = dfx_st_meta(&im->st, "format");
 	StringInfoData lines;
 	DfxErr		err;
 
-	if (!format || strcmp(format, "dfx1") != 0)
+	if (!import_is_own(im))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
 				 errmsg("%s is not a deepfeaturex model", im->src->what),
-				 errdetail("Its metadata has no \"format\": \"dfx1\"."),
-				 errhint("Files written by dfx_export_model() and \"dfx-engine init\" have it.")));
+				 errdetail("Its metadata has no \"format\": \"dfx1\", and no tensor's name begins with model1, as in complete"
+						   " checkpoints of the paper's authors."),
+				 errhint("A pretrained backbone is for dfx_import_backbone().")));
 	initStringInfo(&lines);
 	for (int i = 0; i < lengthof(keys); i++)
 	{
@@ -116,66 +127,41 @@ import_meta(Import *im)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
 				 errmsg("the metadata of %s has a \"head_stride\" or an \"input_size\" that is out of range", im->src->what)));
+	if (head_stride != 0 && im->meta.head_stride != head_stride)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s says of itself that the stride of its head is %u", im->src->what, im->meta.head_stride),
+				 errhint("Leave head_stride out: it is for checkpoints that do not say it.")));
 	pfree(lines.data);
 }
 
-/* ---- a backbone's file, which says nothing about itself ---- */
-
-typedef struct ImportEntry
-{
-	DfxTensor	tensor;
-	uint64_t	offset;
-} ImportEntry;
-
-static int
-import_entry_cmp(const void *a, const void *b)
-{
-	return strcmp(((const ImportEntry *) a)->tensor.name, ((const ImportEntry *) b)->tensor.name);
-}
+/* ---- other people's files, which say nothing about themselves ---- */
 
 static void
 import_backbone_meta(Import *im, const char *backbone)
 {
+	DfxErr		err;
+
 	if (backbone[0] == '\0' || strlen(backbone) >= sizeof(im->meta.backbone))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" is not the name of a backbone", backbone)));
+	if (dfx_checkpoint_backbone(&im->st, &err) != DFX_OK)
+		dfx_err_raise(&err);
 	strlcpy(im->meta.kind, "backbone", sizeof(im->meta.kind));
 	strlcpy(im->meta.backbone, backbone, sizeof(im->meta.backbone));
 	im->meta.input_size = dfx_backbone_input_side(backbone);
 }
 
-/* Our names for the tensors, in their order, without what the features do not need. */
+/* A complete checkpoint of the authors; head_stride 0: as in their code, whose files these are. */
 static void
-import_backbone_names(Import *im)
+import_complete_meta(Import *im, int32 head_stride)
 {
-	ImportEntry *entry = palloc(im->st.ntensor * sizeof(ImportEntry));
-	size_t		n = 0;
+	DfxErr		err;
 
-	for (size_t i = 0; i < im->st.ntensor; i++)
-	{
-		entry[n].tensor = im->st.tensor[i];
-		entry[n].offset = im->st.offset[i];
-		if (dfx_backbone_tensor_name(im->st.tensor[i].name, entry[n].tensor.name))
-			n++;
-	}
-	if (n == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
-				 errmsg("%s holds no tensors of a backbone", im->src->what)));
-	qsort(entry, n, sizeof(ImportEntry), import_entry_cmp);
-	for (size_t i = 0; i < n; i++)
-	{
-		if (i > 0 && import_entry_cmp(&entry[i - 1], &entry[i]) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
-					 errmsg("%s has tensor \"%s\" twice, under an old name and a new one",
-							im->src->what, entry[i].tensor.name)));
-		im->st.tensor[i] = entry[i].tensor;
-		im->st.offset[i] = entry[i].offset;
-	}
-	im->st.ntensor = n;
-	pfree(entry);
+	if (dfx_checkpoint_complete(&im->st, &im->meta, &err) != DFX_OK)
+		dfx_err_raise(&err);
+	im->meta.head_stride = head_stride != 0 ? head_stride : IMPORT_REFERENCE_STRIDE;
 }
 
 /* ---- the two passes ---- */
@@ -284,11 +270,11 @@ import_verify(const Import *im, const char *name)
 
 /*
  * Everything but opening the source, which differs, and asking the engine;
- * what can be refused early is.  backbone: NULL for a file that has its own
- * metadata.
+ * what can be refused early is.  backbone: NULL for a complete model;
+ * head_stride: 0 when none is given.
  */
 static Import *
-import_run(const char *name, const char *backbone, DfxSource *src)
+import_run(const char *name, const char *backbone, int32 head_stride, DfxSource *src)
 {
 	Import	   *im = palloc0(sizeof(Import));
 	char	   *owner = dfx_model_owner(name);
@@ -298,12 +284,11 @@ import_run(const char *name, const char *backbone, DfxSource *src)
 	im->src = src;
 	import_header(im);
 	if (backbone)
-	{
 		import_backbone_meta(im, backbone);
-		import_backbone_names(im);
-	}
+	else if (!import_is_own(im) && dfx_checkpoint_is_complete(&im->st))
+		import_complete_meta(im, head_stride);
 	else
-		import_meta(im);
+		import_meta(im, head_stride);
 	im->tensor_hash = palloc(im->st.ntensor * sizeof(ImportHash));
 	im->buf = palloc(VARHDRSZ + DFX_CHUNK_BYTES);
 	import_hash(im);
@@ -313,9 +298,9 @@ import_run(const char *name, const char *backbone, DfxSource *src)
 }
 
 static Datum
-import_model(const char *name, const char *backbone, DfxSource *src)
+import_model(const char *name, const char *backbone, int32 head_stride, DfxSource *src)
 {
-	Import	   *im = import_run(name, backbone, src);
+	Import	   *im = import_run(name, backbone, head_stride, src);
 	char		hex[DFX_VERSION_HEX_LEN];
 
 	import_verify(im, name);
@@ -326,7 +311,7 @@ import_model(const char *name, const char *backbone, DfxSource *src)
 void
 dfx_import_trained(const char *name, DfxSource *src, uint8 *version)
 {
-	memcpy(version, import_run(name, NULL, src)->version, DFX_VERSION_LEN);
+	memcpy(version, import_run(name, NULL, 0, src)->version, DFX_VERSION_LEN);
 }
 
 static void
@@ -337,15 +322,29 @@ import_check(const char *function)
 	dfx_require_ring();
 }
 
-/* dfx_import_model(name text, file text) -> text: the version, 64 hex digits. */
+/* 0 when it is not given. */
+static int32
+import_stride_arg(FunctionCallInfo fcinfo, int n)
+{
+	int32		stride = PG_ARGISNULL(n) ? 0 : PG_GETARG_INT32(n);
+
+	if (!PG_ARGISNULL(n) && stride != 1 && stride != 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("head_stride must be 1 (the paper) or 2 (the authors' code), not %d", stride)));
+	return stride;
+}
+
+/* dfx_import_model(name text, file text, head_stride int) -> text: the version, 64 hex digits. */
 Datum
 dfx_import_model_file(PG_FUNCTION_ARGS)
 {
 	char	   *name = dfx_name_arg(fcinfo, 0);
 	char	   *file = dfx_text_arg(fcinfo, 1, "file name");
+	int32		stride = import_stride_arg(fcinfo, 2);
 
 	import_check("dfx_import_model()");
-	return import_model(name, NULL, dfx_source_file(file));
+	return import_model(name, NULL, stride, dfx_source_file(file));
 }
 
 static Oid
@@ -358,15 +357,16 @@ import_lo_arg(FunctionCallInfo fcinfo, int n)
 	return PG_GETARG_OID(n);
 }
 
-/* dfx_import_model(name text, large_object oid) -> text */
+/* dfx_import_model(name text, large_object oid, head_stride int) -> text */
 Datum
 dfx_import_model_lo(PG_FUNCTION_ARGS)
 {
 	char	   *name = dfx_name_arg(fcinfo, 0);
 	Oid			loid = import_lo_arg(fcinfo, 1);
+	int32		stride = import_stride_arg(fcinfo, 2);
 
 	import_check("dfx_import_model()");
-	return import_model(name, NULL, dfx_source_lo(loid));
+	return import_model(name, NULL, stride, dfx_source_lo(loid));
 }
 
 /* dfx_import_backbone(name text, backbone text, file text) -> text */
@@ -378,7 +378,7 @@ dfx_import_backbone_file(PG_FUNCTION_ARGS)
 	char	   *file = dfx_text_arg(fcinfo, 2, "file name");
 
 	import_check("dfx_import_backbone()");
-	return import_model(name, backbone, dfx_source_file(file));
+	return import_model(name, backbone, 0, dfx_source_file(file));
 }
 
 /* dfx_import_backbone(name text, backbone text, large_object oid) -> text */
@@ -390,5 +390,5 @@ dfx_import_backbone_lo(PG_FUNCTION_ARGS)
 	Oid			loid = import_lo_arg(fcinfo, 2);
 
 	import_check("dfx_import_backbone()");
-	return import_model(name, backbone, dfx_source_lo(loid));
+	return import_model(name, backbone, 0, dfx_source_lo(loid));
 }

@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "pg/model.h"
 #include "pg/queue.h"
+#include "pg/reply.h"
 #include "pg/settings.h"
 #include "pg/wait_event.h"
 #include "storage/latch.h"
@@ -167,12 +168,29 @@ load_wait(int ms)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/* Weights that are not those of the network; the engine lists every tensor that does not fit. */
+static void
+load_raise_misfit(const DfxModelRef *model, const DfxReply *reply)
+{
+	const char *state = dfx_sqlstate(reply->status);
+	char	   *list = palloc(reply->len + 1);
+
+	dfx_clean_text(list, reply->len + 1, reply->data, reply->len);
+	ereport(ERROR,
+			(errcode(MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4])),
+			 errmsg("could not load model \"%s\": %s", model->name, reply->msg),
+			 errdetail("All that does not fit: %s.", list),
+			 errhint("Names are those of torchvision, as dfx_export_model() writes them.")));
+}
+
 /* What to raise for a load that failed for good. */
 static void
 load_raise(const DfxModelRef *model, const DfxReply *reply)
 {
 	DfxErr		err = {.code = reply->status};
 
+	if (reply->status == DFX_EWEIGHTS && reply->len > 0)
+		load_raise_misfit(model, reply);
 	if (reply->status == DFX_ECORRUPT)
 		dfx_weights_blame(model);
 	if (reply->status == DFX_BUSY)
@@ -210,11 +228,12 @@ load_model(const DfxModelRef *model, uint64 order, bool join)
 		}
 		load_stream(&stream, &reply);
 		dfx_loader_end();
-		if (reply.data)
-			pfree(reply.data);
-
 		if (reply.status == DFX_OK)
+		{
+			if (reply.data)
+				pfree(reply.data);
 			return;
+		}
 		if (reply.status == DFX_BUSY &&
 			!TimestampDifferenceExceeds(start, GetCurrentTimestamp(), dfx_queue_timeout))
 			load_wait(LOAD_BUSY_MS);

@@ -23,8 +23,8 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
+#include "pg/clock.h"
 #include "pg/model.h"
 #include "pg/preload.h"
 #include "pg/settings.h"
@@ -35,7 +35,7 @@
 
 StaticAssertDecl(NAMEDATALEN <= BGW_EXTRALEN, "a worker is told its database's name");
 
-static TimestampTz preload_due; /* when to start workers; 0: not now */
+static int64 preload_due;		/* when to start workers, by dfx_clock_ms(); 0: not now */
 static int	preload_pause;		/* ms to wait when the next engine is ready */
 static char *preload_seen;		/* the setting's value when workers were last scheduled */
 
@@ -128,7 +128,7 @@ dfx_preload_check(char **newval, void **extra, GucSource source)
 static void
 preload_schedule(int ms)
 {
-	preload_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	preload_due = dfx_clock_ms() + ms;
 	if (preload_seen)
 		pfree(preload_seen);
 	preload_seen = MemoryContextStrdup(TopMemoryContext, dfx_preload_models);
@@ -187,7 +187,7 @@ dfx_preload_turn(void)
 	char		database[PRELOAD_MAX_DATABASES][NAMEDATALEN];
 	int			n = 0;
 
-	if (preload_due == 0 || GetCurrentTimestamp() < preload_due)
+	if (preload_due == 0 || dfx_clock_ms() < preload_due)
 		return;
 	preload_due = 0;
 	while (preload_next(&p, &item))

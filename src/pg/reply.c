@@ -42,7 +42,7 @@ reply_refuse(DfxReply *reply, const char *why)
 
 /*
  * Copy the answer in a slot that is done.  With DFX_TOO_SMALL len is what the
- * engine needs and data is NULL.  An answer that cannot be right becomes
+ * engine needs and data is NULL; with DFX_EWEIGHTS data is text, not cleaned.  An answer that cannot be right becomes
  * DFX_EINTERNAL.  data is palloc'd: this may raise out-of-memory.
  */
 void
@@ -69,7 +69,7 @@ dfx_reply_read(int slot, uint64 reply_off, Size reply_cap, DfxReply *reply)
 		reply->status = (DfxStatus) status;
 		if (status == DFX_TOO_SMALL)
 			reply->len = len;
-		else if (status == DFX_OK && len > 0)
+		else if ((status == DFX_OK || status == DFX_EWEIGHTS) && len > 0 && len <= reply_cap)
 		{
 			reply->data = palloc(len);
 			reply->len = len;

@@ -25,7 +25,6 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
@@ -35,6 +34,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "pg/clock.h"
 #include "pg/compat.h"
 #include "pg/preload.h"
 #include "pg/reply.h"
@@ -60,7 +60,7 @@ static struct
 	int			control;
 	WaitEventSet *events;
 	DfxSpawnOptions options;
-	int64		ready_at;		/* 0: not ready yet; this and the others by sup_clock() */
+	int64		ready_at;		/* 0: not ready yet; this and the others by dfx_clock_ms() */
 	int64		next_start;
 	int			pause;			/* ms before the next start, should one be due */
 	int			failed_starts;	/* in a row */
@@ -70,20 +70,6 @@ static struct
 	uint64		progress;		/* of the ring's statistics, when it moved last */
 	int64		progress_at;
 }			sup;
-
-/*
- * Milliseconds that no administrator and no NTP can move: a wall clock set
- * forward must not look like an engine that hangs, nor one set back put off
- * the next start.
- */
-static int64
-sup_clock(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void
 sup_set_state(DfxEngineState state)
@@ -109,7 +95,7 @@ sup_set_error(const char *text)
 static void
 sup_pause(void)
 {
-	sup.next_start = sup_clock() + sup.pause;
+	sup.next_start = dfx_clock_ms() + sup.pause;
 	sup.pause = Min(sup.pause * 2, SUP_PAUSE_MAX_MS);
 }
 
@@ -182,7 +168,7 @@ sup_start(void)
 	sup.reason[0] = '\0';
 	sup.ready_at = 0;
 	sup.progress = 0;
-	sup.progress_at = sup_clock();
+	sup.progress_at = dfx_clock_ms();
 	if (!sup_has_failed())
 		sup_set_state(DFX_ENGINE_STARTING);
 
@@ -215,7 +201,7 @@ sup_ready(void)
 	dfx_clean_text(device, sizeof(device), dfx_ring->device, sizeof(dfx_ring->device));
 	ereport(LOG,
 			(errmsg("dfx engine is ready on %s (PID %d)", device, (int) sup.pid)));
-	sup.ready_at = sup_clock();
+	sup.ready_at = dfx_clock_ms();
 	sup.failed_starts = 0;
 	sup.logged[0] = '\0';
 	sup_set_state(DFX_ENGINE_READY);
@@ -248,7 +234,7 @@ sup_engine_died(void)
 	sup_set_state(DFX_ENGINE_DOWN);
 	sup_set_error(how);
 	running = dfx_slot_sweep(&sweep);
-	healthy = sup_clock() - sup.ready_at >= SUP_HEALTHY_MS;
+	healthy = dfx_clock_ms() - sup.ready_at >= SUP_HEALTHY_MS;
 	dfx_preload_engine_died(healthy);
 	if (running == 1 || healthy)
 		sup.pause = SUP_PAUSE_MIN_MS;
@@ -330,7 +316,7 @@ sup_listen(void)
 static void
 sup_watch(void)
 {
-	int64		now = sup_clock();
+	int64		now = dfx_clock_ms();
 	uint64		progress = atomic_load(&dfx_ring->stats.progress);
 	bool		owes = sup.ready_at == 0 || dfx_slot_in_flight() > 0;
 
@@ -371,7 +357,7 @@ sup_serve(void)
 		}
 	}
 	dfx_preload_turn();
-	now = sup_clock();
+	now = dfx_clock_ms();
 	if (now - last_tick >= tick)
 	{
 		last_tick = now;
@@ -386,7 +372,7 @@ sup_idle(void)
 {
 	char		reason[DFX_REASON_LEN];
 	DfxSweep	sweep = {NULL, NULL};
-	int64		left = sup.next_start - sup_clock();
+	int64		left = sup.next_start - dfx_clock_ms();
 
 	if (left <= 0)
 	{

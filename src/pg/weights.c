@@ -178,6 +178,8 @@ dfx_weights_next(DfxWeights *w)
 	HeapTuple	tuple;
 
 	Assert(w->number < 0 || w->done == w->tensor.nbytes);
+	if (w->pending && w->pending_tensor <= w->number)
+		weights_corrupt(w, "chunk %d is one too many", w->pending_chunk);
 	tuple = systable_getnext_ordered(w->tensor_scan, ForwardScanDirection);
 	if (!HeapTupleIsValid(tuple))
 	{
@@ -189,8 +191,6 @@ dfx_weights_next(DfxWeights *w)
 	w->done = 0;
 	w->expected_chunk = 0;
 	weights_describe(w, tuple);
-	if (w->pending && w->pending_tensor < w->number)
-		weights_corrupt(w, "chunk %d of the tensor before it is one too many", w->pending_chunk);
 	return true;
 }
 

@@ -87,6 +87,10 @@ test_load(Client *c, const Stream *a, const Stream *partial)
 	ok(call_image(c, 0, DFX_RING_FEATURES, 0, wrong.version) == DFX_NEED_MODEL, "it is not there afterwards");
 	ok(client_load(c, partial, 1, DFX_LOADER_BYTES) == DFX_EWEIGHTS, "a missing tensor: DFX_EWEIGHTS (%s)",
 	   client_slot(c, CLIENT_LOADER)->msg);
+	s = client_slot(c, CLIENT_LOADER);
+	ok(s->reply_len > 9 && s->reply_len < s->reply_cap &&
+	       memcmp(client_reply(c, CLIENT_LOADER), "missing: ", 9) == 0,
+	   "... the reply names it: %.*s", (int) s->reply_len, (const char *) client_reply(c, CLIENT_LOADER));
 
 	client_load_begin(c, a, 1);
 	ok(client_call(c, CLIENT_LOADER, DFX_RING_LOAD_DATA, a->bytes, 1000, a->version) == DFX_OK &&

@@ -27,6 +27,9 @@ else
 	echo "skipped: needs Debian's python3-torch and python3-torchvision"
 fi
 
+section "the README's table of backbones"
+tests/bench/backbones.sh
+
 section "the ring, without PostgreSQL"
 build/t/bench/bench_ring || true
 

@@ -1,14 +1,15 @@
 /*
  * test_fuzz_safetensors.c
  *	  Does the safetensors reader survive mutated headers, and is everything
- *	  it accepts what it promises to be?
+ *	  it accepts what it promises to be, also after other people's names were
+ *	  exchanged for ours?
  *
  * Bytes are mutated, and tokens that mean something are exchanged, so that
  * many headers stay well-formed and reach the later checks.
  */
 #include <stdio.h>
 
-#include "base/safetensors.h"
+#include "base/checkpoint.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/unit/tap.h"
 
@@ -23,6 +24,11 @@ static const char *const originals[] = {
     "\"bn.none\":{\"dtype\":\"BF16\",\"shape\":[0],\"data_offsets\":[32,32]},"
     "\"fc\":{\"dtype\":\"BF16\",\"shape\":[8],\"data_offsets\":[32,48]}}  ",
     "{\"\\u00e9\\ud83d\\ude00\\n\":{\"data_offsets\":[0,48],\"shape\":[12],\"dtype\":\"F32\"}}",
+    "{\"model1.conv_stem.weight\":{\"dtype\":\"F32\",\"shape\":[1,2],\"data_offsets\":[0,8]},"
+    "\"model2.blocks.0.1.conv_pw.weight\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]},"
+    "\"model3.blocks.12.345.conv_pw.bias\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[16,24]},"
+    "\"classifier.0.bias\":{\"dtype\":\"F16\",\"shape\":[3],\"data_offsets\":[24,30]},"
+    "\"model1.conv_head.weight\":{\"dtype\":\"BF16\",\"shape\":[9],\"data_offsets\":[30,48]}}",
     "{ \"a\" : { \"dtype\" : \"F32\" , \"shape\" : [ 12 ] , \"data_offsets\" : [ 0 , 48 ] } }",
 };
 
@@ -55,6 +61,12 @@ static const char *const tokens[] = {
     "dtype",
     "data_offsets",
     "[0,48]",
+    "model2.",
+    "patch_embed.proj.weight",
+    "stem.conv.weight",
+    "blocks.0.",
+    "999",
+    ".num_batches_tracked",
 };
 
 static size_t accepted, refused;
@@ -137,6 +149,27 @@ check_accepted(const DfxSafetensors *st, uint64_t file_size)
 	return broken;
 }
 
+/* The same for its tensors renamed, which the call does; offsets must go with their tensors. */
+static const char *
+check_renamed(DfxSafetensors *st, bool complete)
+{
+	DfxModelMeta meta;
+	DfxErr err = {0};
+	size_t before = st->ntensor;
+	DfxStatus status =
+	    complete ? dfx_checkpoint_complete(st, &meta, &err) : dfx_checkpoint_backbone(st, &err);
+
+	if (status != DFX_OK)
+		return status == DFX_EWEIGHTS && err.msg[0] ? NULL : "a renaming refused without a reason";
+	if (st->ntensor == 0 || st->ntensor > before)
+		return "renaming makes tensors, or leaves none";
+	for (size_t i = 0; i < st->ntensor; i++)
+		if (dfx_st_find(st, st->tensor[i].name) != &st->tensor[i] ||
+		    st->tensor[i].nbytes > st->file_size - st->offset[i])
+			return "renamed, a tensor is not found, or lies elsewhere";
+	return NULL;
+}
+
 static const char *
 fuzz_once(void)
 {
@@ -166,6 +199,8 @@ fuzz_once(void)
 	{
 		accepted++;
 		broken = check_accepted(&st, file_size);
+		if (!broken)
+			broken = check_renamed(&st, fuzz_below(2) == 0);
 		dfx_st_free(&st);
 	}
 	else

@@ -58,10 +58,10 @@ SELECT function_returns('dfx_reject', ARRAY[]::name[], 'trigger');
 
 -- Functions on models
 SELECT function_returns(name, args, result), volatility_is(name, args, 'volatile')
-	FROM (VALUES ('dfx_import_model', ARRAY['text', 'text'], 'text'), ('dfx_import_model', ARRAY['text', 'oid'], 'text'),
+	FROM (VALUES ('dfx_import_model', ARRAY['text', 'text', 'integer'], 'text'), ('dfx_import_model', ARRAY['text', 'oid', 'integer'], 'text'),
 		('dfx_export_model', ARRAY['text', 'text'], 'bigint'), ('dfx_export_model', ARRAY['text'], 'oid'),
 		('dfx_set_default_model', ARRAY['text'], 'void'), ('dfx_drop_model', ARRAY['text'], 'void'),
-		('dfx_rename_model', ARRAY['text', 'text'], 'void'), ('dfx_copy_model', ARRAY['text', 'text'], 'text'),
+		('dfx_rename_model', ARRAY['text', 'text'], 'void'), ('dfx_alter_model_owner', ARRAY['text', 'text'], 'void'), ('dfx_copy_model', ARRAY['text', 'text'], 'text'),
 		('dfx_promote_model', ARRAY['text', 'text'], 'text'), ('dfx_import_backbone', ARRAY['text', 'text', 'text'], 'text'),
 		('dfx_import_backbone', ARRAY['text', 'text', 'oid'], 'text'), ('dfx_evict', ARRAY['text'], 'void'), ('dfx_prune_model', ARRAY['text', 'integer'], 'bigint'),
 		('dfx_grant_model', ARRAY['text', 'text'], 'void'), ('dfx_revoke_model', ARRAY['text', 'text'], 'void'))

@@ -97,16 +97,17 @@ $node->safe_psql('postgres', 'ALTER ROLE importer RENAME TO curator');
 as( 'curator', "SELECT dfx_export_model('mine')",
 	'42501',    'a renamed role does not own what it owned');
 $node->safe_psql('postgres',
-	"UPDATE dfx_model SET owner = 'curator' WHERE owner = 'importer'");
+	"SELECT dfx_alter_model_owner(name, 'curator') FROM dfx_models WHERE owner = 'importer'"
+);
 as( 'curator', "SELECT dfx_export_model('mine') > 0",
 	'00000',   '... until the models are given to its new name');
 $node->safe_psql(
 	'postgres', q{
 ALTER ROLE curator RENAME TO importer;
-UPDATE dfx_model SET owner = 'importer' WHERE owner = 'curator';
-REVOKE EXECUTE ON FUNCTION dfx_import_model(text, oid), dfx_import_model(text, text),
+SELECT dfx_alter_model_owner('mine', 'importer');
+REVOKE EXECUTE ON FUNCTION dfx_import_model(text, oid, int), dfx_import_model(text, text, int),
 	dfx_import_backbone(text, text, oid), dfx_import_backbone(text, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION dfx_import_model(text, oid) TO importer;
+GRANT EXECUTE ON FUNCTION dfx_import_model(text, oid, int) TO importer;
 });
 as( 'reader', "SELECT dfx_import_model('theirs', 1)",
 	'42501',  'import without EXECUTE');

@@ -5,7 +5,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use Dfx;
-use JSON::PP;
+use DfxTensors;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -13,49 +13,19 @@ use Test::More;
 my $node = dfx_node('backbone', models => ['resnet18']);
 dfx_images($node, 2);
 
-# A safetensors file as name => [dtype, shape, bytes]
-sub read_tensors
-{
-	my ($bytes) = @_;
-	my $n       = unpack 'Q<', $bytes;
-	my $header  = decode_json(substr $bytes, 8, $n);
-	my %tensor;
-
-	delete $header->{__metadata__};
-	while (my ($name, $t) = each %$header)
-	{
-		my ($begin, $end) = @{ $t->{data_offsets} };
-		$tensor{$name} =
-		  [ $t->{dtype}, $t->{shape}, substr $bytes, 8 + $n + $begin, $end - $begin ];
-	}
-	return \%tensor;
-}
-
 sub import_state
 {
 	my ($tensor, $backbone, $state, $test, $pattern) = @_;
 	my $file = $node->basedir . '/backbone.safetensors';
-	my ($data, %header) = ('');
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	foreach my $name (sort keys %$tensor)
-	{
-		my ($dtype, $shape, $bytes) = @{ $tensor->{$name} };
-		my $begin = length $data;
-		$data .= $bytes;
-		$header{$name} = { dtype => $dtype, shape => $shape, data_offsets => [ $begin, length $data ] };
-	}
-	my $json = encode_json(\%header);
-	open my $out, '>:raw', $file or die "could not write \"$file\": $!";
-	print $out pack('Q<', length $json), $json, $data;
-	close $out or die "could not write \"$file\": $!";
-	state_is($node, "SELECT dfx_import_backbone('b', '$backbone', '$file')",
+	write_tensors($file, $tensor);
+	return state_is($node, "SELECT dfx_import_backbone('b', '$backbone', '$file')",
 		$state, $test, $pattern);
-	return;
 }
 
 # The first branch of a complete model, as torchvision would have saved it
-my $model = read_tensors(slurp_file("$ENV{DFX_TEST_DIR}/resnet18.safetensors"));
+my $model = read_tensors("$ENV{DFX_TEST_DIR}/resnet18.safetensors");
 my %net = map { /^dm\.(.*)/ ? ($1 => $model->{$_}) : () } keys %$model;
 my %classifier = (
 	'fc.weight' => [ 'F32', [ 10, 512 ], pack('f<*', (0.5) x 5120) ],
@@ -112,6 +82,10 @@ $bad{'bn1.bias'} = [ 'F32', [2], pack('f<*', 1, 2) ];
 import_state(\%bad, 'resnet18', '22P03',
 	'missing, unexpected and misshapen tensors, in one error',
 	qr/1 missing, 1 unexpected, 1 misshapen.*conv1\.weight.*layer9\.weight.*bn1\.bias/s);
+my %other = map { ("x.$_" => $net{$_}) } keys %net;
+my $job = import_state(\%other, 'resnet18', '22P03', 'a file of other names throughout');
+my @unnamed = grep { $job->{err} !~ /^DETAIL: .*(?: |: )\Q$_\E[,;.]/m } keys %net, keys %other;
+is("@unnamed", '', '... every single one is named');
 import_state(\%net, 'resnet19', '0A000', 'an unknown backbone', qr/resnet19/);
 import_state(\%net, '', '22023', 'no backbone');
 import_state({ 'fc.bias' => $classifier{'fc.bias'} },

@@ -2,10 +2,10 @@
 # test_cli.sh - does the command line of dfx-engine keep its promises: keys, exit statuses, errors as lines?
 #	TAP; run in the repository's root.  DFX_CLI names another program.
 set -uo pipefail
+. tests/tap.sh
 
 engine=${DFX_CLI:-build/dfx-engine}
 images=tests/golden/images
-. tests/tap.sh
 
 # run COMMAND...: its output in $work/out and $work/err, its status in $status
 run() {
@@ -129,6 +129,9 @@ run logits --backbone resnet18 $images/jpeg-255x257.jpg
 ok "logits without weights: status 2" [ $status = 2 ]
 run logits --backbone resnet18 --weights "$work/m.safetensors" $images/jpeg-255x257.jpg
 ok "weights of another network: 22P03" err_has 22P03
+for name in bn1.bias layer4.1.bn2.running_var dm.layer3.0.conv1.weight head.convs.12.weight; do
+	ok "... and all that is missing or unexpected, $name for one" err_has " $name,"
+done
 run trinet --backbone resnet17 --random-weights 5 x
 ok "an unknown backbone: 22023" err_has 22023
 

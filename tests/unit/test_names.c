@@ -1,6 +1,8 @@
 /*
  * test_names.c
- *	  Are tensors of checkpoints from elsewhere given the names that our networks look for?
+ *	  Are tensors of torchvision's checkpoints given the names that our networks look for?
+ *
+ * (Other libraries' and whole files: test_checkpoint.c.)
  */
 #include <string.h>
 
@@ -20,6 +22,13 @@ static const struct
     {"features.denseblock1.denselayer1.conv.2.weight", "features.denseblock1.denselayer1.conv2.weight"},
     {"features.transition1.norm.weight", "features.transition1.norm.weight"},
     {"features.transition1.conv.weight", "features.transition1.conv.weight"},
+    {"features.denseblock1.denselayer1.norm.01.weight", "features.denseblock1.denselayer1.norm.01.weight"},
+    {"features.denseblock1.denselayer1.norm.1x", "features.denseblock1.denselayer1.norm.1x"},
+    {"features.denseblock1.denselayer99999999999999999999.norm.1.weight",
+     "features.denseblock1.denselayer99999999999999999999.norm.1.weight"},
+    {"encoder.layers.encoder_layer_11.mlp.linear_1.weight", "encoder.layers.encoder_layer_11.mlp.0.weight"},
+    {"encoder.layers.encoder_layer_0.mlp.linear_2.bias", "encoder.layers.encoder_layer_0.mlp.3.bias"},
+    {"encoder.layers.encoder_layer_0.mlp.3.bias", "encoder.layers.encoder_layer_0.mlp.3.bias"},
     {"blocks.0.conv.1.weight", "blocks.0.conv.1.weight"},
     {"bn1.num_batches_tracked", NULL},
     {"fc.weight", NULL},
@@ -37,7 +46,7 @@ main(void)
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
 	{
 		char ours[DFX_NAME_LEN] = "";
-		bool kept = dfx_backbone_tensor_name(names[i].theirs, ours);
+		bool kept = dfx_backbone_tensor_name(dfx_scheme_default(), names[i].theirs, ours);
 
 		ok(kept == (names[i].ours != NULL) && (!kept || strcmp(ours, names[i].ours) == 0), "%s: %s",
 		   names[i].theirs, kept ? ours : "dropped");

@@ -248,6 +248,40 @@ test_round_trip(void)
 	   "a tensor whose size belies its shape is not written");
 }
 
+/* What tools/convert_weights.py made of tensors of every type (test_convert.sh makes it again where PyTorch
+ * is). */
+static void
+test_converted(void)
+{
+	static const struct
+	{
+		const char *name;
+		DfxDtype dtype;
+		int n;
+		float value[6];
+	} want[] = {{"a.weight", DFX_F32, 6, {0, 3, 1, 4, 2, 5}},
+	            {"b", DFX_F16, 3, {0, 0.25f, 0.5f}},
+	            {"c", DFX_BF16, 2, {1.5f, -2}},
+	            {"d", DFX_F32, 1, {0.1f}}};
+	DfxSafetensors st;
+	DfxErr err = {0};
+
+	if (!ok(dfx_st_open("tests/golden/names/converted.safetensors", &st, &err) == DFX_OK && st.ntensor == 5,
+	        "a file of the conversion script %s", err.msg))
+		return;
+	for (size_t i = 0; i < sizeof want / sizeof want[0]; i++)
+	{
+		const DfxTensor *t = dfx_st_find(&st, want[i].name);
+		float got[6];
+
+		ok(t && t->dtype == want[i].dtype && dfx_tensor_to_f32(t, 0, (uint64_t) want[i].n, got) &&
+		       memcmp(got, want[i].value, (size_t) want[i].n * sizeof(float)) == 0,
+		   "... its %s %s", dfx_dtype_name(want[i].dtype), want[i].name);
+	}
+	ok(dfx_st_find(&st, "count") && dfx_st_find(&st, "count")->dtype == DFX_I64, "... its integer");
+	dfx_st_free(&st);
+}
+
 static void
 test_json_output(void)
 {
@@ -271,6 +305,7 @@ main(void)
 	test_extents();
 	test_limits();
 	test_round_trip();
+	test_converted();
 	test_json_output();
 	return done_testing();
 }

@@ -226,6 +226,41 @@ check_refusals(void)
 	check_refused(&s, DFX_EWEIGHTS, "...", "a list of other names throughout");
 }
 
+/* The error's message is short; the list is not, and has every name. */
+static void
+check_misfits(void)
+{
+	Given s = given_new();
+	char *list = dfx_weights_misfits(s.target, s.t, s.n);
+	size_t named = 0;
+
+	ok(list == NULL, "nothing to list when everything fits");
+	s.t[0].dim[0] = 5;
+	s.t[0].dtype = DFX_F16;
+	given_add(&s, "aux.weight");
+	list = dfx_weights_misfits(s.target, s.t, s.n);
+	if (!ok(list &&
+	            strcmp(
+	                list,
+	                "unexpected: aux.weight; of another shape or type: classifier.bias (F16 [5], not [4])") ==
+	                0,
+	        "each complaint with its names, shapes with what they should be"))
+		diag("%s", list ? list : "no list");
+	free(list);
+
+	for (size_t i = 0; i < s.n; i++)
+		s.t[i].name[0] = 'F';
+	qsort(s.t, s.n, sizeof *s.t, cmp_tensor);
+	list = dfx_weights_misfits(s.target, s.t, s.n);
+	for (int i = 0; list && i < s.target->nparam; i++)
+		named += strstr(list, s.target->param[i].name) != NULL;
+	for (size_t i = 0; list && i < s.n; i++)
+		named += strstr(list, s.t[i].name) != NULL;
+	ok(named == (size_t) s.target->nparam + s.n, "all of %zu names are listed", named);
+	free(list);
+	given_free(&s);
+}
+
 int
 main(void)
 {
@@ -233,5 +268,6 @@ main(void)
 	check_set();
 	check_half();
 	check_refusals();
+	check_misfits();
 	return done_testing();
 }

@@ -59,7 +59,7 @@ uninstall-engine:
 	rm -f '$(DESTDIR)$(pkglibdir)/dfx-engine' '$(DESTDIR)$(pkglibdir)/dfx_cuda.so'
 
 # PGXS writes no header dependencies of its own unless the server was built with --enable-depend.
-$(OBJS): $(wildcard src/pg/*.h src/base/*.h src/engine/proto.h)
+$(OBJS): $(wildcard src/pg/*.h src/base/*.h src/engine/proto*.h)
 
 .PHONY: install-engine uninstall-engine
 

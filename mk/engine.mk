@@ -53,6 +53,11 @@ $(BUILD)/test/dfx-engine: $(ENGINE_TEST_O) $(TEST_NN_O) $(filter-out $(BUILD)/ob
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) $(ENGINE_EXPORT) -o $@ $^ $(ENGINE_LIBS)
 
+# A training engine that trains nothing and, on request, keeps to no protocol.
+$(BUILD)/test/fake-train: $(BUILD)/obj/tests/tools/fake_train.o $(BASE_O)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ -lm
+
 # Test programs: tests/unit needs base, image, nn and the oracle; tests/backend also src/cpu;
 # tests/fuzz holds the stand-alone mutation drivers.
 UNIT_T := $(patsubst tests/%.c,$(BUILD)/t/%.t,$(wildcard tests/unit/test_*.c))
@@ -82,7 +87,7 @@ backend: $(BACKEND_T)
 	prove -e '' $(BACKEND_T)
 fuzz: $(FUZZ_T)
 	prove -e '' $(FUZZ_T)
-test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(CUDA_T) $(GPU_T) $(CUDA_SO) $(BUILD)/dfx-engine $(BUILD)/test/dfx-engine
+test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(CUDA_T) $(GPU_T) $(CUDA_SO) $(BUILD)/dfx-engine $(BUILD)/test/dfx-engine $(BUILD)/test/fake-train
 
 # Golden files are committed; remaking them needs Debian's python3-torch, python3-torchvision, python3-pil and python3-opencv.
 golden:

@@ -448,3 +448,311 @@ COMMENT ON VIEW dfx_stat_models IS
 	'model versions that the present engine process has loaded, of all databases; names are those of this one that the current user may use';
 
 GRANT SELECT ON dfx_stat_engine, dfx_stat_queue, dfx_stat_models TO PUBLIC;
+
+-- Training ------------------------------------------------------------------
+--
+-- Rows of these tables are written by the procedures alone, as the owner of
+-- the extension, and survive dumps: a run can be resumed after a restore.
+-- Owners and classes are text, as above.
+
+CREATE TABLE dfx_training_run (
+	id bigserial PRIMARY KEY,
+	name text COLLATE "C" NOT NULL CHECK (octet_length(name) BETWEEN 1 AND 63),
+	kind text COLLATE "C" NOT NULL,
+	options jsonb NOT NULL,
+	source jsonb NOT NULL,
+	relation text COLLATE "C" NOT NULL,
+	owner text COLLATE "C" NOT NULL,
+	state text COLLATE "C" NOT NULL CHECK (state IN ('reading', 'training', 'done', 'failed', 'canceled')),
+	started timestamptz NOT NULL DEFAULT clock_timestamp(),
+	ended timestamptz,
+	error text COLLATE "C",
+	sqlstate text COLLATE "C",
+	device text COLLATE "C",
+	versions jsonb,
+	metrics jsonb
+);
+COMMENT ON TABLE dfx_training_run IS
+	'training runs: what was asked for, how it went, and the versions of the models made; state is what a session wrote down last';
+COMMENT ON SEQUENCE dfx_training_run_id_seq IS
+	'numbers of training runs';
+
+CREATE TABLE dfx_training_epoch (
+	run bigint NOT NULL REFERENCES dfx_training_run ON DELETE CASCADE,
+	number int NOT NULL CHECK (number > 0),
+	phase text COLLATE "C" NOT NULL,
+	epoch int NOT NULL,
+	epochs int NOT NULL,
+	best boolean NOT NULL,
+	learning_rate double precision NOT NULL,
+	train_loss double precision NOT NULL,
+	train_accuracy double precision NOT NULL,
+	val_loss double precision NOT NULL,
+	val_accuracy double precision NOT NULL,
+	seconds double precision NOT NULL,
+	images_per_second double precision NOT NULL,
+	finished timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (run, number)
+);
+COMMENT ON TABLE dfx_training_epoch IS
+	'history of training runs; number counts the epochs of all phases';
+
+CREATE TABLE dfx_sample (
+	run bigint NOT NULL REFERENCES dfx_training_run ON DELETE CASCADE,
+	number bigint NOT NULL CHECK (number >= 0),
+	key text COLLATE "C" NOT NULL,
+	sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
+	label text COLLATE "C" NOT NULL CHECK (label IN ('dm', 'gan', 'real')),
+	generator text COLLATE "C",
+	split text COLLATE "C" NOT NULL,
+	base int NOT NULL CHECK (base BETWEEN 0 AND 7),
+	PRIMARY KEY (run, number)
+);
+COMMENT ON TABLE dfx_sample IS
+	'rows that training runs were given, and the split of each; bits of base: subset of the Base Model for dm (1), gan (2), real (4)';
+
+CREATE TABLE dfx_training_error (
+	run bigint NOT NULL REFERENCES dfx_training_run ON DELETE CASCADE,
+	number bigint NOT NULL,
+	key text COLLATE "C",
+	message text COLLATE "C" NOT NULL,
+	PRIMARY KEY (run, number)
+);
+COMMENT ON TABLE dfx_training_error IS
+	'rows that could not be samples of a training run, and why';
+
+CREATE TABLE dfx_checkpoint (
+	run bigint PRIMARY KEY REFERENCES dfx_training_run ON DELETE CASCADE,
+	bytes bigint NOT NULL CHECK (bytes > 0),
+	sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
+	epochs int NOT NULL,
+	created timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE dfx_checkpoint IS
+	'where each training run that is not done can go on: the last state and the best weights, after that many epochs';
+
+CREATE TABLE dfx_checkpoint_chunk (
+	run bigint NOT NULL REFERENCES dfx_training_run ON DELETE CASCADE,
+	number int NOT NULL CHECK (number >= 0),
+	data bytea NOT NULL CHECK (octet_length(data) BETWEEN 1 AND 4194304),
+	PRIMARY KEY (run, number)
+);
+ALTER TABLE dfx_checkpoint_chunk ALTER data SET STORAGE EXTERNAL;
+COMMENT ON TABLE dfx_checkpoint_chunk IS
+	'bytes of each checkpoint, in pieces small enough for any dump';
+
+REVOKE ALL ON dfx_training_run, dfx_training_epoch, dfx_sample, dfx_training_error, dfx_checkpoint,
+	dfx_checkpoint_chunk FROM PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('dfx_training_run', '');
+SELECT pg_catalog.pg_extension_config_dump('dfx_training_run_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('dfx_training_epoch', '');
+SELECT pg_catalog.pg_extension_config_dump('dfx_sample', '');
+SELECT pg_catalog.pg_extension_config_dump('dfx_training_error', '');
+SELECT pg_catalog.pg_extension_config_dump('dfx_checkpoint', '');
+SELECT pg_catalog.pg_extension_config_dump('dfx_checkpoint_chunk', '');
+
+-- An argument that is null is left to the engine's default, which
+-- docs/TRAINING.md names.
+
+CREATE PROCEDURE dfx_train(model text, samples regclass, image_column text DEFAULT 'image',
+		label_column text DEFAULT 'label', backbone text DEFAULT 'densenet121', group_column text DEFAULT NULL,
+		split_column text DEFAULT NULL, key_column text DEFAULT NULL, generator_column text DEFAULT NULL,
+		labels jsonb DEFAULT NULL, init text DEFAULT NULL, head_stride int DEFAULT NULL, epochs int DEFAULT NULL,
+		head_epochs int DEFAULT NULL, batch int DEFAULT NULL, learning_rate double precision DEFAULT NULL,
+		weight_decay double precision DEFAULT NULL, step_size int DEFAULT NULL, gamma double precision DEFAULT NULL,
+		share double precision DEFAULT NULL, weighted boolean DEFAULT NULL, flip double precision DEFAULT NULL,
+		jpeg double precision DEFAULT NULL, jpeg_min double precision DEFAULT NULL,
+		jpeg_max double precision DEFAULT NULL, blur double precision DEFAULT NULL,
+		blur_min double precision DEFAULT NULL, blur_max double precision DEFAULT NULL,
+		"precision" text DEFAULT NULL, storage text DEFAULT NULL, seed bigint DEFAULT NULL, max_errors int DEFAULT 0)
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON PROCEDURE dfx_train IS
+	'train a model of three Base Models and a head from the images and labels of a relation';
+
+CREATE PROCEDURE dfx_train_base(model text, samples regclass, main_class text, image_column text DEFAULT 'image',
+		label_column text DEFAULT 'label', backbone text DEFAULT 'densenet121', group_column text DEFAULT NULL,
+		split_column text DEFAULT NULL, key_column text DEFAULT NULL, generator_column text DEFAULT NULL,
+		labels jsonb DEFAULT NULL, init text DEFAULT NULL, epochs int DEFAULT NULL, batch int DEFAULT NULL,
+		learning_rate double precision DEFAULT NULL, weight_decay double precision DEFAULT NULL,
+		step_size int DEFAULT NULL, gamma double precision DEFAULT NULL, share double precision DEFAULT NULL,
+		flip double precision DEFAULT NULL, jpeg double precision DEFAULT NULL,
+		jpeg_min double precision DEFAULT NULL, jpeg_max double precision DEFAULT NULL,
+		blur double precision DEFAULT NULL, blur_min double precision DEFAULT NULL,
+		blur_max double precision DEFAULT NULL, "precision" text DEFAULT NULL, storage text DEFAULT NULL,
+		seed bigint DEFAULT NULL, max_errors int DEFAULT 0)
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON PROCEDURE dfx_train_base IS
+	'train one Base Model: main_class against the others';
+
+CREATE PROCEDURE dfx_train_head(model text, samples regclass, dm_model text, gan_model text, real_model text,
+		image_column text DEFAULT 'image', label_column text DEFAULT 'label', group_column text DEFAULT NULL,
+		split_column text DEFAULT NULL, key_column text DEFAULT NULL, generator_column text DEFAULT NULL,
+		labels jsonb DEFAULT NULL, head_stride int DEFAULT NULL, head_epochs int DEFAULT NULL,
+		batch int DEFAULT NULL, learning_rate double precision DEFAULT NULL,
+		weight_decay double precision DEFAULT NULL, step_size int DEFAULT NULL, gamma double precision DEFAULT NULL,
+		weighted boolean DEFAULT NULL, "precision" text DEFAULT NULL, storage text DEFAULT NULL,
+		seed bigint DEFAULT NULL, max_errors int DEFAULT 0)
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON PROCEDURE dfx_train_head IS
+	'train a head over three Base Models that there are';
+
+CREATE PROCEDURE dfx_train_baseline(model text, samples regclass, image_column text DEFAULT 'image',
+		label_column text DEFAULT 'label', backbone text DEFAULT NULL, recipe text DEFAULT NULL,
+		task text DEFAULT NULL, group_column text DEFAULT NULL, split_column text DEFAULT NULL,
+		key_column text DEFAULT NULL, generator_column text DEFAULT NULL, labels jsonb DEFAULT NULL,
+		init text DEFAULT NULL, epochs int DEFAULT NULL, batch int DEFAULT NULL,
+		learning_rate double precision DEFAULT NULL, weight_decay double precision DEFAULT NULL,
+		step_size int DEFAULT NULL, gamma double precision DEFAULT NULL, weighted boolean DEFAULT NULL,
+		flip double precision DEFAULT NULL, jpeg double precision DEFAULT NULL,
+		jpeg_min double precision DEFAULT NULL, jpeg_max double precision DEFAULT NULL,
+		blur double precision DEFAULT NULL, blur_min double precision DEFAULT NULL,
+		blur_max double precision DEFAULT NULL, "precision" text DEFAULT NULL, storage text DEFAULT NULL,
+		seed bigint DEFAULT NULL, max_errors int DEFAULT 0)
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON PROCEDURE dfx_train_baseline IS
+	'train one backbone as a classifier, or what a recipe says: wang2020, guarnera2024, arshed2024';
+
+CREATE PROCEDURE dfx_train_resume(run bigint, samples regclass DEFAULT NULL)
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON PROCEDURE dfx_train_resume(bigint, regclass) IS
+	'go on with a training run that has ended before it was done, over the same rows, in the same relation or another';
+
+CREATE FUNCTION dfx_drop_training_run(run bigint) RETURNS void
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_drop_training_run(bigint) IS
+	'forget a training run: its history, samples, errors and checkpoint; models it made stay';
+
+CREATE FUNCTION dfx_export_checkpoint(run bigint, file text) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'dfx_export_checkpoint_file' LANGUAGE C;
+COMMENT ON FUNCTION dfx_export_checkpoint(bigint, text) IS
+	'write a training run that is not done to a file of the server, so that another server can go on with it; returns its size in bytes';
+
+CREATE FUNCTION dfx_export_checkpoint(run bigint) RETURNS oid
+	AS 'MODULE_PATHNAME', 'dfx_export_checkpoint_lo' LANGUAGE C;
+COMMENT ON FUNCTION dfx_export_checkpoint(bigint) IS
+	'write a training run that is not done to a new large object; returns its OID';
+
+CREATE FUNCTION dfx_import_checkpoint(file text, model text DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'dfx_import_checkpoint_file' LANGUAGE C;
+COMMENT ON FUNCTION dfx_import_checkpoint(text, text) IS
+	'make a training run of what dfx_export_checkpoint() wrote, for a model of that or another name; returns its number';
+
+CREATE FUNCTION dfx_import_checkpoint(large_object oid, model text DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'dfx_import_checkpoint_lo' LANGUAGE C;
+COMMENT ON FUNCTION dfx_import_checkpoint(oid, text) IS
+	'make a training run of what dfx_export_checkpoint() wrote, for a model of that or another name; returns its number';
+
+CREATE FUNCTION dfx_plot_training(run bigint) RETURNS text
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION dfx_plot_training(bigint) IS
+	'curves of loss and accuracy of a training run, one row of two for each phase, as SVG';
+
+REVOKE EXECUTE ON FUNCTION dfx_import_checkpoint(text, text), dfx_import_checkpoint(oid, text) FROM PUBLIC;
+REVOKE EXECUTE ON PROCEDURE dfx_train, dfx_train_base, dfx_train_head, dfx_train_baseline, dfx_train_resume FROM PUBLIC;
+
+CREATE FUNCTION dfx_training_visible(owner text) RETURNS boolean
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION dfx_training_visible(text) IS
+	'whether the current user may see the training runs of a role: its members, and pg_monitor';
+
+CREATE FUNCTION dfx_training_state(run bigint, stored text) RETURNS text
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION dfx_training_state(bigint, text) IS
+	'the state of a training run: interrupted when its row says that it is at work and no session is';
+
+CREATE FUNCTION dfx_training_get_progress(
+	OUT run bigint,
+	OUT pid int,
+	OUT state text,
+	OUT phase text,
+	OUT epoch int,
+	OUT epochs int,
+	OUT step bigint,
+	OUT steps bigint,
+	OUT images_per_second double precision,
+	OUT loss double precision,
+	OUT estimated_end timestamptz,
+	OUT samples bigint,
+	OUT errors bigint,
+	OUT updated timestamptz)
+RETURNS SETOF record
+LANGUAGE C VOLATILE ROWS 10
+AS 'MODULE_PATHNAME', 'dfx_training_get_progress';
+COMMENT ON FUNCTION dfx_training_get_progress() IS
+	'see view dfx_training_progress';
+
+-- The owner of the views reads the tables, dfx_training_visible() asks about the user.
+CREATE VIEW dfx_training_runs WITH (security_barrier) AS
+SELECT r.id AS run,
+	r.name AS model,
+	r.kind,
+	r.options ->> 'backbone' AS backbone,
+	r.relation,
+	r.owner,
+	dfx_training_state(r.id, r.state) AS state,
+	e.phase,
+	e.epoch,
+	e.epochs,
+	r.started,
+	r.ended,
+	r.device,
+	r.sqlstate,
+	r.error,
+	(SELECT pg_catalog.count(*) FROM dfx_sample s WHERE s.run = r.id) AS samples,
+	(SELECT pg_catalog.count(*) FROM dfx_training_error x WHERE x.run = r.id) AS errors,
+	(SELECT c.bytes FROM dfx_checkpoint c WHERE c.run = r.id) AS checkpoint_bytes,
+	r.options,
+	r.source,
+	r.versions,
+	r.metrics
+FROM dfx_training_run r
+	LEFT JOIN LATERAL (SELECT t.phase, t.epoch, t.epochs FROM dfx_training_epoch t
+		WHERE t.run = r.id ORDER BY t.number DESC LIMIT 1) e ON true
+WHERE dfx_training_visible(r.owner);
+COMMENT ON VIEW dfx_training_runs IS
+	'training runs of the current user: state, the last epoch written down, versions of the models made';
+
+CREATE VIEW dfx_training_epochs WITH (security_barrier) AS
+SELECT e.*
+FROM dfx_training_epoch e
+	JOIN dfx_training_run r ON r.id = e.run
+WHERE dfx_training_visible(r.owner);
+COMMENT ON VIEW dfx_training_epochs IS
+	'history of the current user''s training runs, an epoch a row';
+
+CREATE VIEW dfx_samples WITH (security_barrier) AS
+SELECT s.run,
+	s.number,
+	s.key,
+	pg_catalog.encode(s.sha256, 'hex') AS sha256,
+	s.label::dfx_class AS label,
+	s.generator,
+	s.split,
+	ARRAY(SELECT c.name FROM (VALUES (1, 'dm'::dfx_class), (2, 'gan'), (4, 'real')) AS c (bit, name)
+		WHERE s.base & c.bit <> 0 ORDER BY c.bit) AS base
+FROM dfx_sample s
+	JOIN dfx_training_run r ON r.id = s.run
+WHERE dfx_training_visible(r.owner);
+COMMENT ON VIEW dfx_samples IS
+	'which row, by its key and the SHA-256 of its image, went to which split and into the subsets of which Base Models';
+
+CREATE VIEW dfx_training_errors WITH (security_barrier) AS
+SELECT x.run, x.number, x.key, x.message
+FROM dfx_training_error x
+	JOIN dfx_training_run r ON r.id = x.run
+WHERE dfx_training_visible(r.owner);
+COMMENT ON VIEW dfx_training_errors IS
+	'rows that could not be samples of the current user''s training runs, and why';
+
+CREATE VIEW dfx_training_progress WITH (security_barrier) AS
+SELECT p.run, r.name AS model, p.pid, p.state, p.phase, p.epoch, p.epochs, p.step, p.steps, p.images_per_second,
+	p.loss, p.estimated_end, p.samples, p.errors, p.updated
+FROM dfx_training_get_progress() p
+	JOIN dfx_training_run r ON r.id = p.run
+WHERE dfx_training_visible(r.owner);
+COMMENT ON VIEW dfx_training_progress IS
+	'training runs that a session is busy with now: how far, how fast, until when';
+
+GRANT SELECT ON dfx_training_runs, dfx_training_epochs, dfx_samples, dfx_training_errors, dfx_training_progress
+	TO PUBLIC;

@@ -67,7 +67,7 @@ stage_files() {
 	lib_tree
 	make_engine test-programs || return 1
 	mkdir -p "$WORK/files/engine" "$WORK/files/tests"
-	cp "$TOP/build/test/dfx-engine" "$WORK/files/engine/"
+	cp "$TOP/build/test/dfx-engine" "$TOP/build/test/fake-train" "$WORK/files/engine/"
 	if [ -e "$TOP/build/dfx_cuda.so" ]; then
 		mkdir -p "$WORK/files/engine/cuda"
 		cp "$TOP/build/test/dfx-engine" "$TOP/build/dfx_cuda.so" "$WORK/files/engine/cuda/"
@@ -82,7 +82,8 @@ stage_files() {
 		"$TOP/build/test/dfx-engine" init --backbone "$1" --random-weights "$2" --out "$WORK/files/$3.safetensors" >/dev/null || return 1
 	done
 	chmod -R a+rX "$WORK/files"
-	export DFX_TEST_DIR=$WORK/files DFX_TEST_IMAGES=$WORK/files/images DFX_TEST_ENGINE=$WORK/files/engine/dfx-engine
+	export DFX_TEST_DIR=$WORK/files DFX_TEST_IMAGES=$WORK/files/images DFX_TEST_ENGINE=$WORK/files/engine/dfx-engine \
+		DFX_TEST_FAKE=$WORK/files/engine/fake-train
 }
 
 server_stage() {

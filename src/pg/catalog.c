@@ -229,8 +229,8 @@ catalog_fetch(const char *name, uint8 *version, char **owner)
  * those of every role, also of one that was dropped.  (A role made again under
  * an old name has its models back: names are what dumps and standbys carry.)
  */
-static bool
-catalog_has_role(const char *role)
+bool
+dfx_has_role(const char *role)
 {
 	Oid			oid = get_role_oid(role, true);
 
@@ -247,7 +247,7 @@ catalog_may_use(const char *name, const char *owner)
 	HeapTuple	tuple;
 	bool		allowed = false;
 
-	if (catalog_has_role(owner))
+	if (dfx_has_role(owner))
 		return true;
 	catalog_text_key(&key, GRANT_NAME, name);
 	scan = catalog_scan(DFX_TABLE_GRANT, &rel, 1, &key);
@@ -255,7 +255,7 @@ catalog_may_use(const char *name, const char *owner)
 	{
 		char	   *grantee = TextDatumGetCString(catalog_column(tuple, GRANT_GRANTEE, rel));
 
-		allowed = grantee[0] == '\0' || catalog_has_role(grantee);
+		allowed = grantee[0] == '\0' || dfx_has_role(grantee);
 		pfree(grantee);
 	}
 	systable_endscan(scan);
@@ -321,7 +321,7 @@ dfx_model_resolve_own(const text *name, DfxModelRef *model)
 	char	   *owner;
 
 	dfx_model_resolve(name, model);
-	if (catalog_fetch(model->name, NULL, &owner) && !catalog_has_role(owner))
+	if (catalog_fetch(model->name, NULL, &owner) && !dfx_has_role(owner))
 		catalog_not_owner(model->name);
 }
 
@@ -380,7 +380,7 @@ dfx_model_owner(const char *name)
 	PopActiveSnapshot();
 	if (!found)
 		return NULL;
-	if (!catalog_has_role(owner))
+	if (!dfx_has_role(owner))
 		catalog_not_owner(name);
 	return owner;
 }

@@ -80,6 +80,12 @@
 #include "commands/explain_state.h"
 #endif
 
+/*
+ * Is the client still there?  By hand, because libpq/libpq.h needs the headers
+ * of every library that the server was built with, GSSAPI's among them.
+ */
+extern bool pq_check_connection(void);
+
 /* 18 dropped execute_once from ExecutorRun_hook. */
 #if PG_VERSION_NUM >= 180000
 #define DFX_EXECUTOR_RUN_ARGS QueryDesc *desc, ScanDirection direction, uint64 count

@@ -81,6 +81,9 @@ extern void dfx_model_lock(const char *name);
 extern void dfx_model_lock_two(const char *a, const char *b);
 extern void dfx_model_require_new(const char *name);
 
+/* Has the current user the rights of the role of that name?  Superusers have those of dropped roles too. */
+extern bool dfx_has_role(const char *role);
+
 /* A version's metadata, from its row.  XX001 when that is missing or damaged. */
 extern void dfx_model_meta(const DfxModelRef *model, DfxModelMeta *meta);
 
@@ -165,6 +168,9 @@ typedef struct DfxStore
 extern void dfx_store_begin(DfxStore *s);
 extern uint64 dfx_store_sql(const char *sql, int nargs, Oid *types, Datum *values);
 extern void dfx_store_end(DfxStore *s);
+
+/* Bytes as a value of type bytea. */
+extern Datum dfx_store_bytea(const void *p, Size n);
 
 /* Insert the version's row; false when it is there already (it is locked then, and stays). */
 extern bool dfx_store_version(const uint8 *version, const DfxModelMeta *meta);

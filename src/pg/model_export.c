@@ -109,8 +109,8 @@ export_data(const DfxModelRef *model, const DfxModelMeta *meta, DfxSink *sink)
 	pfree(buf);
 }
 
-static void
-export_model(const DfxModelRef *model, DfxSink *sink)
+void
+dfx_export_to(const DfxModelRef *model, DfxSink *sink)
 {
 	PG_TRY();
 	{
@@ -140,7 +140,7 @@ dfx_export_model_file(PG_FUNCTION_ARGS)
 
 	dfx_model_resolve_own(cstring_to_text(name), &model);
 	sink = dfx_sink_file(file);
-	export_model(&model, sink);
+	dfx_export_to(&model, sink);
 	PG_RETURN_INT64((int64) sink->written);
 }
 
@@ -156,6 +156,6 @@ dfx_export_model_lo(PG_FUNCTION_ARGS)
 	PreventCommandIfParallelMode("dfx_export_model()");
 	dfx_model_resolve_own(cstring_to_text(name), &model);
 	sink = dfx_sink_lo();
-	export_model(&model, sink);
+	dfx_export_to(&model, sink);
 	PG_RETURN_OID(sink->loid);
 }

@@ -269,15 +269,15 @@ import_verify(const Import *im, const char *name)
 /* ---- SQL ---- */
 
 /*
- * Everything but opening the source, which differs; what can be refused early
- * is.  backbone: NULL for a complete model; head_stride: 0 when none is given.
+ * Everything but opening the source, which differs, and asking the engine;
+ * what can be refused early is.  backbone: NULL for a complete model;
+ * head_stride: 0 when none is given.
  */
-static Datum
-import_model(const char *name, const char *backbone, int32 head_stride, DfxSource *src)
+static Import *
+import_run(const char *name, const char *backbone, int32 head_stride, DfxSource *src)
 {
 	Import	   *im = palloc0(sizeof(Import));
 	char	   *owner = dfx_model_owner(name);
-	char		hex[DFX_VERSION_HEX_LEN];
 
 	if (!owner)
 		owner = GetUserNameFromId(GetUserId(), false);
@@ -294,9 +294,24 @@ import_model(const char *name, const char *backbone, int32 head_stride, DfxSourc
 	import_hash(im);
 	import_store(im, name, owner);
 	src->close(src);
+	return im;
+}
+
+static Datum
+import_model(const char *name, const char *backbone, int32 head_stride, DfxSource *src)
+{
+	Import	   *im = import_run(name, backbone, head_stride, src);
+	char		hex[DFX_VERSION_HEX_LEN];
+
 	import_verify(im, name);
 	dfx_version_hex(im->version, hex);
 	return PointerGetDatum(cstring_to_text(hex));
+}
+
+void
+dfx_import_trained(const char *name, DfxSource *src, uint8 *version)
+{
+	memcpy(version, import_run(name, NULL, 0, src)->version, DFX_VERSION_LEN);
 }
 
 static void

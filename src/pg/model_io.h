@@ -8,6 +8,8 @@
 
 #include "postgres.h"
 
+#include "pg/model.h"
+
 typedef struct DfxSource DfxSource;
 struct DfxSource
 {
@@ -50,5 +52,15 @@ extern DfxSink *dfx_sink_file(const char *path);
 
 /* A new large object, owned by the user. */
 extern DfxSink *dfx_sink_lo(void);
+
+/* Write a version as a safetensors file, and finish the sink or, after an error, discard it (model_export.c). */
+extern void dfx_export_to(const DfxModelRef *model, DfxSink *sink);
+
+/*
+ * Make what src holds the model of that name, with the rules of
+ * dfx_import_model(), but do not ask the engine that serves whether it can load
+ * it: that must not cost anybody the result of a training (model_import.c).
+ */
+extern void dfx_import_trained(const char *name, DfxSource *src, uint8 *version);
 
 #endif							/* DFX_PG_MODEL_IO_H */

@@ -32,6 +32,8 @@ int			dfx_gpu_memory;
 int			dfx_engine_timeout;
 int			dfx_max_image_pixels;
 int			dfx_max_image_bytes;
+int			dfx_train_cache;
+char	   *dfx_train_cache_dir;
 char	   *dfx_default_model;
 int			dfx_wanted_precision;
 int			dfx_queue_timeout;
@@ -79,6 +81,9 @@ static const SettingsInt settings_int[] = {
 	&dfx_max_image_pixels, 100000000, 1, INT_MAX, PGC_SUSET, 0},
 	{"dfx.max_image_bytes", "Larger images are refused.", NULL,
 	&dfx_max_image_bytes, 65536, 1, 1048576, PGC_SUSET, GUC_UNIT_KB},
+	{"dfx.train_cache", "Disk space that the decoded images of a training run may take.",
+		"An image takes 192 kB.",
+	&dfx_train_cache, 20480, 1, INT_MAX, PGC_SUSET, GUC_UNIT_MB},
 	{"dfx.queue_timeout", "How long a request waits for room in the queue.",
 		"0 means not at all.",
 	&dfx_queue_timeout, 10000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS},
@@ -142,6 +147,16 @@ settings_check_device(char **newval, void **extra, GucSource source)
 	return false;
 }
 
+/* It becomes a word of the engine's command line, whose working directory is the root. */
+static bool
+settings_check_directory(char **newval, void **extra, GucSource source)
+{
+	if ((*newval)[0] == '\0' || is_absolute_path(*newval))
+		return true;
+	GUC_check_errdetail("It must be an absolute path, or empty.");
+	return false;
+}
+
 const char *
 dfx_precision_name(int precision)
 {
@@ -174,6 +189,9 @@ dfx_settings_init(void)
 	DefineCustomStringVariable("dfx.preload_models", "Models that each new engine loads at once.",
 							   "A list such as 'db.model, db.other, db2.model'.",
 							   &dfx_preload_models, "", PGC_SIGHUP, 0, dfx_preload_check, NULL, NULL);
+	DefineCustomStringVariable("dfx.train_cache_dir", "Directory for the decoded images of training runs.",
+							   "Empty means the server's own for temporary files.",
+							   &dfx_train_cache_dir, "", PGC_SUSET, 0, settings_check_directory, NULL, NULL);
 	DefineCustomStringVariable("dfx.default_model", "The model used when a call names none.", NULL,
 							   &dfx_default_model, "", PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("dfx.precision", "Arithmetic of the network.", NULL,

@@ -30,6 +30,8 @@ extern char *dfx_preload_models;
 /* superuser */
 extern int	dfx_max_image_pixels;
 extern int	dfx_max_image_bytes;	/* kB */
+extern int	dfx_train_cache;	/* MB */
+extern char *dfx_train_cache_dir;	/* "" = PostgreSQL's own for temporary files */
 
 /* user */
 extern char *dfx_default_model;

@@ -53,6 +53,7 @@ typedef struct ShmemPlan
 {
 	Size		slot,
 				waiter,
+				train,
 				free_slot,
 				map,
 				total;
@@ -65,7 +66,8 @@ shmem_plan(void)
 
 	plan.slot = MAXALIGN(sizeof(DfxShared));
 	plan.waiter = add_size(plan.slot, MAXALIGN(mul_size(dfx_queue_slots + 1, sizeof(DfxSlotCtl))));
-	plan.free_slot = add_size(plan.waiter, MAXALIGN(mul_size(MaxBackends, sizeof(DfxWaiter))));
+	plan.train = add_size(plan.waiter, MAXALIGN(mul_size(MaxBackends, sizeof(DfxWaiter))));
+	plan.free_slot = add_size(plan.train, MAXALIGN(mul_size(MaxBackends, sizeof(DfxTrainLive))));
 	plan.map = add_size(plan.free_slot, MAXALIGN(mul_size(dfx_queue_slots, sizeof(int))));
 	plan.total = add_size(plan.map, MAXALIGN(dfx_arena_map_bytes(shmem_arena_pages())));
 	return plan;
@@ -90,6 +92,10 @@ shmem_init_shared(DfxShared *s)
 	s->nslots = dfx_queue_slots;
 	s->slot = (DfxSlotCtl *) ((char *) s + plan.slot);
 	s->waiter = (DfxWaiter *) ((char *) s + plan.waiter);
+	s->train = (DfxTrainLive *) ((char *) s + plan.train);
+	s->ntrain = MaxBackends;
+	for (int i = 0; i < s->ntrain; i++)
+		pg_atomic_init_u32(&s->train[i].changes, 0);
 	s->free_slot = (int *) ((char *) s + plan.free_slot);
 	dfx_arena_init(&s->arena, (uint64 *) ((char *) s + plan.map), shmem_arena_pages());
 

@@ -18,6 +18,7 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
+#include "base/training.h"
 #include "engine/proto.h"
 #include "pg/arena.h"
 
@@ -68,6 +69,33 @@ typedef struct DfxCounters
 	uint64		full;			/* dfx.queue_timeout */
 } DfxCounters;
 
+/* What a session that trains shows of it. */
+typedef struct DfxTrainShow
+{
+	bool		reading;		/* its samples, still */
+	TimestampTz updated;
+	uint64		samples;		/* read so far */
+	uint64		errors;			/* of them, not usable */
+	DfxTrainProgress progress;
+} DfxTrainShow;
+
+/* A training run that a session is busy with: one entry for each possible backend. */
+typedef struct DfxTrainLive
+{
+	/* under the lock; run is 0 when the backend trains nothing */
+	int			pid;
+	Oid			database;
+	Oid			role;			/* the user's */
+	int64		run;
+
+	/*
+	 * Without the lock: its backend writes, and makes changes odd meanwhile;
+	 * readers copy, and copy again when changes was odd or moved.
+	 */
+	pg_atomic_uint32 changes;
+	DfxTrainShow show;
+} DfxTrainLive;
+
 #define DFX_REASON_LEN 256
 
 typedef struct DfxShared
@@ -77,6 +105,8 @@ typedef struct DfxShared
 	int			nslots;			/* without the loader's, which is slot[nslots] */
 	DfxSlotCtl *slot;
 	DfxWaiter  *waiter;			/* by DfxMyProcIndex() */
+	DfxTrainLive *train;		/* by DfxMyProcIndex() too (train_live.c) */
+	int			ntrain;
 	int		   *free_slot;		/* stack of nfree slot numbers */
 
 	/* ---- slots and arena (slot.c) ---- */

@@ -2,7 +2,8 @@
  * spawn.c
  *	  The engine as a process: starting it, and knowing that it has ended.
  *
- * Every rule of the start stands for a failure that was seen.  The child
+ * The supervisor has one that serves, and each session that trains one of its
+ * own; both are started here.  Every rule of the start stands for a failure that was seen.  The child
  *
  *	- runs no PostgreSQL signal handler: all signals are blocked over fork(),
  *	  and handlers reset before the mask is emptied (the mask survives exec);
@@ -29,23 +30,36 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "engine/proto_train.h"
 #include "pg/settings.h"
 #include "pg/shmem.h"
 #include "pg/spawn.h"
 
-#define SPAWN_HIGH_FD 16		/* above the numbers that the engine expects */
+#define SPAWN_FIRST_FD 3		/* of the descriptors that the engine expects */
+#define SPAWN_MAX_FDS 2
+#define SPAWN_HIGH_FD 16		/* above their numbers */
 #define SPAWN_NARGS 17
+#define SPAWN_NO_FDS "cannot open the engine's descriptors: %s"
+
+StaticAssertDecl(DFX_ENGINE_RING_FD == SPAWN_FIRST_FD && DFX_ENGINE_CONTROL_FD == SPAWN_FIRST_FD + 1 &&
+				 DFX_TRAIN_FD == SPAWN_FIRST_FD, "descriptors are numbered from SPAWN_FIRST_FD");
 
 /* All that the child needs, made ready before fork(). */
 typedef struct Spawn
 {
 	char		path[MAXPGPATH];
-	char		number[6][24];
-	char	   *argv[SPAWN_NARGS];
-	int			ring;			/* descriptors, both >= SPAWN_HIGH_FD */
-	int			control;
+	char	  *const *argv;
+	int			fd[SPAWN_MAX_FDS];	/* all >= SPAWN_HIGH_FD */
+	int			nfd;
 	int			max_fd;			/* where to stop without close_range() */
 } Spawn;
+
+/* The command line of an engine that serves. */
+typedef struct SpawnServe
+{
+	char		number[6][24];
+	char	   *argv[SPAWN_NARGS];
+} SpawnServe;
 
 void
 dfx_spawn_options(DfxSpawnOptions *options)
@@ -61,7 +75,7 @@ dfx_spawn_options(DfxSpawnOptions *options)
 
 /* The command line of proto.h. */
 static void
-spawn_command(Spawn *spawn, const DfxSpawnOptions *options)
+spawn_command(SpawnServe *serve, const DfxSpawnOptions *options)
 {
 	const struct
 	{
@@ -77,29 +91,18 @@ spawn_command(Spawn *spawn, const DfxSpawnOptions *options)
 	};
 	int			n = 0;
 
-	spawn->argv[n++] = "dfx-engine";
-	spawn->argv[n++] = "serve";
-	spawn->argv[n++] = "--device";
-	spawn->argv[n++] = (char *) options->device;
+	serve->argv[n++] = "dfx-engine";
+	serve->argv[n++] = "serve";
+	serve->argv[n++] = "--device";
+	serve->argv[n++] = (char *) options->device;
 	for (int i = 0; i < lengthof(numbers); i++)
 	{
-		snprintf(spawn->number[i], sizeof(spawn->number[i]), INT64_FORMAT, numbers[i].value);
-		spawn->argv[n++] = unconstify(char *, numbers[i].name);
-		spawn->argv[n++] = spawn->number[i];
+		snprintf(serve->number[i], sizeof(serve->number[i]), INT64_FORMAT, numbers[i].value);
+		serve->argv[n++] = unconstify(char *, numbers[i].name);
+		serve->argv[n++] = serve->number[i];
 	}
-	spawn->argv[n++] = NULL;
+	serve->argv[n++] = NULL;
 	Assert(n == SPAWN_NARGS);
-}
-
-/* Move a descriptor out of the way of those that the engine expects; -1 if it cannot be. */
-static int
-spawn_raise_fd(int fd)
-{
-	int			high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, SPAWN_HIGH_FD);
-
-	if (fd >= 0)
-		close(fd);
-	return high;
 }
 
 static void
@@ -138,9 +141,10 @@ spawn_child(const Spawn *spawn)
 	for (int sig = 1; sig < NSIG; sig++)
 		(void) sigaction(sig, &dfl, NULL);
 	(void) setsid();
-	if (dup2(spawn->ring, DFX_ENGINE_RING_FD) < 0 || dup2(spawn->control, DFX_ENGINE_CONTROL_FD) < 0)
-		_exit(127);
-	spawn_close_from(DFX_ENGINE_CONTROL_FD + 1, spawn->max_fd);
+	for (int i = 0; i < spawn->nfd; i++)
+		if (dup2(spawn->fd[i], SPAWN_FIRST_FD + i) < 0)
+			_exit(127);
+	spawn_close_from(SPAWN_FIRST_FD + spawn->nfd, spawn->max_fd);
 	spawn_write_file("/proc/self/oom_score_adj", "500", 3);
 	if (chdir("/") != 0)
 		_exit(127);
@@ -160,42 +164,21 @@ spawn_open_ring(void)
 	return open(path, O_RDWR | O_CLOEXEC);
 }
 
-/* Descriptors for the child; *mine is the supervisor's end.  False with errno set. */
-static bool
-spawn_open(Spawn *spawn, int *mine)
+static void
+spawn_close(Spawn *spawn)
 {
-	int			pair[2];
-
-	spawn->ring = spawn_raise_fd(spawn_open_ring());
-	if (spawn->ring < 0)
-		return false;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
-	{
-		close(spawn->ring);
-		return false;
-	}
-	*mine = pair[0];
-	spawn->control = spawn_raise_fd(pair[1]);
-	if (spawn->control < 0 || fcntl(*mine, F_SETFL, O_NONBLOCK) != 0)
-	{
-		close(spawn->ring);
-		close(*mine);
-		if (spawn->control >= 0)
-			close(spawn->control);
-		return false;
-	}
-	return true;
+	for (int i = 0; i < spawn->nfd; i++)
+		close(spawn->fd[i]);
 }
 
 pid_t
-dfx_engine_spawn(const DfxSpawnOptions *options, int *control, char *why, Size why_size)
+dfx_spawn_program(char *const *argv, const int *fd, int nfd, char *why, Size why_size)
 {
-	Spawn		spawn;
+	Spawn		spawn = {.argv = argv};
 	struct rlimit files;
 	sigset_t	all,
 				old;
 	pid_t		pid;
-	int			mine;
 
 	if (dfx_engine_path[0] != '\0')
 		strlcpy(spawn.path, dfx_engine_path, sizeof(spawn.path));
@@ -206,12 +189,17 @@ dfx_engine_spawn(const DfxSpawnOptions *options, int *control, char *why, Size w
 		snprintf(why, why_size, "cannot execute \"%s\": %s", spawn.path, strerror(errno));
 		return -1;
 	}
-	if (!spawn_open(&spawn, &mine))
+	/* Out of the way of those that the engine expects. */
+	for (spawn.nfd = 0; spawn.nfd < nfd; spawn.nfd++)
 	{
-		snprintf(why, why_size, "cannot open the engine's descriptors: %s", strerror(errno));
-		return -1;
+		spawn.fd[spawn.nfd] = fcntl(fd[spawn.nfd], F_DUPFD_CLOEXEC, SPAWN_HIGH_FD);
+		if (spawn.fd[spawn.nfd] < 0)
+		{
+			snprintf(why, why_size, SPAWN_NO_FDS, strerror(errno));
+			spawn_close(&spawn);
+			return -1;
+		}
 	}
-	spawn_command(&spawn, options);
 	spawn.max_fd = getrlimit(RLIMIT_NOFILE, &files) == 0 ? (int) Min(files.rlim_cur, 65536) : 1024;
 
 	sigfillset(&all);
@@ -222,13 +210,56 @@ dfx_engine_spawn(const DfxSpawnOptions *options, int *control, char *why, Size w
 	if (pid < 0)
 		snprintf(why, why_size, "cannot fork the engine: %s", strerror(errno));
 	sigprocmask(SIG_SETMASK, &old, NULL);
+	spawn_close(&spawn);
+	return pid;
+}
 
-	close(spawn.ring);
-	close(spawn.control);
+bool
+dfx_spawn_socket(int type, int pair[2], char *why, Size why_size)
+{
+	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, pair) != 0)
+	{
+		snprintf(why, why_size, SPAWN_NO_FDS, strerror(errno));
+		return false;
+	}
+	if (fcntl(pair[0], F_SETFL, O_NONBLOCK) != 0)
+	{
+		snprintf(why, why_size, SPAWN_NO_FDS, strerror(errno));
+		close(pair[0]);
+		close(pair[1]);
+		return false;
+	}
+	return true;
+}
+
+pid_t
+dfx_engine_spawn(const DfxSpawnOptions *options, int *control, char *why, Size why_size)
+{
+	SpawnServe	serve;
+	int			fd[SPAWN_MAX_FDS];
+	int			pair[2];
+	pid_t		pid;
+
+	fd[0] = spawn_open_ring();
+	if (fd[0] < 0)
+	{
+		snprintf(why, why_size, SPAWN_NO_FDS, strerror(errno));
+		return -1;
+	}
+	if (!dfx_spawn_socket(SOCK_SEQPACKET, pair, why, why_size))
+	{
+		close(fd[0]);
+		return -1;
+	}
+	fd[1] = pair[1];
+	spawn_command(&serve, options);
+	pid = dfx_spawn_program(serve.argv, fd, lengthof(fd), why, why_size);
+	close(fd[0]);
+	close(fd[1]);
 	if (pid < 0)
-		close(mine);
+		close(pair[0]);
 	else
-		*control = mine;
+		*control = pair[0];
 	return pid;
 }
 

@@ -25,7 +25,17 @@ typedef struct DfxSpawnOptions
 extern void dfx_spawn_options(DfxSpawnOptions *options);
 
 /*
- * Fork and exec the engine; returns its pid and the supervisor's end of the
+ * Fork and exec dfx-engine with that command line (a NULL at its end); of our
+ * descriptors it finds fd[0] as number 3, fd[1] as 4, and no others but 0 to 2.
+ * Returns its pid, or -1 with the reason in why.
+ */
+extern pid_t dfx_spawn_program(char *const *argv, const int *fd, int nfd, char *why, Size why_size);
+
+/* A pair of sockets for it, close-on-exec; pair[0] is ours, non-blocking.  False with the reason in why. */
+extern bool dfx_spawn_socket(int type, int pair[2], char *why, Size why_size);
+
+/*
+ * Fork and exec the engine that serves; returns its pid and the supervisor's end of the
  * control socket (close-on-exec, non-blocking), or -1 with the reason in why.
  */
 extern pid_t dfx_engine_spawn(const DfxSpawnOptions *options, int *control,

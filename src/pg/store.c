@@ -84,8 +84,8 @@ dfx_store_sql(const char *sql, int nargs, Oid *types, Datum *values)
 	return SPI_processed;
 }
 
-static Datum
-store_bytea(const void *p, Size n)
+Datum
+dfx_store_bytea(const void *p, Size n)
 {
 	bytea	   *value = palloc(VARHDRSZ + n);
 
@@ -113,7 +113,7 @@ bool
 dfx_store_hold_version(const uint8 *version)
 {
 	Oid			types[] = {BYTEAOID};
-	Datum		values[] = {store_bytea(version, DFX_VERSION_LEN)};
+	Datum		values[] = {dfx_store_bytea(version, DFX_VERSION_LEN)};
 
 	return dfx_store_sql("SELECT FROM @extschema@.dfx_model_version WHERE version = $1 FOR KEY SHARE",
 						 1, types, values) == 1;
@@ -124,7 +124,7 @@ dfx_store_version(const uint8 *version, const DfxModelMeta *meta)
 {
 	Oid			types[] = {BYTEAOID, TEXTOID, TEXTOID, JSONBOID};
 	Datum		values[] = {
-		store_bytea(version, DFX_VERSION_LEN),
+		dfx_store_bytea(version, DFX_VERSION_LEN),
 		CStringGetTextDatum(meta->kind),
 		CStringGetTextDatum(meta->backbone),
 		store_options(meta),
@@ -155,14 +155,14 @@ dfx_store_tensor(const uint8 *version, int32 number, const DfxTensor *t, const u
 
 	for (uint32_t i = 0; i < t->rank; i++)
 		dims[i] = Int64GetDatum((int64) t->dim[i]);
-	values[0] = store_bytea(version, DFX_VERSION_LEN);
+	values[0] = dfx_store_bytea(version, DFX_VERSION_LEN);
 	values[1] = Int32GetDatum(number);
 	values[2] = CStringGetTextDatum(t->name);
 	values[3] = CStringGetTextDatum(dfx_dtype_name(t->dtype));
 	values[4] = PointerGetDatum(construct_array(dims, t->rank, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
 												TYPALIGN_DOUBLE));
 	values[5] = Int64GetDatum((int64) t->nbytes);
-	values[6] = store_bytea(sha256, 32);
+	values[6] = dfx_store_bytea(sha256, 32);
 	dfx_store_sql("INSERT INTO @extschema@.dfx_model_tensor (version, number, name, dtype, shape, bytes, sha256)"
 				  " VALUES ($1, $2, $3, $4, $5, $6, $7)",
 				  lengthof(types), types, values);
@@ -173,7 +173,7 @@ dfx_store_chunk(const uint8 *version, int32 number, int32 chunk, bytea *data)
 {
 	Oid			types[] = {BYTEAOID, INT4OID, INT4OID, BYTEAOID};
 	Datum		values[] = {
-		store_bytea(version, DFX_VERSION_LEN),
+		dfx_store_bytea(version, DFX_VERSION_LEN),
 		Int32GetDatum(number),
 		Int32GetDatum(chunk),
 		PointerGetDatum(data),
@@ -191,7 +191,7 @@ dfx_store_name(const char *name, const uint8 *version, const char *owner)
 	Oid			types[] = {TEXTOID, BYTEAOID, TEXTOID};
 	Datum		values[] = {
 		CStringGetTextDatum(name),
-		store_bytea(version, DFX_VERSION_LEN),
+		dfx_store_bytea(version, DFX_VERSION_LEN),
 		CStringGetTextDatum(owner),
 	};
 

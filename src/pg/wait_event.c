@@ -12,6 +12,7 @@ static const char *const wait_names[] = {
 	[DFX_WAIT_QUEUE] = "DfxQueue",
 	[DFX_WAIT_ANSWER] = "DfxAnswer",
 	[DFX_WAIT_LOADER] = "DfxLoader",
+	[DFX_WAIT_TRAINING] = "DfxTraining",
 	[DFX_WAIT_SUPERVISOR] = "DfxSupervisorMain",
 };
 

@@ -12,6 +12,7 @@ typedef enum DfxWait
 	DFX_WAIT_QUEUE,				/* a backend, for room in the queue */
 	DFX_WAIT_ANSWER,			/* a backend, for the engine's answer */
 	DFX_WAIT_LOADER,			/* a backend, for another one that loads weights */
+	DFX_WAIT_TRAINING,			/* a session, for the engine that trains for it */
 	DFX_WAIT_SUPERVISOR,		/* the supervisor, for something to do */
 	DFX_WAIT_COUNT
 } DfxWait;

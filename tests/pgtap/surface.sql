@@ -89,20 +89,21 @@ SELECT results_eq(
 -- Tables: private, dumped, and nothing in them that pg_upgrade or a standby could stumble over
 CREATE TEMP VIEW own_table AS SELECT objid AS oid, name FROM member WHERE type = 'table';
 SELECT set_eq('SELECT name FROM own_table',
-	ARRAY['dfx_model', 'dfx_model_version', 'dfx_model_tensor', 'dfx_model_chunk', 'dfx_model_history', 'dfx_model_grant'],
+	ARRAY['dfx_model', 'dfx_model_version', 'dfx_model_tensor', 'dfx_model_chunk', 'dfx_model_history', 'dfx_model_grant',
+		'dfx_training_run', 'dfx_training_epoch', 'dfx_training_error', 'dfx_sample', 'dfx_checkpoint', 'dfx_checkpoint_chunk'],
 	'tables');
 SELECT is_empty(
 	$$SELECT name, p FROM own_table, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS p
 		WHERE has_table_privilege('public', oid, p)$$,
 	'PUBLIC has no privilege on them');
 SELECT set_eq($$SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'deepfeaturex'$$,
-	'SELECT oid FROM own_table', 'pg_dump keeps the rows of all of them');
+	$$SELECT oid FROM own_table UNION SELECT objid FROM member WHERE type = 'sequence'$$, 'pg_dump keeps the rows of all of them');
 SELECT is_empty('SELECT * FROM own_table AS t, LATERAL (SELECT FROM pg_trigger WHERE tgrelid = t.oid AND NOT tgisinternal) AS x',
 	'no triggers');
 SELECT is_empty(
 	$$SELECT attrelid::regclass, attname FROM pg_attribute JOIN own_table AS t ON attrelid = t.oid
 		WHERE attnum > 0 AND atttypid NOT IN ('text'::regtype, 'bytea'::regtype, 'int'::regtype, 'bigint'::regtype,
-			'bigint[]'::regtype, 'jsonb'::regtype, 'timestamptz'::regtype)$$,
+			'bigint[]'::regtype, 'jsonb'::regtype, 'timestamptz'::regtype, 'boolean'::regtype, 'double precision'::regtype)$$,
 	'no column holds an OID');
 SELECT is_empty(
 	$$SELECT attrelid::regclass, attname FROM pg_attribute JOIN own_table AS t ON attrelid = t.oid

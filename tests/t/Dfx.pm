@@ -34,6 +34,7 @@ our @EXPORT = qw(
   png png_chunk
   start_sql finish_sql sql state_is
   session_pid wait_for
+  training_engines
   engine_pid supervisor_pid kill_engine new_engine service_is_back
   queue_is_free process_memory
 );
@@ -372,6 +373,31 @@ sub postmaster_pid
 	my ($pid)  = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 
 	return $pid;
+}
+
+=pod
+
+=item training_engines($node)
+
+The pids of the cluster's training engines, whoever their parent is by now.
+
+=cut
+
+sub training_engines
+{
+	my ($node) = @_;
+	my $data = $node->data_dir;
+	my @pids;
+
+	foreach my $dir (glob '/proc/[0-9]*')
+	{
+		open my $in, '<', "$dir/cmdline" or next;
+		my $line = <$in> // '';
+		close $in;
+		push @pids, $dir =~ /(\d+)$/
+		  if $line =~ /\0train\0--stream\0/ && $line =~ /\0\Q$data\E\//;
+	}
+	return @pids;
 }
 
 =pod

@@ -22,6 +22,7 @@ ifdef HAVE_CUDA
 ifndef SANITIZE
 CUDA_SO := $(BUILD)/dfx_cuda.so
 GPU_T := $(patsubst tests/%.c,$(BUILD)/t/%.t,$(wildcard tests/gpu/test_*.c))
+GPU_P := $(BUILD)/t/gpu/deviceprop
 endif
 CUDA_LIB := $(firstword $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a $(CUDA_HOME)/lib/libcudart_static.a))
 CUDA_INCLUDE := -isystem $(CUDA_HOME)/include
@@ -68,6 +69,10 @@ $(BUILD)/t/cuda/libcuda.so.1: tests/cuda/stub/driver.c
 $(GPU_T): $(BUILD)/t/gpu/%.t: $(BUILD)/obj/tests/gpu/%.o $(LIB_O) $(REF_O) | $(CUDA_SO)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) $(ENGINE_EXPORT) -o $@ $(filter %.o,$^) $(ENGINE_LIBS)
+
+$(BUILD)/t/gpu/deviceprop: tests/gpu/deviceprop.c
+	@mkdir -p $(@D)
+	$(ENGINE_CC) -std=c11 -O2 -Wall -Wextra $(CUDA_INCLUDE) -o $@ $< -ldl
 
 cuda: $(CUDA_T) $(GPU_T)
 	prove -e '' $(CUDA_T) $(GPU_T)

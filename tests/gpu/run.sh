@@ -13,7 +13,6 @@
 #	  4 sanitize	the kernels under compute-sanitizer
 #	  5 sql			PostgreSQL end to end, and the GPU engine killed under load
 #	  6 throughput	images per second beside PyTorch, and the share of the roofline
-#	  8 overlap		registered ring memory, and uploads beside computation
 #
 #	DEVICE=cpu runs what does not need the GPU on any machine, to test the parts themselves.
 set -uo pipefail
@@ -62,7 +61,6 @@ for n in "${@:-1 2 3}"; do
 			4) part sanitize "$here/programs.sh" sanitize ;;
 			5) part sql "$here/sql.sh" ;;
 			6) part throughput python3 "$here/throughput.py" --engine "$ENGINE" --device "$DEVICE" --json "$OUT/throughput.json" ;;
-			8) part overlap "$here/programs.sh" overlap ;;
 			*) echo "run.sh: no part $i" >&2; exit 2 ;;
 		esac
 	done

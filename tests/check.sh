@@ -48,7 +48,7 @@ cuda_tests() {
 }
 
 unit() {
-	make_engine test-programs && (cd "$TOP" && prove -e '' build/t/{unit,backend,fuzz}/*.t $(cuda_tests build) && prove tests/unit/*.sh)
+	make_engine test-programs && (cd "$TOP" && prove -j2 --timer -e '' build/t/{unit,backend,fuzz}/*.t $(cuda_tests build) && prove -j2 --timer tests/unit/*.sh)
 }
 
 # Full networks are too slow under sanitizers: test_parity and the whole-network
@@ -57,7 +57,7 @@ asan() {
 	make_engine SANITIZE=1 test-programs || return 1
 	(cd "$TOP" && export DFX_ENGINE=build/asan/test/dfx-engine \
 		ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 LSAN_OPTIONS=suppressions=tests/lsan.supp:print_suppressions=0 &&
-		prove -e '' $(ls build/asan/t/{unit,backend,fuzz}/*.t | grep -vE "test_(parity|cpu_plan|cpu_train_plan)") \
+		prove -j2 --timer -e '' $(ls build/asan/t/{unit,backend,fuzz}/*.t | grep -vE "test_(parity|cpu_plan|cpu_train_plan)") \
 			$(cuda_tests build/asan | grep -vE 'test_cuda_(dnn|nets)'))
 }
 
@@ -123,7 +123,7 @@ tap() {
 	stage_files || return 1
 	mkdir -p "$WORK/tap" && chmod 777 "$WORK/tap"
 	as_pg env PERL5LIB="$(pgxs_dir)/test/perl:$WORK/files/tests/t" TESTDIR="$WORK/tap" \
-		PG_REGRESS="$(pgxs_dir)/test/regress/pg_regress" prove -j2 "$WORK"/files/tests/t/*.pl
+		PG_REGRESS="$(pgxs_dir)/test/regress/pg_regress" prove -j2 --timer "$WORK"/files/tests/t/*.pl
 	local rc=$?
 	[ $rc -eq 0 ] || tail -n 40 "$WORK"/tap/tmp_check/log/*.log
 	return $rc

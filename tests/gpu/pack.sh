@@ -18,20 +18,20 @@ packages="postgresql-15 postgresql-client-15 libpq5 libicu72 libldap-2.5-0 libsa
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir "$work/deb" "$work/root" "$work/pack"
+mkdir "$work/deb" "$work/debian" "$work/pack"
 # _apt cannot write into root's temporary directory; the download itself needs no other user.
 # shellcheck disable=SC2086
 (cd "$work/deb" && apt-get -qq -o APT::Sandbox::User=root download $packages)
-for deb in "$work"/deb/*.deb; do dpkg -x "$deb" "$work/root"; done
+for deb in "$work"/deb/*.deb; do dpkg -x "$deb" "$work/debian"; done
 
 # PostgreSQL as Debian lays it out, less what only people and compilers read.
 pg=$work/pack/pg
 mkdir -p "$pg/usr/lib" "$pg/usr/share" "$work/pack/lib" "$work/pack/bin" "$work/pack/tests"
-cp -a "$work/root/usr/lib/postgresql" "$pg/usr/lib/"
-cp -a "$work/root/usr/share/postgresql" "$pg/usr/share/"
+cp -a "$work/debian/usr/lib/postgresql" "$pg/usr/lib/"
+cp -a "$work/debian/usr/share/postgresql" "$pg/usr/share/"
 rm -rf "$pg"/usr/lib/postgresql/15/lib/{bitcode,pgxs} "$pg"/usr/share/postgresql/15/man "$pg"/usr/share/postgresql/15/tsearch_data.bak
-find "$work/root/lib" "$work/root/usr/lib/x86_64-linux-gnu" -maxdepth 1 -name '*.so*' -exec cp -a {} "$work/pack/lib/" \; 2>/dev/null
-find "$work/root/lib/x86_64-linux-gnu" -maxdepth 1 -name '*.so*' -exec cp -a {} "$work/pack/lib/" \; 2>/dev/null || true
+find "$work/debian/lib" "$work/debian/usr/lib/x86_64-linux-gnu" -maxdepth 1 -name '*.so*' -exec cp -a {} "$work/pack/lib/" \; 2>/dev/null
+find "$work/debian/lib/x86_64-linux-gnu" -maxdepth 1 -name '*.so*' -exec cp -a {} "$work/pack/lib/" \; 2>/dev/null || true
 rm -f "$work"/pack/lib/lib{c,m,pthread,dl,rt,stdc++,gcc_s}.so*
 
 # The extension into that tree, and the programs that need no PostgreSQL.

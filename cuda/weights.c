@@ -11,44 +11,6 @@
 
 #include "cuda/internal.h"
 
-static uint32_t
-weights_bits(float v)
-{
-	uint32_t u;
-
-	memcpy(&u, &v, sizeof u);
-	return u;
-}
-
-/* The upper half of a float, rounded to nearest even; a NaN stays one. */
-static uint16_t
-weights_bf16(float v)
-{
-	uint32_t u = weights_bits(v);
-
-	if (isnan(v))
-		return 0x7fc0;
-	return (uint16_t) ((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
-}
-
-/* IEEE binary16, rounded to nearest even; too large becomes infinite. */
-static uint16_t
-weights_f16(float v)
-{
-	uint32_t u = weights_bits(v), sign = u >> 16 & 0x8000u;
-	float size = fabsf(v);
-
-	if (isnan(v))
-		return 0x7e00;
-	if (size >= 65520.0f)
-		return (uint16_t) (sign | 0x7c00u);
-	if (size < 0x1p-14f) /* subnormal: a multiple of 2^-24 */
-		return (uint16_t) (sign | (uint32_t) lrintf(size * 0x1p24f));
-	u &= 0x7fffffffu;
-	u += 0xfffu + ((u >> 13) & 1); /* may carry into the exponent, as it should */
-	return (uint16_t) (sign | ((u >> 13) - (112u << 10)));
-}
-
 /* Room for bytes more; NULL while measuring, and *device where they will be. */
 static char *
 weights_room(GpuBuild *b, size_t bytes, char **device)
@@ -63,19 +25,10 @@ weights_room(GpuBuild *b, size_t bytes, char **device)
 static void
 weights_put(GpuBuild *b, char *to, size_t i, float v)
 {
-	switch (b->type)
-	{
-		case GPU_F16:
-			b->overflow = b->overflow || (isfinite(v) && fabsf(v) >= 65520.0f);
-			((uint16_t *) (void *) to)[i] = weights_f16(v);
-			break;
-		case GPU_BF16:
-			((uint16_t *) (void *) to)[i] = weights_bf16(v);
-			break;
-		default:
-			((float *) (void *) to)[i] = v;
-			break;
-	}
+	static const DfxDtype dtype[] = {[GPU_F32] = DFX_F32, [GPU_F16] = DFX_F16, [GPU_BF16] = DFX_BF16};
+	bool finite = dfx_tensor_of_f32(dtype[b->type], &v, 1, to + i * gpu_type_size(b->type));
+
+	b->overflow = b->overflow || (b->type == GPU_F16 && !finite);
 }
 
 const float *

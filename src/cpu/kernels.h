@@ -14,6 +14,19 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* How numbers lie in memory; whatever is computed is computed in floats. */
+typedef enum CpuType
+{
+	CPU_F32 = 0,
+	CPU_BF16
+} CpuType;
+
+static inline size_t
+cpu_size(CpuType type)
+{
+	return type == CPU_BF16 ? 2 : 4;
+}
+
 /* Geometry of one pooling window walk; p is padding before and after. */
 typedef struct CpuPoolGeom
 {
@@ -50,7 +63,7 @@ typedef struct CpuKernels
 		const Type *found[3];                                                                                \
 		int n = 0;                                                                                           \
                                                                                                              \
-		if (__builtin_cpu_supports("avx512f"))                                                               \
+		if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))                        \
 			found[n++] = &table##_avx512;                                                                    \
 		if (__builtin_cpu_supports("avx2"))                                                                  \
 			found[n++] = &table##_avx2;                                                                      \

@@ -9,9 +9,12 @@
 #include "tests/backend/train_against_ref.h"
 
 static DfxDev *dev;
+static DfxPrecision precision; /* which is being checked */
 
 #define TOLERANCE          ((TrainTolerance){4e-6, 8e-6})
 #define TOLERANCE_WINOGRAD ((TrainTolerance){4e-5, 1e-4})
+
+#define TOLERANCE_BF16 ((TrainTolerance){1e-2, 1e-2, DFX_PRECISION_BF16})
 
 /* Gradients through a second BN are zero but for its epsilon, and so mostly rounding. */
 #define TOLERANCE_ZERO ((TrainTolerance){4e-6, 2e-3})
@@ -37,6 +40,8 @@ check(const char *what, int c, int h, int w, Build f, TrainTolerance t)
 		st = dfx_graph_finish(g, &err);
 		if (st == DFX_OK)
 			st = dfx_weights_random(g, 11, &err);
+		if (precision == DFX_PRECISION_BF16)
+			t = TOLERANCE_BF16;
 		if (st == DFX_OK)
 			trains_as_ref(dev, g, batches[i].max, batches[i].n, t, what);
 		else if (!ok(false, "%s", what))
@@ -344,10 +349,13 @@ main(void)
 		diag("%s", err.msg);
 		return done_testing();
 	}
-	check_convs();
-	check_elementwise();
-	check_concats();
-	check_vectors();
+	for (precision = DFX_PRECISION_FP32; precision <= DFX_PRECISION_BF16; precision++)
+	{
+		check_convs();
+		check_elementwise();
+		check_concats();
+		check_vectors();
+	}
 	dfx_cpu_backend.close(dev);
 	return done_testing();
 }

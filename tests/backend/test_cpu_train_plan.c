@@ -28,7 +28,7 @@ train_once(const DfxGraph *g, int threads, float **p)
 	DfxDevOpts opts = {.threads = threads};
 	DfxErr err = {0};
 	DfxDev *dev;
-	TrainSide s;
+	TrainSide s = {0};
 	void *in = noise_images(g, REPEAT_BATCH, 3);
 	bool good = dfx_cpu_backend.open(&opts, &dev, &err) == DFX_OK;
 
@@ -153,7 +153,7 @@ check_pass(DfxDev *dev)
 {
 	DfxGraph *g = dfx_graph_new();
 	DfxErr err = {0};
-	TrainSide s;
+	TrainSide s = {0};
 	uint64_t before, forward;
 	void *in;
 	float *dlogits;

@@ -19,6 +19,7 @@
 typedef struct TrainSide
 {
 	const DfxBackend *be;
+	DfxPrecision precision; /* 0: fp32 */
 	DfxPlan *plan;
 	float *out[DFX_MAX_OUT];
 	float *din;
@@ -31,12 +32,12 @@ side_open(TrainSide *s, const DfxBackend *be, DfxDev *dev, const DfxGraph *g, in
 	bool rgb8;
 	size_t in = graph_input_bytes(g, &rgb8);
 
-	*s = (TrainSide){.be = be, .param = train_new_params(g)};
+	*s = (TrainSide){.be = be, .precision = s->precision, .param = train_new_params(g)};
 	for (int i = 0; i < g->nout; i++)
 		s->out[i] = calloc((size_t) max_batch * graph_output_floats(g, i), sizeof(float));
 	if (!rgb8)
 		s->din = calloc((size_t) max_batch, in);
-	s->plan = train_compile(be, dev, g, max_batch, err);
+	s->plan = train_compile_in(s->precision, be, dev, g, max_batch, err);
 	return s->plan != NULL;
 }
 
@@ -113,6 +114,7 @@ side_pass(TrainSide *s, const DfxGraph *g, const void *in, int n, uint64_t seed,
 typedef struct TrainTolerance
 {
 	double out, grad;
+	DfxPrecision precision; /* of the CPU; 0: fp32 */
 } TrainTolerance;
 
 /* The outcome of one pass on both sides against the tolerances; what differs goes to diag. */
@@ -163,7 +165,7 @@ trains_as_ref(DfxDev *dev, const DfxGraph *g, int max_batch, int n, TrainToleran
 	DfxDevOpts opts = {.threads = 1};
 	DfxDev *ref_dev = NULL;
 	DfxErr err = {0};
-	TrainSide cpu = {0}, ref = {0};
+	TrainSide cpu = {.precision = t.precision}, ref = {0};
 	void *in = noise_images(g, max_batch, 5u + (uint32_t) n);
 	bool good = dfx_ref_backend.open(&opts, &ref_dev, &err) == DFX_OK;
 

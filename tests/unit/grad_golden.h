@@ -38,6 +38,7 @@ typedef struct GradBackend
 {
 	const DfxBackend *be;
 	DfxDev *dev;
+	DfxPrecision precision; /* 0: fp32 */
 } GradBackend;
 
 /*
@@ -92,7 +93,7 @@ grad_open(GradRun *r)
 	for (int i = 0; i < g->nop; i++)
 		if (g->op[i].kind == DFX_OP_DROP)
 			g->op[i].u.drop.p = 0;
-	r->plan = train_compile(r->b->be, r->b->dev, g, r->n, &err);
+	r->plan = train_compile_in(r->b->precision, r->b->be, r->b->dev, g, r->n, &err);
 	r->param = train_new_params(g);
 	r->start = train_new_params(g);
 	r->din = calloc((size_t) r->n * net_count(g, g->input), sizeof(float));

@@ -53,8 +53,9 @@ typedef struct CpuKernels
 
 /*
  * Defines name(), the best variant this CPU runs, and name_variant(i), all of
- * them, best first, NULL past the end: of tables called table_avx512,
- * table_avx2 and table_portable.
+ * them, best first, NULL past the end: of tables called table_avx512 (which may
+ * use BW and VL: all CPUs with AVX-512 but Xeon Phi have them), table_avx2 and
+ * table_portable.
  */
 #if defined(__x86_64__)
 #define CPU_KERNEL_CHOICE(Type, name, table)                                                                 \

@@ -223,8 +223,11 @@ plan_check(const DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxErr
 	if (opts->max_batch < 1)
 		return dfx_fail(err, DFX_EINVAL, "a batch of %d images", opts->max_batch);
 	if (opts->train && opts->precision == DFX_PRECISION_BF16 && !dev->bf16)
-		return dfx_fail(err, DFX_EUNSUPPORTED,
-		                "this CPU cannot train in bf16: it has neither AVX512_BF16 nor AMX");
+	{
+		dfx_fail(err, DFX_EUNSUPPORTED, "this CPU cannot train in bf16: it has neither AVX512_BF16 nor AMX");
+		dfx_hint(err, "Train in fp32.");
+		return DFX_EUNSUPPORTED;
+	}
 	if (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32 &&
 	    !(opts->train && opts->precision == DFX_PRECISION_BF16))
 		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not compute in %s",

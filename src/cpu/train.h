@@ -41,9 +41,10 @@
  * layers then multiply bfloat16s and sum in floats; sources and pushes are
  * computed in floats and rounded where they are stored.  All other steps
  * compute an image in floats, in scratch memory (TRAIN_OUT), between two
- * roundings (train_ops.c).  Parameters and their gradients, moments, statistics
- * and all sums are floats or doubles; a convolution's weights are rounded when
- * they are brought into the library's layout, once a step.
+ * roundings (train_ops.c).  Parameters and their gradients, moments and
+ * statistics are floats or doubles; a convolution's weights are rounded when
+ * they are brought into the library's layout, once a step.  The gradient of a
+ * value that several steps read is rounded after each contribution.
  *
  * THREADS.  A batch is split into one range of images a worker, fixed by its
  * size and the number of workers.  Each step is done by all workers, then

@@ -3,7 +3,8 @@
  *	  The decode stage: encoded bytes in the ring to pixels in the task's buffer.
  *
  * IMAGE_INFO ends here, with what the header says, and PERTURB, with an image.
- * An image that is only resized is never held whole; one that is perturbed is,
+ * Of an image that is only resized no more is held than its file and a PNG's
+ * inflated bytes, at most four a pixel; one that is perturbed is held whole,
  * twice, so it counts twice against what may be decoded at one time.
  *
  * The only place in the project where a request's image bytes are decoded.

@@ -13,6 +13,7 @@
 
 #include "engine/command.h"
 #include "engine/serve.h"
+#include "image/image.h"
 
 static int
 main_serve(const DfxOptions *o)
@@ -106,6 +107,7 @@ main_help(FILE *f)
 	fprintf(f, ".\nK is trinet (dm,gan,real), base (others,dm others,gan others,real), classifier "
 	           "(dm,gan,real synthetic,real)"
 	           "\nor hierarchy (synthetic,real;dm,gan;GENERATORS;GENERATORS); C is its classes.\n");
+	fprintf(f, "Common PNGs are inflated by %s.\n", dfx_image_inflater());
 }
 
 /* What is missing of what the command needs; NULL when nothing is. */

@@ -52,6 +52,9 @@ typedef struct DfxImage
 /* "jpeg", "png" or "unknown". */
 extern const char *dfx_format_name(DfxFormat format);
 
+/* What inflates the common PNGs: "libdeflate 1.14", or "zlib 1.2.13" in a build without it. */
+extern const char *dfx_image_inflater(void);
+
 /* By magic bytes alone; reads at most 8. */
 extern DfxFormat dfx_image_sniff(const void *bytes, size_t len);
 

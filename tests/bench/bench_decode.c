@@ -4,8 +4,8 @@
  *
  * Files given as arguments, or the golden photographs; for each the median of
  * several runs of: decode, resize with either kernel, and the whole
- * dfx_image_prepare(); of a PNG also the rows alone, as they are decoded and by
- * libpng, in alternation.  One JSON object a line.  Runs from the top of the tree.
+ * dfx_image_prepare(), exact and fast in alternation; of a PNG also the rows alone, as they are decoded and
+ *by libpng, in alternation.  One JSON object a line.  Runs from the top of the tree.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,7 +123,7 @@ bench_file(const char *path)
 {
 	DfxImageLimits limits = DFX_DEFAULT_LIMITS;
 	uint8_t *dst = malloc((size_t) DFX_RESIZE_SIDE * DFX_RESIZE_SIDE * 3);
-	double decode[RUNS], prepare[RUNS];
+	double decode[RUNS], prepare[RUNS], fast[RUNS];
 	DfxImage image = {0};
 	DfxErr err;
 	size_t len;
@@ -148,6 +148,9 @@ bench_file(const char *path)
 		start = now_ms();
 		dfx_image_prepare(bytes, len, &limits, DFX_RESIZE_SIDE, dst, &err);
 		prepare[i] = now_ms() - start;
+		start = now_ms();
+		dfx_image_prepare_fast(bytes, len, &limits, DFX_RESIZE_SIDE, dst, &err);
+		fast[i] = now_ms() - start;
 	}
 	printf("{\"image\":");
 	dfx_json_string(stdout, path);
@@ -157,7 +160,7 @@ bench_file(const char *path)
 		printf(",\"resize_avx2_ms\":%.2f", time_resize(dfx_resize_avx2(), &image, dst));
 	if (dfx_image_sniff(bytes, len) == DFX_FORMAT_PNG)
 		bench_png(bytes, len, &limits);
-	printf(",\"prepare_ms\":%.2f}\n", median(prepare));
+	printf(",\"prepare_ms\":%.2f,\"prepare_fast_ms\":%.2f}\n", median(prepare), median(fast));
 	dfx_image_free(&image);
 	free(bytes);
 	free(dst);

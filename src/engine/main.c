@@ -60,9 +60,8 @@ static const struct Command
      "features and logits of the complete network"},
     {"heatmap", dfx_cmd_heatmap, NEED_MODEL | NEED_OUT | NEED_FILES,
      "model class out device precision threads fast-decode json",
-     "--model FILE.safetensors [--class dm|gan|real|synthetic] [--device D] [--fast-decode] [--json] IMAGE "
-     "--out "
-     "FILE.png",
+     "--model FILE.safetensors [--class dm|gan|real|synthetic] [--device D] [--fast-decode] [--json] "
+     "IMAGE --out FILE.png",
      "paints over an image what its verdict, or the class, rests on"},
     {"decode", dfx_cmd_decode, NEED_OUT | NEED_FILES, "out fast-decode json",
      "[--fast-decode] IMAGE --out FILE", "writes the 256x256 RGB bytes that the network sees"},

@@ -58,23 +58,25 @@ whole_bpp(const DfxPngHead *head)
 	}
 }
 
-/* The next IDAT at *pos: its data and their length; moves *pos behind it.  False when a whole one is not
- * there. */
+/* The IDAT at *pos: its data and their length; moves *pos behind it.  False when there is no whole one. */
 static bool
 whole_next_chunk(const uint8_t *bytes, size_t len, size_t *pos, const uint8_t **data, size_t *size)
 {
 	const uint8_t *chunk = bytes + *pos;
 	size_t left = len - *pos;
 
-	if (left < 12 || memcmp(chunk + 4, "IDAT", 4) != 0 || dfx_png_u32(chunk) > left - 12)
+	*size = left < 12 ? 0 : dfx_png_u32(chunk);
+	if (left < 12 || memcmp(chunk + 4, "IDAT", 4) != 0 || *size > left - 12)
 		return false;
 	*data = chunk + 8;
-	*size = dfx_png_u32(chunk);
 	*pos += 12 + *size;
 	return true;
 }
 
-/* The stream in one piece. */
+/*
+ * The stream in one piece.  The file may lie in the ring, where others could
+ * change it meanwhile: what the second look finds must fit the first.
+ */
 static bool
 whole_join(Whole *w, const uint8_t *bytes, size_t len)
 {
@@ -91,9 +93,10 @@ whole_join(Whole *w, const uint8_t *bytes, size_t len)
 	w->stream = w->joined = malloc(w->stream_len + 1);
 	if (!w->joined)
 		return false;
-	for (pos = w->head->idat; whole_next_chunk(bytes, len, &pos, &data, &size); at += size)
+	for (pos = w->head->idat; whole_next_chunk(bytes, len, &pos, &data, &size) && size <= w->stream_len - at;
+	     at += size)
 		memcpy(w->joined + at, data, size);
-	return true;
+	return at == w->stream_len;
 }
 
 /* Inflate; true when it is exactly the image. */

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Compare the CPU backend with PyTorch, forward pass only, in fp32 or bf16.
+"""Compare the CPU backend with PyTorch, forward pass only, fp32.
 
 Both run in one session and take turns, a few seconds each, because a shared
 machine's speed drifts: read the ratios, which are medians over the rounds of
@@ -11,12 +11,11 @@ more than a second an image.
 
 PyTorch gets what helps it: channels_last, no_grad, as many threads, a malloc
 tuned not to give memory back, and (modes "freeze" and "ofi") its graph
-optimiser.  In bf16 the modes are autocast over those, or "mkldnn" (its layers
-of torch.utils.mkldnn, weights converted).  Its child process waits between turns without using the CPU.
+optimiser.  Its child process waits between turns without using the CPU.
 For the ViTs it also needs OpenBLAS (libopenblas0, or LD_LIBRARY_PATH): on
 Debian's default BLAS they crawl.
 
-    tests/bench/compare_torch.py densenet121 resnet50 [--batch 8] [--mode eager] [--rounds 5] [--precision bf16]
+    tests/bench/compare_torch.py densenet121 resnet50 [--batch 8] [--mode eager] [--rounds 5]
 
 Needs python3-torch and python3-torchvision, and build/t/bench/bench_net
 (make -f mk/engine.mk build/t/bench/bench_net).
@@ -56,28 +55,7 @@ def take_turns(work, batch):
                           "peak_rss_mb": peak}), flush=True)
 
 
-def torch_network(torch, net, x, mode, precision):
-    """A function that runs the network on x, and what it holds, as its mode would have it."""
-    if mode == "mkldnn":
-        from torch.utils import mkldnn
-
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        net, x = mkldnn.to_mkldnn(net, dtype), x.contiguous()
-        return lambda: net(x.to_mkldnn(dtype)).to_dense(torch.float32)
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
-        if mode != "eager":
-            net = torch.jit.freeze(torch.jit.trace(net, x))
-        if mode == "ofi":
-            net = torch.jit.optimize_for_inference(net)
-
-    def run():
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            return net(x)
-
-    return run
-
-
-def torch_child(backbone, batch, threads, mode, precision):
+def torch_child(backbone, batch, threads, mode):
     """Build the network, then time it when asked."""
     import torch
     import torchvision
@@ -89,10 +67,13 @@ def torch_child(backbone, batch, threads, mode, precision):
         net = net.to(memory_format=torch.channels_last)
         side = 224 if backbone.startswith("vit") else 256
         x = torch.rand(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
-        run = torch_network(torch, net, x, mode, precision)
+        if mode != "eager":
+            net = torch.jit.freeze(torch.jit.trace(net, x))
+        if mode == "ofi":
+            net = torch.jit.optimize_for_inference(net)
         for _ in range(3):
-            run()
-        take_turns(run, batch)
+            net(x)
+        take_turns(lambda: net(x), batch)
 
 
 class Torch:
@@ -100,8 +81,7 @@ class Torch:
 
     def __init__(self, script, backbone, args):
         self.child = subprocess.Popen(
-            [sys.executable, script, "--child", backbone, str(args.torch_batch or args.batch), str(args.threads),
-             args.mode, *([args.precision] if "precision" in args else [])],
+            [sys.executable, script, "--child", backbone, str(args.batch), str(args.threads), args.mode],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **TUNED_MALLOC})
         if self.child.stdout.readline() != "ready\n":
             sys.exit("the PyTorch child did not start")
@@ -117,7 +97,7 @@ class Torch:
 
 
 def ours(bench, backbone, args):
-    command = [bench, backbone, "1", str(args.batch), str(args.threads), str(args.seconds), args.precision]
+    command = [bench, backbone, "1", str(args.batch), str(args.threads), str(args.seconds)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -136,7 +116,6 @@ def compare(bench, script, run, backbone, args):
         "batch": args.batch,
         "threads": args.threads,
         "mode": args.mode,
-        **({"precision": args.precision} if "precision" in args else {}),
         "images_per_second": round(statistics.median(speed[0]), 1),
         "torch_images_per_second": round(statistics.median(speed[1]), 1),
         "ratio": round(statistics.median(x / y for x, y in zip(*speed)), 2),
@@ -160,15 +139,13 @@ def compare_all(program, script, run, args):
 
 def main():
     if len(sys.argv) > 1 and sys.argv[1] == "--child":
-        torch_child(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5], sys.argv[6])
+        torch_child(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
         return
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("backbone", nargs="+")
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--torch-batch", type=int, help="PyTorch's, where another one suits it better")
-    p.add_argument("--mode", choices=["eager", "freeze", "ofi", "mkldnn"], default="eager")
-    p.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    p.add_argument("--mode", choices=["eager", "freeze", "ofi"], default="eager")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--seconds", type=float, default=2)
     args = p.parse_args()

@@ -139,6 +139,8 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->progress = opts->progress;
 	dev->kernels = cpu_kernels();
 	dev->token_kernels = cpu_token_kernels();
+	dev->bf16_kernels = cpu_bf16_kernels();
+	dev->bf16_token_kernels = cpu_bf16_token_kernels();
 	dev->train_kernels = cpu_train_kernels();
 	dev->train_window_kernels = cpu_train_window_kernels();
 	dev->train_token_kernels = cpu_train_token_kernels();
@@ -163,6 +165,9 @@ device_info(const DfxDev *dev, DfxDevInfo *info)
 	memcpy(info->name, dev->name, sizeof info->name);
 	info->precision[DFX_PRECISION_AUTO] = true;
 	info->precision[DFX_PRECISION_FP32] = true;
+	info->precision[DFX_PRECISION_BF16] = dev->bf16;
+	if (!dev->bf16)
+		info->why_not[DFX_PRECISION_BF16] = "this CPU has neither avx512_bf16 nor amx_bf16";
 }
 
 /* Convolutions and linear layers take any epilogue as post-ops; the rest is ops.c's. */

@@ -26,7 +26,7 @@ peer's process waits between turns without using the CPU.
 PyTorch is Debian's (python3-torch, python3-torchvision); for ViTs it also needs
 OpenBLAS (libopenblas0), or it crawls.  ONNX Runtime comes from PyPI:
 
-    /usr/bin/python3 -m venv --system-site-packages build/onnx && build/onnx/bin/pip install onnxruntime onnx
+    python3 -m venv build/onnx && build/onnx/bin/pip install onnxruntime onnx
 
 A peer that is not there is named on stderr and in the output, as is whoever fails.
 """
@@ -85,7 +85,7 @@ def side_of(backbone):
     return 224 if backbone.startswith("vit") else 256
 
 
-def torch_net(backbone):
+def torch_net(backbone, **options):
     """torchvision's network, untrained, ready for inference."""
     import torch
     import torchvision
@@ -93,8 +93,8 @@ def torch_net(backbone):
 
     torch.manual_seed(1)
     if backbone == "resnext101_32x4d":  # torchvision has the class and not the name
-        return resnet.ResNet(resnet.Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=4).eval()
-    return getattr(torchvision.models, backbone)(weights=None).eval()
+        return resnet.ResNet(resnet.Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=4, **options).eval()
+    return getattr(torchvision.models, backbone)(weights=None, **options).eval()
 
 
 def torch_child(mode, backbone, batch, threads):
@@ -104,7 +104,8 @@ def torch_child(mode, backbone, batch, threads):
 
     torch.set_num_threads(threads)
     x = torch.rand(batch, 3, side_of(backbone), side_of(backbone))
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16) if mode == "autocast" else contextlib.nullcontext():
+    with torch.no_grad(), (
+            torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False) if mode == "autocast" else contextlib.nullcontext()):
         net = torch_net(backbone)
         if mode == "mkldnn":
             import torch.utils.mkldnn
@@ -115,7 +116,7 @@ def torch_child(mode, backbone, batch, threads):
             net = net.to(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
         if mode in ("freeze", "ofi", "autocast"):
-            net = torch.jit.freeze(torch.jit.trace(net, x))
+            net = torch.jit.freeze(torch.jit.trace(net, x, check_trace=False))
         if mode == "ofi":
             net = torch.jit.optimize_for_inference(net)
         for _ in range(3):
@@ -185,12 +186,13 @@ class Peer:
     """A child process that does its work in turns.  Missing when it does not come to its first."""
 
     def __init__(self, command):
-        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                      text=True, env={**os.environ, **TUNED_MALLOC})
-        # Libraries talk before they work; a child that cannot work says why and ends.
+        said = tempfile.TemporaryFile("w+")  # a pipe would fill up: some libraries have much to say
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True,
+                                      env={**os.environ, **TUNED_MALLOC})
         while (line := self.child.stdout.readline()) != "ready\n":
             if line == "":
-                raise Missing((self.child.stderr.read().strip().splitlines() or ["it ended"])[-1])
+                said.seek(0)
+                raise Missing((said.read().strip().splitlines() or ["it ended"])[-1])
 
     def turn(self, seconds):
         self.child.stdin.write(f"{seconds}\n")
@@ -200,7 +202,6 @@ class Peer:
     def close(self):
         self.child.stdin.close()
         self.child.stdout.close()
-        self.child.stderr.close()
         self.child.wait()
 
 
@@ -261,36 +262,37 @@ def against(ours, theirs):
     return s
 
 
-def alternate(mine, peers, args):
-    """Rounds of turns: {name: its turns}; mine() is one of ours, under the name "engine"."""
-    turns = {"engine": [], **{name: [] for name in peers}}
-    for _ in range(args.rounds):
-        turns["engine"].append(mine())
-        for name, peer in peers.items():
-            turns[name].append(peer.turn(args.seconds))
-    return turns
-
-
-def compare(backbone, batch, args, scratch):
-    """One network at one batch, as an object for the output."""
-    row = {"backbone": backbone, "precision": args.precision, "batch": batch, "threads": args.threads, "missing": {},
-           "load_before": round(os.getloadavg()[0], 2)}
+def compare(row, mine, start, args):
+    """Fill row by rounds of turns: mine() is one of ours, start[name]() starts a peer.  Whoever is missing is named."""
+    row.update(missing={}, load_before=round(os.getloadavg()[0], 2))
     peers = {}
-    for name in args.peers or PEERS[args.precision]:
+    for name, begin in start.items():
         try:
-            peers[name] = start_peer(name, backbone, batch, args, scratch)
+            peers[name] = begin()
         except Missing as e:
             row["missing"][name] = str(e)
+    ours, theirs = [], {name: [] for name in peers}
     try:
-        turns = alternate(lambda: engine(backbone, batch, args), peers, args)
-        row["engine"] = summary(turns["engine"])
-        row["peers"] = {name: against(turns["engine"], turns[name]) for name in peers}
+        for _ in range(args.rounds):
+            ours.append(mine())
+            for name, peer in peers.items():
+                theirs[name].append(peer.turn(args.seconds))
+        row["engine"] = summary(ours)
+        row["peers"] = {name: against(ours, turns) for name, turns in theirs.items()}
     except Missing as e:
         row["missing"]["engine"] = str(e)
     for peer in peers.values():
         peer.close()
     row["load_after"] = round(os.getloadavg()[0], 2)
     return row
+
+
+def compare_net(backbone, batch, args, scratch):
+    """One network at one batch, as an object for the output."""
+    row = {"backbone": backbone, "precision": args.precision, "batch": batch, "threads": args.threads}
+    names = PEERS[args.precision] if args.peers is None else args.peers
+    start = {name: lambda name=name: start_peer(name, backbone, batch, args, scratch) for name in names}
+    return compare(row, lambda: engine(backbone, batch, args), start, args)
 
 
 def best(rows):
@@ -321,7 +323,8 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("backbone", nargs="+")
     p.add_argument("--precision", choices=PEERS, default="fp32")
-    p.add_argument("--peers", type=lambda s: s.split(","), help="of the table above; all of the precision's by default")
+    p.add_argument("--peers", type=lambda s: [p for p in s.split(",") if p],
+                   help="of the table above; all of the precision's by default, '' for none")
     p.add_argument("--batch", type=lambda s: [int(n) for n in s.split(",")], default=[8])
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--rounds", type=int, default=3)
@@ -331,7 +334,7 @@ def main():
     args = p.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         for backbone in args.backbone:
-            rows = [compare(backbone, batch, args, scratch) for batch in args.batch]
+            rows = [compare_net(backbone, batch, args, scratch) for batch in args.batch]
             for row in rows:
                 print(json.dumps(row), flush=True)
             show(rows)

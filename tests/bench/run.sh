@@ -16,14 +16,14 @@ build/t/bench/bench_decode || true
 section "networks, against PyTorch in alternation"
 if /usr/bin/python3 -c 'import torch, torchvision' 2>/dev/null; then
 	for mode in eager ofi; do
-		/usr/bin/python3 tests/bench/compare_torch.py densenet121 resnet50 resnet18 --mode $mode
+		/usr/bin/python3 tests/bench/compare.py densenet121 resnet50 resnet18 --peers torch:$mode
 	done
-	/usr/bin/python3 tests/bench/compare_torch.py efficientnet_b0 --mode freeze
+	/usr/bin/python3 tests/bench/compare.py efficientnet_b0 --peers torch:freeze,onnx
 	# On Debian's default BLAS a ViT takes PyTorch half a minute an image.
 	if ldconfig -p | grep -q libopenblas; then
-		/usr/bin/python3 tests/bench/compare_torch.py vit_b_16 --mode freeze --batch 4
+		/usr/bin/python3 tests/bench/compare.py vit_b_16 --peers torch:freeze,onnx --batch 4
 	fi
-	/usr/bin/python3 tests/bench/compare_torch_train.py resnet18 densenet121
+	/usr/bin/python3 tests/bench/compare_train.py resnet18 densenet121
 else
 	echo "skipped: needs Debian's python3-torch and python3-torchvision"
 fi

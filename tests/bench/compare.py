@@ -29,6 +29,10 @@ OpenBLAS (libopenblas0), or it crawls.  ONNX Runtime comes from PyPI:
     python3 -m venv build/onnx && build/onnx/bin/pip install onnxruntime onnx
 
 A peer that is not there is named on stderr and in the output, as is whoever fails.
+
+The share of the peak is the network's arithmetic at our speed over what the cores
+can do (build/t/bench/bench_peak, if there is one).  Winograd saves arithmetic
+that is counted here, so the share may exceed 1.
 """
 import argparse
 import json
@@ -287,12 +291,32 @@ def compare(row, mine, start, args):
     return row
 
 
+def peak(precision, threads):
+    """What the cores can do in GFLOP/s; None: not measured."""
+    program = os.path.join(TOP, "build/t/bench/bench_peak")
+    if not os.path.exists(program):
+        return None
+    found = json.loads(subprocess.run([program, str(threads)], check=True, capture_output=True, text=True).stdout)
+    return found.get({"fp32": "fp32_gflops", "bf16": "bf16_gflops", "int8": "int8_gops"}[precision])
+
+
+def arithmetic():
+    """GFLOP an image of each backbone."""
+    run = subprocess.run([os.path.join(TOP, "build/dfx-engine"), "backbones", "--json"], check=True, capture_output=True, text=True)
+    return {b["name"]: b["gflops"] for b in map(json.loads, run.stdout.splitlines())}
+
+
 def compare_net(backbone, batch, args, scratch):
     """One network at one batch, as an object for the output."""
     row = {"backbone": backbone, "precision": args.precision, "batch": batch, "threads": args.threads}
     names = PEERS[args.precision] if args.peers is None else args.peers
     start = {name: lambda name=name: start_peer(name, backbone, batch, args, scratch) for name in names}
-    return compare(row, lambda: engine(backbone, batch, args), start, args)
+    compare(row, lambda: engine(backbone, batch, args), start, args)
+    limit = peak(args.precision, args.threads)
+    if limit and "engine" in row:
+        row["peak_gflops"] = limit
+        row["engine"]["share_of_peak"] = round(row["engine"]["images_per_second"] * arithmetic()[backbone] / limit, 3)
+    return row
 
 
 def best(rows):
@@ -311,7 +335,9 @@ def show(rows):
     found = best(rows)
     for name, (speed, batch) in found.items():
         ratio = f"{found['engine'][0] / speed:8.2f}" if name != "engine" and "engine" in found else " " * 8
-        print(f"{backbone:18} {precision:5} {name:15} {speed:8.1f} images/s (batch {batch:2}) {ratio}", file=sys.stderr)
+        share = next(r[name].get("share_of_peak") for r in rows if r["batch"] == batch) if name == "engine" else None
+        tail = f"  {share:.0%} of the peak" if share else ""
+        print(f"{backbone:18} {precision:5} {name:15} {speed:8.1f} images/s (batch {batch:2}) {ratio}{tail}", file=sys.stderr)
     for name, why in {k: v for row in rows for k, v in row["missing"].items()}.items():
         print(f"{backbone:18} {precision:5} {name:15} missing: {why}", file=sys.stderr)
 

@@ -273,14 +273,16 @@ BEGIN
 		RETURN NEXT line;
 	END LOOP;
 END $$;
+ALTER TABLE pics SET (parallel_workers = 2);
 SET max_parallel_workers_per_gather = 2;
 SET parallel_leader_participation = off;
 SELECT p ->> 'Node Type' AS top, s -> 'Parallel Aware' AS parallel, (s -> 'Max In Flight')::int BETWEEN 2 AND 12 AS in_flight,
 	(s -> 'Average Batch')::numeric BETWEEN 1 AND 12 AS batch
 	FROM explained('SELECT dfx_classify(image) FROM good') AS p, LATERAL (SELECT p -> 'Plans' -> 0) AS l (s);
 SELECT regexp_replace(line, '[1-9][0-9.]*$', 'N') FROM explained_text('SELECT dfx_classify(image) FROM good') AS line
-	WHERE line ~ 'DfxReadAhead|In Flight|Batch';
+	WHERE line ~ 'In Flight|Batch';
 RESET parallel_leader_participation;
+ALTER TABLE pics RESET (parallel_workers);
 RESET max_parallel_workers_per_gather;
 SET max_parallel_workers_per_gather = 0;
 

@@ -10,7 +10,7 @@
 #include "cpu/train.h"
 
 #define DEVICE_MAX_THREADS 1024
-#define DEVICE_BATCH       4   /* images a worker: the largest of the micro-batches, see layout.c */
+#define DEVICE_BATCH       4   /* images a worker: the largest of the micro-batches, see plan.c */
 #define DEVICE_CACHE       256 /* primitives kept by the library: a large network has about 120 shapes */
 
 static const struct
@@ -161,7 +161,7 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 static void
 device_info(const DfxDev *dev, DfxDevInfo *info)
 {
-	*info = (DfxDevInfo){.threads = dev->threads, .batch = DEVICE_BATCH * dev->threads};
+	*info = (DfxDevInfo){.threads = dev->threads, .lanes = dev->threads, .batch = DEVICE_BATCH};
 	memcpy(info->name, dev->name, sizeof info->name);
 	info->precision[DFX_PRECISION_AUTO] = true;
 	info->precision[DFX_PRECISION_FP32] = true;

@@ -2,9 +2,11 @@
  * run.c
  *	  forward: a batch over the workers.
  *
- * Workers take the next images from a shared counter, as many as a bucket
- * holds and no more than a fair share of what is left, so that a slow worker
- * (a busy neighbour on its core) delays nobody.  The calling thread waits.
+ * A batch gets the workers that are free when it comes.  They take the next
+ * images from a shared counter, as many as a bucket holds and no more than a
+ * fair share: of all images when one round does for them, else of what is
+ * left, so that a slow worker (a busy neighbour on its core) delays nobody.
+ * The calling thread waits.
  */
 #include <pthread.h>
 #include <string.h>
@@ -19,6 +21,7 @@ typedef struct RunJob
 	const char *in;
 	float *const *out;
 	int n;
+	int team; /* workers at it */
 
 	pthread_mutex_t lock; /* for all below */
 	int next;
@@ -39,10 +42,11 @@ run_take(RunJob *job, int *bucket)
 	if (job->st == DFX_OK && job->next < job->n)
 	{
 		int left = job->n - job->next;
-		int share = (left + p->dev->threads - 1) / p->dev->threads;
+		int of = job->n <= job->team * p->bucket[0] ? job->n : left;
+		int share = (of + job->team - 1) / job->team;
 		int k = 0;
 
-		while (p->bucket[k] > share)
+		while (p->bucket[k] > share || p->bucket[k] > left)
 			k++;
 		*bucket = k;
 		first = job->next;
@@ -118,7 +122,7 @@ cpu_forward(DfxPlan *plan, const void *in, int n, float *const *out, DfxErr *err
 		return dfx_fail(err, DFX_EINVAL, "a batch of %d images for a plan of at most %d", n, plan->max_batch);
 	if (plan->train)
 		return cpu_train_forward(plan, in, n, out, err);
-	cpu_workers_run(plan->dev->workers, n < plan->dev->threads ? n : plan->dev->threads, run_worker, &job);
+	cpu_workers_share(plan->dev->workers, n, run_worker, &job, &job.team);
 	if (job.st != DFX_OK && err)
 		*err = job.err;
 	return job.st;

@@ -137,18 +137,6 @@ model_outputs(DfxModel *m, const DfxGraph *g)
 	}
 }
 
-/* A network's logits of a batch come together, an image's are wanted together: room for one turn. */
-static DfxStatus
-model_room(DfxModel *m, int max_batch, DfxErr *err)
-{
-	if (m->nout - (m->out_features >= 0) < 2)
-		return DFX_OK;
-	m->apart = malloc((size_t) m->logits * (size_t) max_batch * sizeof(float));
-	if (!m->apart)
-		return dfx_fail(err, DFX_ENOMEM, "out of memory for a model");
-	return DFX_OK;
-}
-
 DfxStatus
 dfx_model_compile(const DfxDevice *device, const DfxModelMeta *meta, DfxGraph *g, DfxPrecision precision,
                   int max_batch, DfxModel **model, DfxErr *err)
@@ -173,14 +161,11 @@ dfx_model_compile(const DfxDevice *device, const DfxModelMeta *meta, DfxGraph *g
 	{
 		opts.precision = m->precision;
 		model_outputs(m, g);
-		st = model_room(m, max_batch, err);
-	}
-	if (st == DFX_OK)
 		st = device->backend->compile(device->dev, g, &opts, &m->plan, err);
+	}
 	dfx_graph_free(g);
 	if (st != DFX_OK)
 	{
-		free(m->apart);
 		free(m);
 		return st;
 	}
@@ -195,7 +180,6 @@ dfx_model_free(DfxModel *model)
 	if (!model)
 		return;
 	model->backend->release(model->plan);
-	free(model->apart);
 	free(model);
 }
 
@@ -207,9 +191,8 @@ dfx_model_input_bytes(const DfxModel *model)
 
 /* n images' logits, network by network in apart, to image by image. */
 static void
-model_join(const DfxModel *m, int n, float *logits)
+model_join(const DfxModel *m, const float *apart, int n, float *logits)
 {
-	const float *from = m->apart;
 	int done = 0;
 
 	for (int i = 0; i < m->nout; i++)
@@ -218,8 +201,8 @@ model_join(const DfxModel *m, int n, float *logits)
 
 		if (i == m->out_features)
 			continue;
-		for (int k = 0; k < n; k++, from += count)
-			memcpy(logits + (size_t) k * (size_t) m->logits + done, from, (size_t) count * sizeof(float));
+		for (int k = 0; k < n; k++, apart += count)
+			memcpy(logits + (size_t) k * (size_t) m->logits + done, apart, (size_t) count * sizeof(float));
 		done += count;
 	}
 }
@@ -227,9 +210,17 @@ model_join(const DfxModel *m, int n, float *logits)
 DfxStatus
 dfx_model_run(const DfxModel *model, const uint8_t *in, int n, float *features, float *logits, DfxErr *err)
 {
-	float *out[DFX_MAX_OUT] = {NULL}, *next = model->apart ? model->apart : logits;
+	/* A network's logits of a batch come together, an image's are wanted together. */
+	bool several = model->nout - (model->out_features >= 0) > 1;
+	float *out[DFX_MAX_OUT] = {NULL}, *apart = NULL, *next = logits;
 	DfxStatus st;
 
+	if (logits && several)
+	{
+		next = apart = malloc((size_t) n * (size_t) model->logits * sizeof(float));
+		if (!apart)
+			return dfx_fail(err, DFX_ENOMEM, "out of memory for the logits of %d images", n);
+	}
 	for (int i = 0; i < model->nout; i++)
 		if (i == model->out_features)
 			out[i] = features;
@@ -239,8 +230,9 @@ dfx_model_run(const DfxModel *model, const uint8_t *in, int n, float *features, 
 			next += (size_t) n * (size_t) model->out_count[i];
 		}
 	st = model->backend->forward(model->plan, in, n, out, err);
-	if (st == DFX_OK && logits && model->apart)
-		model_join(model, n, logits);
+	if (st == DFX_OK && apart)
+		model_join(model, apart, n, logits);
+	free(apart);
 	return st;
 }
 

@@ -20,7 +20,6 @@ typedef struct DfxModel
 	int features;                                   /* floats per image of that output; 0: there is none */
 	int logits;                                     /* of all other outputs together, in their order */
 	int nout, out_features, out_count[DFX_MAX_OUT]; /* outputs of the plan; out_features -1: absent */
-	float *apart; /* several networks' logits, before they are put together; NULL with one */
 	size_t bytes; /* that the plan holds */
 } DfxModel;
 
@@ -51,7 +50,8 @@ extern size_t dfx_model_input_bytes(const DfxModel *model);
 
 /*
  * Forward n images; features (n x model->features) and logits (n x
- * model->logits: an image's networks side by side) may be NULL.  One at a time.
+ * model->logits: an image's networks side by side) may be NULL.  As many at a
+ * time as the device has lanes (nn/backend.h).
  */
 extern DfxStatus
 dfx_model_run(const DfxModel *model, const uint8_t *in, int n, float *features, float *logits, DfxErr *err);

@@ -163,7 +163,7 @@ typedef struct DfxRingStats
 	_Atomic uint64_t started;  /* CLOCK_REALTIME, ns */
 	_Atomic uint64_t progress; /* moves while work proceeds: the supervisor's watchdog reads it */
 	_Atomic uint64_t requests, images, batches, canceled, image_errors;
-	_Atomic uint64_t decode_ns, inference_ns; /* summed over threads; over batches */
+	_Atomic uint64_t decode_ns, inference_ns; /* summed over threads; over batches, which may overlap */
 	_Atomic uint64_t largest_batch;
 	_Atomic uint64_t model_loads, model_evictions, models, model_bytes, model_limit;
 } DfxRingStats;

@@ -7,7 +7,13 @@
  * plan (primitives, weights in the device's layout, an arena), then runs it.
  * The graph may be freed after compile.  A plan serves any batch from 1 to
  * max_batch; how it is split into buckets and over threads is the backend's.
- * One forward at a time per device.
+ *
+ * Threads.  At most info.lanes forwards are under way at a time on a device,
+ * each called by a thread of its own, on one plan or on several.  A backend
+ * with one lane may count on being asked for one forward at a time; with more,
+ * forward must not write to the plan but where no other forward does.  Compile
+ * and release may be called beside forwards, one at a time, and release never
+ * for a plan that runs.  Plans for training are one thread's.
  *
  * A plan for training is compiled, with opts.train, from a graph that has its
  * weights but was NOT optimised: every op runs and is differentiated as it
@@ -49,8 +55,9 @@ typedef struct DfxDevInfo
 {
 	char name[96]; /* "cpu: AMD EPYC, 2 threads, oneDNN 2.6.3 (avx512_core_bf16)" */
 	int threads;
-	int batch; /* images of a batch beyond which throughput gains nothing and latency loses; 0 = no such bound
-	            */
+	int lanes; /* forwards that run side by side without slowing each other; at least 1 */
+	int batch; /* images of a forward beyond which throughput gains nothing and latency loses, while as many
+	              forwards run as there are lanes; 0 = no such bound */
 	uint64_t memory;                          /* bytes of device memory; 0 = the host's */
 	bool precision[DFX_PRECISION_COUNT];      /* which it can run */
 	const char *why_not[DFX_PRECISION_COUNT]; /* what it lacks for one; NULL: nothing to say */

@@ -31,7 +31,7 @@ static void
 ref_info(const DfxDev *dev, DfxDevInfo *info)
 {
 	(void) dev;
-	*info = (DfxDevInfo){.name = "reference: plain loops", .threads = 1};
+	*info = (DfxDevInfo){.name = "reference: plain loops", .threads = 1, .lanes = 1};
 	info->precision[DFX_PRECISION_AUTO] = info->precision[DFX_PRECISION_FP32] = true;
 }
 

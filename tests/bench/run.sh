@@ -12,6 +12,13 @@ uptime
 
 section "decode and resize, one core"
 build/t/bench/bench_decode || true
+if /usr/bin/python3 -c 'import PIL' 2>/dev/null; then
+	photos=$(mktemp -d)
+	tests/bench/make_photos.py "$photos" && build/t/bench/bench_decode "$photos"/* || true
+	rm -rf "$photos"
+else
+	echo "larger photographs skipped: needs Debian's python3-pil"
+fi
 
 section "networks, against PyTorch in alternation"
 if /usr/bin/python3 -c 'import torch, torchvision' 2>/dev/null; then

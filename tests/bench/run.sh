@@ -29,7 +29,11 @@ keep() {
 has() { /usr/bin/python3 -c "import $1" 2>/dev/null || { echo "left out: Debian's python3 has no $1"; return 1; }; }
 
 peak() { build/t/bench/bench_peak | keep; }
-decode() { build/t/bench/bench_decode | keep; }
+decode() {
+	build/t/bench/bench_decode | keep
+	has PIL || return 0
+	mkdir "$rows/photos" && tests/bench/make_photos.py "$rows/photos" && build/t/bench/bench_decode "$rows"/photos/* | keep
+}
 ring() { DFX_ENGINE=build/dfx-engine build/t/bench/bench_ring | keep; }
 sql() { tests/bench/sql.sh; }
 archive() { has PIL || return 0; tests/bench/archive.sh "${BACKBONE:-resnet18}" 192; }

@@ -85,12 +85,13 @@ cpu_conv_winograd(const CpuConvShape *c, const CpuView *out)
 	       out->w >= 4;
 }
 
-static DfxStatus
-conv_view_md(DnnlMd *md, const CpuView *v, int n, DfxErr *err)
+DfxStatus
+cpu_view_md(DnnlMd *md, const CpuView *v, int n, DfxErr *err)
 {
 	const dnnl_dims_t dim = {n, v->c, v->h, v->w};
 
-	return cpu_fail_dnnl(dfx_md_new(md, 4, dim, v->tag), "a memory descriptor", err);
+	return cpu_fail_dnnl(dfx_md_new_of(md, 4, dim, v->type == CPU_U8 ? dnnl_u8 : dnnl_f32, v->tag),
+	                     "a memory descriptor", err);
 }
 
 static DfxStatus
@@ -120,9 +121,9 @@ conv_mds(ConvMds *m, const ConvShape *c, const CpuStep *s, int n, DfxErr *err)
 	DfxStatus st;
 
 	*m = (ConvMds){0};
-	st = conv_view_md(&m->src, &s->in[0], n, err);
+	st = cpu_view_md(&m->src, &s->in[0], n, err);
 	if (st == DFX_OK)
-		st = conv_view_md(&m->dst, &s->out, n, err);
+		st = cpu_view_md(&m->dst, &s->out, n, err);
 	if (st == DFX_OK)
 		st = conv_weights_md(&m->weights, c, dnnl_format_tag_any, dnnl_format_tag_any, err);
 	if (st == DFX_OK && c->bias)
@@ -156,7 +157,7 @@ conv_attr(dnnl_primitive_attr_t *attr, const DfxOp *op, const ConvShape *c, Dnnl
 	if (st == dnnl_success)
 		st = dnnl_post_ops_create(&ops);
 	if (st == dnnl_success && op->epi_add >= 0)
-		st = dfx_post_sum(ops);
+		st = dfx_post_sum(ops, 1);
 	if (st == dnnl_success && op->epi_act != DFX_ACT_NONE)
 		st = dfx_post_eltwise(ops, conv_act[op->epi_act].alg, conv_act[op->epi_act].alpha);
 	if (st == dnnl_success && c->scale)
@@ -203,8 +204,8 @@ conv_create_one(CpuBuild *b, const DfxOp *op, const ConvShape *c, const ConvMds 
 	return st;
 }
 
-static const_dnnl_primitive_desc_t
-conv_pd_of(const CpuPrim *prim)
+const_dnnl_primitive_desc_t
+cpu_prim_pd(const CpuPrim *prim)
 {
 	const_dnnl_primitive_desc_t pd = NULL;
 
@@ -252,7 +253,7 @@ conv_create(CpuBuild *b, const DfxOp *op, const ConvShape *c, dnnl_alg_kind_t al
 			return st;
 		}
 		weights = k == 0 ? m.weights
-		                 : dnnl_primitive_desc_query_md(conv_pd_of(&s->prim[0]), dnnl_query_weights_md, 0);
+		                 : dnnl_primitive_desc_query_md(cpu_prim_pd(&s->prim[0]), dnnl_query_weights_md, 0);
 		dst = conv_create_one(b, op, c, &m, weights, alg, &s->prim[k], impl);
 		conv_free_mds(&m);
 		if (dst == dnnl_unimplemented || (dst == dnnl_success && k > 0 && strcmp(impl, s->impl) != 0))
@@ -273,9 +274,9 @@ conv_create(CpuBuild *b, const DfxOp *op, const ConvShape *c, dnnl_alg_kind_t al
 }
 
 /* Copy data (plain) into a block of the plan in the format of md, as an argument all workers share. */
-static DfxStatus
-conv_share(CpuBuild *b, CpuStep *s, int arg, const float *data, DnnlConstMd plain, DnnlConstMd md,
-           DfxErr *err)
+DfxStatus
+cpu_prim_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd plain, DnnlConstMd md,
+               DfxErr *err)
 {
 	dnnl_engine_t engine = b->dev->engine;
 	dnnl_memory_t from = NULL, to;
@@ -318,7 +319,7 @@ static DfxStatus
 conv_share_params(CpuBuild *b, const DfxOp *op, const ConvShape *c, CpuStep *s, DfxErr *err)
 {
 	int at = (op->epi_add >= 0) + (op->epi_act != DFX_ACT_NONE); /* place of scale among the post-ops */
-	DnnlConstMd chosen = dnnl_primitive_desc_query_md(conv_pd_of(&s->prim[0]), dnnl_query_weights_md, 0);
+	DnnlConstMd chosen = dnnl_primitive_desc_query_md(cpu_prim_pd(&s->prim[0]), dnnl_query_weights_md, 0);
 	DnnlMd plain = NULL;
 	ConvMds m;
 	DfxStatus st = conv_mds(&m, c, s, 1, err);
@@ -326,45 +327,41 @@ conv_share_params(CpuBuild *b, const DfxOp *op, const ConvShape *c, CpuStep *s, 
 	if (st == DFX_OK)
 		st = conv_weights_md(&plain, c, dnnl_oihw, dnnl_goihw, err);
 	if (st == DFX_OK)
-		st = conv_share(b, s, DNNL_ARG_WEIGHTS, c->weights, plain, chosen, err);
+		st = cpu_prim_share(b, s, DNNL_ARG_WEIGHTS, c->weights, plain, chosen, err);
 	if (st == DFX_OK && c->bias)
-		st = conv_share(b, s, DNNL_ARG_BIAS, c->bias, m.bias, m.bias, err);
+		st = cpu_prim_share(b, s, DNNL_ARG_BIAS, c->bias, m.bias, m.bias, err);
 	if (st == DFX_OK && c->scale)
-		st = conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->scale, m.channel,
-		                m.channel, err);
+		st = cpu_prim_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->scale, m.channel,
+		                    m.channel, err);
 	at += c->scale != NULL;
 	if (st == DFX_OK && c->shift)
-		st = conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->shift, m.channel,
-		                m.channel, err);
+		st = cpu_prim_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->shift, m.channel,
+		                    m.channel, err);
 	dfx_md_free(plain);
 	conv_free_mds(&m);
 	return st;
 }
 
-static DfxStatus
-conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err)
+DfxStatus
+cpu_conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
 	const CpuPrim *p = &s->prim[run->bucket < s->nprim ? run->bucket : s->nprim - 1];
 	dnnl_status_t dst;
 
 	if (s->copy_add)
-		for (int n = 0; n < run->n; n++)
-			cpu_copy_channels(
-			    (float *) (void *) (run->arena + s->out.off) + (size_t) n * s->out.stride, &s->out, 0,
-			    (float *) (void *) (run->arena + s->add_from.off) + (size_t) n * s->add_from.stride,
-			    &s->add_from);
+		cpu_int8_copy_add(s, run);
 	dst = dnnl_primitive_execute(p->prim, run->plan->dev->stream[run->worker], p->narg,
 	                             p->arg + (size_t) run->worker * (size_t) p->narg);
 	return dst == dnnl_success ? DFX_OK : cpu_fail_dnnl(dst, dfx_op_info[s->kind].name, err);
 }
 
-static void
-conv_note_scratch(CpuBuild *b, const CpuStep *s)
+void
+cpu_prim_scratch(CpuBuild *b, const CpuStep *s)
 {
 	for (int k = 0; k < s->nprim; k++)
 	{
 		size_t size = dnnl_memory_desc_get_size(
-		    dnnl_primitive_desc_query_md(conv_pd_of(&s->prim[k]), dnnl_query_scratchpad_md, 0));
+		    dnnl_primitive_desc_query_md(cpu_prim_pd(&s->prim[k]), dnnl_query_scratchpad_md, 0));
 
 		if (size > b->scratch)
 			b->scratch = size;
@@ -378,7 +375,7 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	bool even = true;
 	DfxStatus st = DFX_OK;
 
-	s->run = conv_run;
+	s->run = cpu_conv_run;
 	if (op->epi_add >= 0 && b->view[op->epi_add].off != b->view[op->out].off)
 	{
 		s->copy_add = true;
@@ -397,7 +394,7 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 		                "%s %s (%d to %d channels, %dx%d) has no optimised implementation in this oneDNN",
 		                dfx_op_info[op->kind].name, c.name, (int) c.s.ci, (int) c.s.co, (int) c.s.kh,
 		                (int) c.s.kw);
-	conv_note_scratch(b, s);
+	cpu_prim_scratch(b, s);
 	return conv_share_params(b, op, &c, s, err);
 }
 
@@ -408,7 +405,7 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 DfxStatus
 cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 {
-	s->run = conv_run;
+	s->run = cpu_conv_run;
 	for (int k = 0; k < b->plan->nbucket; k++)
 	{
 		const dnnl_dims_t dim = {(dnnl_dim_t) (cpu_floats(&s->out) * (size_t) b->plan->bucket[k])};
@@ -438,7 +435,7 @@ cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 		if (st != dnnl_success)
 			return cpu_fail_dnnl(st, "an activation", err);
 	}
-	conv_note_scratch(b, s);
+	cpu_prim_scratch(b, s);
 	return DFX_OK;
 }
 
@@ -446,7 +443,7 @@ cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 static DfxStatus
 conv_bind_worker(DfxPlan *p, CpuStep *s, const CpuPrim *prim, char *arena, dnnl_exec_arg_t *arg, DfxErr *err)
 {
-	const_dnnl_primitive_desc_t pd = conv_pd_of(prim);
+	const_dnnl_primitive_desc_t pd = cpu_prim_pd(prim);
 	const struct
 	{
 		int arg;
@@ -470,7 +467,11 @@ conv_bind_worker(DfxPlan *p, CpuStep *s, const CpuPrim *prim, char *arena, dnnl_
 	}
 	for (int j = 0; j < s->nshared; j++)
 		arg[n++] = s->shared[j];
-	return DFX_OK;
+	if (s->add_arg == 0)
+		return DFX_OK;
+	arg[n].arg = s->add_arg;
+	return cpu_plan_memory(p, dnnl_primitive_desc_query_md(pd, dnnl_query_exec_arg_md, s->add_arg),
+	                       arena + s->add_from.off, &arg[n].memory, err);
 }
 
 DfxStatus
@@ -481,7 +482,7 @@ cpu_prim_bind(DfxPlan *p, CpuStep *s, DfxErr *err)
 		CpuPrim *prim = &s->prim[k];
 		size_t threads = (size_t) p->dev->threads;
 
-		prim->narg = 3 + s->nshared;
+		prim->narg = 3 + s->nshared + (s->add_arg != 0);
 		prim->arg = cpu_plan_alloc(p, threads * (size_t) prim->narg * sizeof *prim->arg, err);
 		if (prim->arg == NULL)
 			return DFX_ENOMEM;

@@ -46,6 +46,19 @@ device_has_avx512(void)
 	return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
 }
 
+/*
+ * With VNNI only: without it the library adds pairs of products of 8-bit
+ * integers up in 16 bits, which are too few.
+ */
+static bool
+device_has_int8(void)
+{
+	dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+
+	return DNNL_HAS_INT8 && ((isa & dnnl_cpu_isa_avx512_core_vnni) == dnnl_cpu_isa_avx512_core_vnni ||
+	                         (isa & dnnl_cpu_isa_avx2_vnni) == dnnl_cpu_isa_avx2_vnni);
+}
+
 /* "model name" of /proc/cpuinfo, "unknown CPU" where there is none. */
 static void
 device_model(char *buf, size_t size)
@@ -139,9 +152,11 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->progress = opts->progress;
 	dev->kernels = cpu_kernels();
 	dev->token_kernels = cpu_token_kernels();
+	dev->int8_kernels = cpu_int8_kernels();
 	dev->train_kernels = cpu_train_kernels();
 	dev->train_token_kernels = cpu_train_token_kernels();
 	dev->block = device_has_avx512() ? 16 : 8;
+	dev->int8 = device_has_int8();
 	dnnl_set_primitive_cache_capacity(DEVICE_CACHE);
 	device_name(dev);
 	st = device_fill(dev, err);
@@ -161,6 +176,7 @@ device_info(const DfxDev *dev, DfxDevInfo *info)
 	memcpy(info->name, dev->name, sizeof info->name);
 	info->precision[DFX_PRECISION_AUTO] = true;
 	info->precision[DFX_PRECISION_FP32] = true;
+	info->precision[DFX_PRECISION_INT8] = dev->int8;
 }
 
 /* Convolutions and linear layers take any epilogue as post-ops; the rest is ops.c's. */
@@ -201,4 +217,5 @@ const DfxBackend dfx_cpu_backend = {
     .step = cpu_step,
     .read_params = cpu_read_params,
     .write_params = cpu_write_params,
+    .largest = cpu_largest,
 };

@@ -9,6 +9,7 @@
  *	conv.c		steps that the library runs
  *	ops.c		steps that we run (kernels.c has their loops)
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)
+ *	int8.c		those on 8-bit integers (kernels_int8.c has their loops)
  *	run.c		forward: images over workers
  *	train_*.c	plans for training (train.h)
  *
@@ -27,12 +28,20 @@
 #include "cpu/cpu.h"
 #include "cpu/dnnl_compat.h"
 #include "cpu/kernels.h"
+#include "cpu/kernels_int8.h"
 #include "cpu/kernels_train.h"
 #include "cpu/workers.h"
 
 #define CPU_MAX_BUCKET 3
 #define CPU_ALIGN      64
 #define CPU_HUGE       ((size_t) 2 << 20)
+
+/* What a value's numbers are: u8 are steps (nn/quantize.c).  Training has floats only, hence zero. */
+typedef enum CpuType
+{
+	CPU_F32 = 0,
+	CPU_U8
+} CpuType;
 
 struct DfxDev
 {
@@ -42,9 +51,11 @@ struct DfxDev
 	dnnl_stream_t *stream; /* one per worker */
 	const CpuKernels *kernels;
 	const CpuTokenKernels *token_kernels;
+	const CpuInt8Kernels *int8_kernels;
 	const CpuTrainKernels *train_kernels;
 	const CpuTrainTokenKernels *train_token_kernels;
 	int block; /* channels in a block: 16 with AVX-512, else 8 */
+	bool int8; /* it multiplies 8-bit integers without saturation, and fast */
 	_Atomic uint64_t *progress;
 	char name[96];
 };
@@ -55,8 +66,10 @@ typedef struct CpuView
 	int c, h, w;
 	int vec;
 	dnnl_format_tag_t tag;
+	CpuType type;
+	float step;    /* of u8: what a step is worth */
 	size_t off;    /* bytes */
-	size_t stride; /* floats from one image of a micro-batch to the next */
+	size_t stride; /* numbers from one image of a micro-batch to the next */
 } CpuView;
 
 static inline size_t
@@ -71,7 +84,13 @@ cpu_planes(const CpuView *v)
 	return (v->c + v->vec - 1) / v->vec;
 }
 
-/* Floats of one image, padding included. */
+static inline size_t
+cpu_size(CpuType type)
+{
+	return type == CPU_U8 ? 1 : sizeof(float);
+}
+
+/* Numbers of one image, padding included. */
 static inline size_t
 cpu_floats(const CpuView *v)
 {
@@ -79,10 +98,10 @@ cpu_floats(const CpuView *v)
 }
 
 /* Where an image of a micro-batch starts. */
-static inline float *
+static inline void *
 cpu_at(char *arena, const CpuView *v, int image)
 {
-	return (float *) (void *) (arena + v->off) + (size_t) image * v->stride;
+	return arena + v->off + (size_t) image * v->stride * cpu_size(v->type);
 }
 
 /* Where channel c of an image starts. */
@@ -131,6 +150,7 @@ struct CpuStep
 {
 	CpuStepFn run;
 	DfxOpKind kind;
+	int op; /* its index in the graph */
 	int nin;
 	CpuView *in;
 	CpuView out;
@@ -142,6 +162,7 @@ struct CpuStep
 	float *param;  /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; tokens.c */
 	bool copy_add; /* conv: the residual add_from must be copied into out first */
 	CpuView add_from;
+	int add_arg; /* int8: the argument that is add_from itself; 0: there is none */
 
 	/* Steps that the library runs. */
 	CpuPrim prim[CPU_MAX_BUCKET];
@@ -155,6 +176,7 @@ struct DfxPlan
 {
 	DfxDev *dev;
 	int max_batch;
+	bool int8;
 	int nbucket, bucket[CPU_MAX_BUCKET]; /* micro-batch sizes, descending, the last 1 */
 	size_t image_bytes;                  /* of one input image */
 	struct CpuTrain *train; /* of a plan for training: all that follows is empty but for block and mem */
@@ -186,6 +208,8 @@ typedef struct CpuBuild
 	DfxGraph g;
 	CpuView *view; /* of each value */
 	int *last_use; /* of each value, as the copy has it */
+	bool int8;     /* a plan on integers, where the graph has steps for them */
+	float *step;   /* of such a plan, of each value: dfx_graph_steps() */
 	bool nhwc;
 	bool placed;  /* some value is a range of a larger one: images go one by one */
 	bool uneven;  /* set by conv.c: the buckets would not compute alike */
@@ -223,6 +247,21 @@ extern bool cpu_conv_winograd(const CpuConvShape *c, const CpuView *out); /* whe
 extern DfxStatus cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 extern DfxStatus cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 extern DfxStatus cpu_prim_bind(DfxPlan *p, CpuStep *s, DfxErr *err);
+
+/* What convolutions on integers share with them: descriptors, weights (data: plain, as plain says), running.
+ */
+extern DfxStatus cpu_view_md(DnnlMd *md, const CpuView *v, int n, DfxErr *err);
+extern const_dnnl_primitive_desc_t cpu_prim_pd(const CpuPrim *prim);
+extern DfxStatus cpu_prim_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd plain,
+                                DnnlConstMd md, DfxErr *err);
+extern void cpu_prim_scratch(CpuBuild *b, const CpuStep *s);
+extern DfxStatus cpu_conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err);
+
+/* int8.c: whether op reads or writes steps; its step then */
+extern bool cpu_int8_wants(const CpuBuild *b, const DfxOp *op);
+extern DfxStatus cpu_int8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
+/* The residual of a convolution into its destination, whatever their types. */
+extern void cpu_int8_copy_add(const CpuStep *s, const CpuRun *run);
 
 /* ops.c */
 extern DfxStatus cpu_own_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
@@ -276,5 +315,7 @@ cpu_progress(const DfxDev *dev)
 
 /* run.c */
 extern DfxStatus cpu_forward(DfxPlan *plan, const void *in, int n, float *const *out, DfxErr *err);
+extern DfxStatus
+cpu_largest(DfxPlan *plan, const void *in, int n, const int *op, int nop, float *largest, DfxErr *err);
 
 #endif /* DFX_CPU_INTERNAL_H */

@@ -6,8 +6,8 @@
  *	blocked	nChw16c or nChw8c, the library's fastest; values of at most three
  *			channels that the stem or the head's first convolution reads are plain;
  *	nhwc	for networks with grouped (not depthwise) convolutions, which are
- *			hundreds of times slower in a blocked layout; and, at plan.c's second
- *			attempt, for those with a convolution that has no blocked form.
+ *			hundreds of times slower in a blocked layout; for plans on integers (int8.c);
+ *			and, at plan.c's second attempt, for those with a convolution that has no blocked form.
  *
  * A channel range of a root buffer is a dense tensor of its own only when it
  * starts at a block and the micro-batch is one image.  Where a graph's
@@ -43,6 +43,11 @@ layout_of_value(CpuBuild *b, int v)
 	int block = b->dev->block;
 
 	*view = (CpuView){.c = val->c, .h = val->h, .w = val->w};
+	if (b->int8 && b->step[v] > 0)
+	{
+		view->type = CPU_U8;
+		view->step = b->step[v];
+	}
 	if (b->nhwc)
 	{
 		view->vec = val->c;
@@ -125,7 +130,8 @@ layout_alias_sums(CpuBuild *b)
 		int add = op->epi_add;
 		bool reads = false;
 
-		if (add < 0 || b->last_use[add] != i || b->view[add].vec != b->view[op->out].vec)
+		if (add < 0 || b->last_use[add] != i || b->view[add].vec != b->view[op->out].vec ||
+		    b->view[add].type != b->view[op->out].type)
 			continue;
 		for (int j = 0; j < op->nin; j++)
 			reads = reads || g->val[op->in[j]].root == g->val[add].root;
@@ -144,12 +150,15 @@ cpu_layout(CpuBuild *b, const DfxGraph *g, DfxErr *err)
 	b->g.op = malloc(nop * sizeof *g->op);
 	b->view = calloc(nval, sizeof *b->view);
 	b->last_use = calloc(nval, sizeof *b->last_use);
-	if (!b->g.val || !b->g.op || !b->view || !b->last_use)
+	b->step = calloc(nval, sizeof *b->step);
+	if (!b->g.val || !b->g.op || !b->view || !b->last_use || !b->step)
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
 	memcpy(b->g.val, g->val, (size_t) g->nval * sizeof *g->val);
 	memcpy(b->g.op, g->op, (size_t) g->nop * sizeof *g->op);
 
-	b->nhwc = b->nhwc || layout_is_grouped(&b->g);
+	if (b->int8)
+		dfx_graph_steps(&b->g, b->step);
+	b->nhwc = b->nhwc || b->int8 || layout_is_grouped(&b->g);
 	for (int v = 0; v < g->nval; v++)
 		layout_of_value(b, v);
 	layout_placements(b);
@@ -164,7 +173,7 @@ layout_bytes(void *arg, const DfxGraph *g, DfxVal v)
 	const CpuBuild *b = arg;
 
 	(void) g;
-	return cpu_floats(&b->view[v]) * sizeof(float) * (size_t) b->plan->bucket[0];
+	return cpu_floats(&b->view[v]) * cpu_size(b->view[v].type) * (size_t) b->plan->bucket[0];
 }
 
 DfxStatus
@@ -191,5 +200,6 @@ cpu_layout_free(CpuBuild *b)
 	free(b->g.op);
 	free(b->view);
 	free(b->last_use);
+	free(b->step);
 	dfx_plan_memory_free(&b->mem);
 }

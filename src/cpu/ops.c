@@ -226,7 +226,7 @@ own_run_take(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	for (int n = 0; n < run->n; n++)
 	{
 		float *dst = cpu_at(run->arena, &s->out, n);
-		const float *src = cpu_at(run->arena, in, n) + (size_t) s->index * (size_t) in->vec;
+		const float *src = (const float *) cpu_at(run->arena, in, n) + (size_t) s->index * (size_t) in->vec;
 
 		for (int c = 0; c < in->c; c++)
 			dst[c] = src[cpu_channel(in, c)];

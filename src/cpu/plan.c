@@ -129,13 +129,15 @@ plan_step(CpuBuild *b, const DfxOp *op, DfxErr *err)
 		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend cannot run the operation %s in fp32%s",
 		                dfx_op_info[op->kind].name,
 		                op->epi_act || op->epi_add >= 0 || op->epi_scale >= 0 ? " with its epilogue" : "");
-	*s = (CpuStep){.kind = op->kind, .nin = op->nin, .out = b->view[op->out]};
+	*s = (CpuStep){.kind = op->kind, .op = (int) (op - b->g.op), .nin = op->nin, .out = b->view[op->out]};
 	s->in = calloc((size_t) op->nin + 1, sizeof *s->in);
 	if (s->in == NULL)
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
 	p->nstep++;
 	for (int j = 0; j < op->nin; j++)
 		s->in[j] = b->view[op->in[j]];
+	if (cpu_int8_wants(b, op))
+		return cpu_int8_step(b, op, s, err);
 	if (op->kind == DFX_OP_CONV || op->kind == DFX_OP_LINEAR)
 		return cpu_conv_step(b, op, s, err);
 	if (op->kind == DFX_OP_ACT)
@@ -218,11 +220,13 @@ plan_build(CpuBuild *b, const DfxGraph *g, int largest, DfxErr *err)
 }
 
 static DfxStatus
-plan_check(const DfxGraph *g, const DfxPlanOpts *opts, DfxErr *err)
+plan_check(const DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxErr *err)
 {
+	bool int8 = opts->precision == DFX_PRECISION_INT8 && dev->int8 && !opts->train;
+
 	if (opts->max_batch < 1)
 		return dfx_fail(err, DFX_EINVAL, "a batch of %d images", opts->max_batch);
-	if (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32)
+	if (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32 && !int8)
 		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not compute in %s",
 		                opts->precision < DFX_PRECISION_COUNT ? dfx_precision_name[opts->precision]
 		                                                      : "an unknown precision");
@@ -266,6 +270,7 @@ plan_try(PlanJob *job, CpuBuild *b, int largest)
 	}
 	b->plan->dev = job->dev;
 	b->plan->max_batch = job->opts->max_batch;
+	b->plan->int8 = b->int8;
 	b->plan->image_bytes = plan_image_bytes(job->g);
 	job->st = job->opts->train ? cpu_train_build(job->plan, job->g, job->err)
 	                           : plan_build(b, job->g, largest, job->err);
@@ -292,7 +297,7 @@ plan_job(void *arg, int worker)
 	(void) worker;
 	for (;;)
 	{
-		CpuBuild b = {.dev = job->dev, .nhwc = nhwc};
+		CpuBuild b = {.dev = job->dev, .int8 = job->opts->precision == DFX_PRECISION_INT8, .nhwc = nhwc};
 
 		plan_try(job, &b, largest);
 		if (job->st != DFX_EUNSUPPORTED)
@@ -310,7 +315,7 @@ DfxStatus
 cpu_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **plan, DfxErr *err)
 {
 	PlanJob job = {.dev = dev, .g = g, .opts = opts, .err = err};
-	DfxStatus st = plan_check(g, opts, err);
+	DfxStatus st = plan_check(dev, g, opts, err);
 
 	*plan = NULL;
 	if (st != DFX_OK)

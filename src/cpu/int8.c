@@ -1,0 +1,366 @@
+/*
+ * int8.c
+ *	  Steps on 8-bit integers: convolutions whose input is in steps (nn/quantize.c),
+ *	  and what turns floats into steps for them.
+ *
+ * A plan on integers is nhwc throughout, the only layout in which the library
+ * has fast convolutions of u8 by s8, and pieces of a concatenation stay where
+ * they are: an AFFINE gathers them while it rounds.
+ *
+ * The library multiplies the integer sum, to which it adds the bias first, by
+ * a number for each output channel, applies the epilogue in floats, and rounds
+ * to the destination.  When that is in steps, the number has the destination's
+ * step in it, and so has the residual's; only a residual in floats, which the
+ * library adds as it is, needs the division at the end.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/internal.h"
+
+#define INT8_TILE                                                                                            \
+	64 /* pixels in which an AFFINE goes through its pieces: their output stays in the L1 cache */
+
+bool
+cpu_int8_wants(const CpuBuild *b, const DfxOp *op)
+{
+	if (!b->int8)
+		return false;
+	return b->view[op->out].type == CPU_U8 || (op->nin > 0 && b->view[op->in[0]].type == CPU_U8);
+}
+
+/* --- floats to steps ----------------------------------------------------- */
+
+/* Scale and shift of an AFFINE (of one and zero for other ops) in the output's steps, each c long. */
+static DfxStatus
+int8_affine_params(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
+{
+	const DfxParam *p = b->g.param;
+	bool affine = op->kind == DFX_OP_AFFINE;
+	size_t c = (size_t) s->out.c;
+
+	s->param = cpu_plan_alloc(b->plan, (2 * c + 16) * sizeof(float), err);
+	if (s->param == NULL)
+		return DFX_ENOMEM;
+	for (size_t i = 0; i < c; i++)
+	{
+		s->param[i] = (affine ? p[op->param[DFX_W]].data[i] : 1) / s->out.step;
+		s->param[c + i] = (affine ? p[op->param[DFX_B]].data[i] : 0) / s->out.step;
+	}
+	return DFX_OK;
+}
+
+static DfxStatus
+int8_run_affine(const CpuStep *s, const CpuRun *run, DfxErr *err)
+{
+	const CpuInt8Kernels *k = run->plan->dev->int8_kernels;
+	size_t npix = cpu_pixels(&s->out), dps = (size_t) s->out.vec;
+	const float *scale = s->param, *shift = s->param + s->out.c;
+
+	(void) err;
+	for (int n = 0; n < run->n; n++)
+		for (size_t i = 0; i < npix; i += INT8_TILE)
+		{
+			uint8_t *to = (uint8_t *) cpu_at(run->arena, &s->out, n) + i * dps;
+			size_t count = npix - i < INT8_TILE ? npix - i : INT8_TILE;
+			int c = 0;
+
+			for (int j = 0; j < s->nin; j++)
+			{
+				const float *from = cpu_at(run->arena, &s->in[j], n);
+				size_t sps = (size_t) s->in[j].vec;
+
+				k->steps(to + c, dps, from + i * sps, sps, count, s->in[j].c, scale + c, shift + c);
+				c += s->in[j].c;
+			}
+		}
+	return DFX_OK;
+}
+
+/* The pool in floats, in the scratch memory, then rounded. */
+static DfxStatus
+int8_run_pool(const CpuStep *s, const CpuRun *run, DfxErr *err)
+{
+	float *pooled = (float *) (void *) (run->arena + run->plan->scratch_off);
+	CpuView plain = s->out;
+
+	(void) err;
+	plain.type = CPU_F32;
+	for (int n = 0; n < run->n; n++)
+	{
+		cpu_pool_image(run->plan->dev, &s->pool, pooled, &plain, cpu_at(run->arena, &s->in[0], n), &s->in[0]);
+		run->plan->dev->int8_kernels->steps(cpu_at(run->arena, &s->out, n), (size_t) s->out.vec, pooled,
+		                                    (size_t) s->out.vec, cpu_pixels(&s->out), s->out.c, s->param,
+		                                    s->param + s->out.c);
+	}
+	return DFX_OK;
+}
+
+/* --- residuals ----------------------------------------------------------- */
+
+void
+cpu_int8_copy_add(const CpuStep *s, const CpuRun *run)
+{
+	const CpuView *from = &s->add_from;
+
+	for (int n = 0; n < run->n; n++)
+	{
+		void *to = cpu_at(run->arena, &s->out, n);
+		const void *src = cpu_at(run->arena, from, n);
+
+		if (from->type == CPU_F32)
+			cpu_copy_channels(to, &s->out, 0, src, from);
+		else if (s->out.type == CPU_U8)
+			memcpy(to, src, cpu_floats(from));
+		else
+			run->plan->dev->int8_kernels->floats(to, src, cpu_floats(from), from->step);
+	}
+}
+
+/* --- convolutions -------------------------------------------------------- */
+
+typedef struct Int8Conv
+{
+	CpuConvShape s;
+	const DfxOp *op;
+	const char *name;
+	const float *bias; /* NULL: none */
+	int8_t *weights;   /* co x ci x kh x kw steps */
+	float *w_step;     /* of each output channel */
+	float *scale;      /* of each, what its sums are multiplied by */
+	bool divide;       /* at the end, by the output's step, rather than in scale */
+} Int8Conv;
+
+typedef struct Int8Mds
+{
+	DnnlMd src, dst, weights, plain, bias, add;
+} Int8Mds;
+
+static void
+int8_free_mds(Int8Mds *m)
+{
+	dfx_md_free(m->src);
+	dfx_md_free(m->dst);
+	dfx_md_free(m->weights);
+	dfx_md_free(m->plain);
+	dfx_md_free(m->bias);
+	dfx_md_free(m->add);
+}
+
+static DfxStatus
+int8_mds(Int8Mds *m, const Int8Conv *c, const CpuStep *s, int n, DfxErr *err)
+{
+	const dnnl_dims_t dim = {c->s.co, c->s.ci, c->s.kh, c->s.kw}, bias = {c->s.co};
+	CpuView add = s->out;
+	DfxStatus st;
+
+	*m = (Int8Mds){0};
+	add.type = CPU_F32;
+	st = cpu_view_md(&m->src, &s->in[0], n, err);
+	if (st == DFX_OK)
+		st = cpu_view_md(&m->dst, &s->out, n, err);
+	if (st == DFX_OK)
+		st = cpu_view_md(&m->add, &add, n, err);
+	if (st == DFX_OK)
+		st = cpu_fail_dnnl(dfx_md_new_of(&m->weights, 4, dim, dnnl_s8, dnnl_format_tag_any),
+		                   "a weights descriptor", err);
+	if (st == DFX_OK)
+		st = cpu_fail_dnnl(dfx_md_new_of(&m->plain, 4, dim, dnnl_s8, dnnl_oihw), "a weights descriptor", err);
+	if (st == DFX_OK && c->bias)
+		st = cpu_fail_dnnl(dfx_md_new(&m->bias, 1, bias, dnnl_a), "a bias descriptor", err);
+	return st;
+}
+
+static dnnl_status_t
+int8_post_ops(dnnl_post_ops_t ops, const Int8Conv *c, const CpuStep *s, DnnlConstMd add)
+{
+	dnnl_status_t st = dnnl_success;
+	bool u8 = s->out.type == CPU_U8;
+
+	if (c->divide)
+		st = dnnl_post_ops_append_binary(ops, dnnl_binary_add, add);
+	else if (c->op->epi_add >= 0)
+		st = dfx_post_sum(ops, u8 ? s->add_from.step / s->out.step : 1);
+	/* Steps end at zero by themselves. */
+	if (st == dnnl_success && c->op->epi_act == DFX_ACT_RELU && !u8)
+		st = dfx_post_eltwise(ops, dnnl_eltwise_relu, 0);
+	if (st == dnnl_success && c->divide)
+		st = dfx_post_eltwise(ops, dnnl_eltwise_linear, 1 / s->out.step);
+	return st;
+}
+
+static dnnl_status_t
+int8_attr(dnnl_primitive_attr_t *attr, const Int8Conv *c, const CpuStep *s, DnnlConstMd add)
+{
+	dnnl_post_ops_t ops = NULL;
+	dnnl_status_t st = dnnl_primitive_attr_create(attr);
+
+	if (st != dnnl_success)
+		return st;
+	st = dnnl_primitive_attr_set_scratchpad_mode(*attr, dnnl_scratchpad_mode_user);
+	if (st == dnnl_success)
+		st = dfx_attr_scales(*attr, c->s.co, c->scale);
+	if (st == dnnl_success)
+		st = dnnl_post_ops_create(&ops);
+	if (st == dnnl_success)
+		st = int8_post_ops(ops, c, s, add);
+	if (st == dnnl_success)
+		st = dnnl_primitive_attr_set_post_ops(*attr, ops);
+	if (ops)
+		dnnl_post_ops_destroy(ops);
+	if (st != dnnl_success)
+	{
+		dnnl_primitive_attr_destroy(*attr);
+		*attr = NULL;
+	}
+	return st;
+}
+
+/* The primitive of bucket k; the first one's choice of weights is everybody's. */
+static dnnl_status_t
+int8_create_one(CpuBuild *b, const Int8Conv *c, CpuStep *s, int k, const Int8Mds *m)
+{
+	const DnnlConv conv = {dnnl_convolution_direct, c->s.stride, c->s.pad, NULL};
+	DnnlConstMd weights =
+	    k == 0 ? m->weights
+	           : dnnl_primitive_desc_query_md(cpu_prim_pd(&s->prim[0]), dnnl_query_weights_md, 0);
+	dnnl_primitive_attr_t attr;
+	dnnl_primitive_desc_t pd = NULL;
+	dnnl_status_t st = int8_attr(&attr, c, s, m->add);
+
+	if (st != dnnl_success)
+		return st;
+	st = dfx_conv_pd(&pd, b->dev->engine, &conv, m->src, weights, m->bias, m->dst, attr);
+	dnnl_primitive_attr_destroy(attr);
+	if (st != dnnl_success)
+		return st;
+	if (strncmp(dfx_pd_impl(pd), "ref", 3) == 0 || (k > 0 && strcmp(dfx_pd_impl(pd), s->impl) != 0))
+		st = dnnl_unimplemented;
+	else
+	{
+		strncpy(s->impl, dfx_pd_impl(pd), sizeof s->impl - 1);
+		st = dnnl_primitive_create(&s->prim[k].prim, pd);
+	}
+	dnnl_primitive_desc_destroy(pd);
+	return st;
+}
+
+static DfxStatus
+int8_create(CpuBuild *b, const Int8Conv *c, CpuStep *s, DfxErr *err)
+{
+	for (int k = 0; k < b->plan->nbucket; k++)
+	{
+		Int8Mds m;
+		dnnl_status_t dst = dnnl_success;
+		DfxStatus st = int8_mds(&m, c, s, b->plan->bucket[k], err);
+
+		if (st == DFX_OK)
+			dst = int8_create_one(b, c, s, k, &m);
+		int8_free_mds(&m);
+		if (st != DFX_OK)
+			return st;
+		b->uneven = dst == dnnl_unimplemented && k > 0;
+		if (dst == dnnl_unimplemented)
+			return dfx_fail(err, DFX_EUNSUPPORTED,
+			                "conv %s (%d to %d channels, %dx%d) has no optimised implementation on 8-bit "
+			                "integers in this oneDNN",
+			                c->name, (int) c->s.ci, (int) c->s.co, (int) c->s.kh, (int) c->s.kw);
+		if (dst != dnnl_success)
+			return cpu_fail_dnnl(dst, c->name, err);
+		s->nprim = k + 1;
+	}
+	return DFX_OK;
+}
+
+/* Weights in the library's format; the bias before the multiplication by scale. */
+static DfxStatus
+int8_share(CpuBuild *b, const Int8Conv *c, CpuStep *s, DfxErr *err)
+{
+	DnnlConstMd chosen = dnnl_primitive_desc_query_md(cpu_prim_pd(&s->prim[0]), dnnl_query_weights_md, 0);
+	float *bias = c->bias ? cpu_plan_alloc(b->plan, (size_t) c->s.co * sizeof *bias, err) : NULL;
+	Int8Mds m;
+	DfxStatus st = int8_mds(&m, c, s, 1, err);
+
+	if (st == DFX_OK && c->bias && bias == NULL)
+		st = DFX_ENOMEM;
+	for (dnnl_dim_t i = 0; bias && i < c->s.co; i++)
+		bias[i] = c->bias[i] / (s->in[0].step * c->w_step[i]);
+	if (st == DFX_OK)
+		st = cpu_prim_share(b, s, DNNL_ARG_WEIGHTS, c->weights, m.plain, chosen, err);
+	if (st == DFX_OK && bias)
+		st = cpu_prim_share(b, s, DNNL_ARG_BIAS, bias, m.bias, m.bias, err);
+	int8_free_mds(&m);
+	return st;
+}
+
+/* Which way the residual comes in: see the head of this file. */
+static void
+int8_residual(const CpuBuild *b, const DfxOp *op, CpuStep *s, Int8Conv *c)
+{
+	if (op->epi_add < 0)
+		return;
+	s->add_from = b->view[op->epi_add];
+	c->divide = s->add_from.type == CPU_F32 && s->out.type == CPU_U8;
+	if (c->divide)
+		s->add_arg = DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1;
+	else
+		s->copy_add = s->add_from.off != s->out.off;
+}
+
+static DfxStatus
+int8_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
+{
+	const DfxParam *w = &b->g.param[op->param[DFX_W]];
+	Int8Conv c = {.s = cpu_conv_shape(&b->g, op), .op = op, .name = w->name};
+	size_t co = (size_t) c.s.co, row = dfx_param_count(w) / co;
+	DfxStatus st;
+
+	s->run = cpu_conv_run;
+	if (op->param[DFX_B] >= 0)
+		c.bias = b->g.param[op->param[DFX_B]].data;
+	int8_residual(b, op, s, &c);
+	c.weights = malloc(co * row);
+	c.w_step = malloc(2 * co * sizeof(float));
+	if (c.weights == NULL || c.w_step == NULL)
+		st = dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
+	else
+	{
+		c.scale = c.w_step + co;
+		dfx_quantize_weights(w->data, co, row, c.weights, c.w_step);
+		for (size_t i = 0; i < co; i++)
+			c.scale[i] = s->in[0].step * c.w_step[i] / (s->out.type == CPU_U8 && !c.divide ? s->out.step : 1);
+		st = int8_create(b, &c, s, err);
+		if (st == DFX_OK)
+			st = int8_share(b, &c, s, err);
+	}
+	if (st == DFX_OK)
+		cpu_prim_scratch(b, s);
+	free(c.weights);
+	free(c.w_step);
+	return st;
+}
+
+DfxStatus
+cpu_int8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
+{
+	size_t scratch;
+
+	switch (op->kind)
+	{
+		case DFX_OP_CONV:
+			return int8_conv_step(b, op, s, err);
+		case DFX_OP_AFFINE:
+			s->run = int8_run_affine;
+			return int8_affine_params(b, op, s, err);
+		case DFX_OP_POOL:
+			s->run = int8_run_pool;
+			s->pool = op->u.pool;
+			scratch = cpu_floats(&s->out) * sizeof(float);
+			if (scratch > b->scratch)
+				b->scratch = scratch;
+			return int8_affine_params(b, op, s, err);
+		default:
+			return dfx_fail(err, DFX_EINTERNAL, "the operation %s in 8-bit steps",
+			                dfx_op_info[op->kind].name);
+	}
+}

@@ -25,8 +25,10 @@
 static bool
 batch_joins(const DfxTask *head, const DfxTask *t)
 {
-	return t == head ||
-	       (t->model == head->model && t->req.op != DFX_RING_HEATMAP && head->req.op != DFX_RING_HEATMAP);
+	bool calibrates = t->req.op == DFX_RING_CALIBRATE, alone = t->req.op == DFX_RING_HEATMAP;
+
+	return t == head || (t->model == head->model && !alone && head->req.op != DFX_RING_HEATMAP &&
+	                     calibrates == (head->req.op == DFX_RING_CALIBRATE));
 }
 
 /* How many ready tasks run with the first, which there is; enough, when it does not wait for others. */
@@ -111,6 +113,33 @@ batch_drop_canceled(DfxSched *s, DfxTask **task, int n)
 	return kept;
 }
 
+uint64_t
+dfx_calibration_bytes(const DfxModel *m)
+{
+	uint64_t bytes = 0;
+
+	for (int i = 0; i < m->nscale; i++)
+		bytes += strlen(m->scale_name[i]) + 1 + sizeof(float);
+	return bytes;
+}
+
+/* One image's largest inputs, by name. */
+static uint64_t
+batch_calibration(const DfxModel *m, const float *largest, uint8_t *reply)
+{
+	uint8_t *to = reply;
+
+	for (int i = 0; i < m->nscale; i++)
+	{
+		size_t n = strlen(m->scale_name[i]) + 1;
+
+		memcpy(to, m->scale_name[i], n);
+		memcpy(to + n, &largest[i], sizeof largest[i]);
+		to += n + sizeof largest[i];
+	}
+	return (uint64_t) (to - reply);
+}
+
 static void
 batch_answer(DfxSched *s, DfxTask *task, int n, const float *features, const float *logits)
 {
@@ -128,6 +157,8 @@ batch_answer(DfxSched *s, DfxTask *task, int n, const float *features, const flo
 		if (st == DFX_OK)
 			memcpy(req->reply, &verdict, len);
 	}
+	else if (req->op == DFX_RING_CALIBRATE)
+		len = batch_calibration(task->model, features, req->reply);
 	else
 	{
 		len = (uint64_t) task->model->features * sizeof(float);
@@ -136,13 +167,16 @@ batch_answer(DfxSched *s, DfxTask *task, int n, const float *features, const flo
 	dfx_task_finish(s, task, st, st == DFX_OK ? NULL : &err, (uint32_t) n, st == DFX_OK ? len : 0);
 }
 
-/* Forward n images of in, features and logits into the batch's room. */
+/* Forward n images of in, features and logits (or largest inputs, in place of features) into the batch's
+ * room. */
 static DfxStatus
-batch_forward(DfxSched *s, const DfxModel *m, const uint8_t *in, int n, DfxErr *err)
+batch_forward(DfxSched *s, const DfxModel *m, const uint8_t *in, int n, bool calibrate, DfxErr *err)
 {
 	uint64_t t0 = dfx_now_ns();
 	/* A lone backbone's classifier, of any number of classes, is nobody's business. */
-	DfxStatus st = dfx_model_run(m, in, n, s->room.features, m->meta.classes[0] ? s->room.logits : NULL, err);
+	float *logits = m->meta.classes[0] ? s->room.logits : NULL;
+	DfxStatus st = calibrate ? dfx_model_largest(m, in, n, s->room.features, err)
+	                         : dfx_model_run(m, in, n, s->room.features, logits, err);
 
 	st = dfx_trigger_batch(st, err);
 	if (st == DFX_ELOST)
@@ -165,7 +199,8 @@ batch_run(DfxSched *s, int n)
 	const DfxBatchRoom *room = &s->room;
 	DfxTask **task = room->task;
 	const DfxModel *m = task[0]->model;
-	size_t bytes = dfx_model_input_bytes(m), nfeatures = (size_t) m->features;
+	bool calibrate = task[0]->req.op == DFX_RING_CALIBRATE;
+	size_t bytes = dfx_model_input_bytes(m), nfeatures = (size_t) (calibrate ? m->nscale : m->features);
 	size_t nlogits = m->meta.classes[0] ? (size_t) m->logits : 0;
 	const uint8_t *in = task[0]->pixels;
 	DfxErr err = {.code = DFX_OK};
@@ -177,7 +212,7 @@ batch_run(DfxSched *s, int n)
 			memcpy(room->in + (size_t) i * bytes, task[i]->pixels, bytes);
 		in = room->in;
 	}
-	st = batch_forward(s, m, in, n, &err);
+	st = batch_forward(s, m, in, n, calibrate, &err);
 
 	/* m may be evicted as soon as the last task is finished. */
 	for (int i = 0; i < n; i++)
@@ -245,7 +280,7 @@ batch_heat(DfxSched *s, DfxTask *task)
 	if (st == DFX_OK)
 	{
 		n = dfx_heat_fill(h, s->max_batch, s->room.in);
-		st = batch_forward(s, task->model, s->room.in, n, &err);
+		st = batch_forward(s, task->model, s->room.in, n, false, &err);
 	}
 	if (st == DFX_OK)
 		st = dfx_heat_take(h, n, s->room.logits, &err);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
+#include "base/names.h"
 #include "engine/output.h"
 #include "engine/ring.h"
 
@@ -65,7 +66,7 @@ bench_calibrate(const DfxDevice *device, const DfxModelMeta *meta, uint64_t seed
 	else
 		st = dfx_model_largest(m, in, n, largest, err);
 	for (int i = 0; st == DFX_OK && i < m->nscale; i++)
-		dfx_scale_owner(g, m->scale_name[i])->in_step = largest[i] / DFX_QUANT_VALUE;
+		dfx_scale_owner(g, m->scale_name[i])->in_step = largest[i] / DFX_SCALE_STEPS;
 	free(in);
 	free(largest);
 	dfx_model_free(m);

@@ -348,12 +348,8 @@ dfx_graph_export(const DfxGraph *g, const DfxModelMeta *meta, DfxDtype dtype, ui
 
 /* ---- eight bits: quantize.c ---- */
 
-/* A calibrated convolution's tensor, an F32 scalar: "layer1.0.conv1.input_scale". */
-#define DFX_SCALE_SUFFIX ".input_scale"
-
-/* Steps of a value, 0 to this, and of a weight, this much to either side. */
-#define DFX_QUANT_VALUE  255
-#define DFX_QUANT_WEIGHT 127
+/* Steps of a weight, this many to either side of 0; those of a value are DFX_SCALE_STEPS (base/names.h). */
+#define DFX_WEIGHT_STEPS 127
 
 /*
  * The convolutions of an optimised graph that can run on 8-bit integers, once
@@ -364,8 +360,7 @@ extern int dfx_graph_quantizable(const DfxGraph *g, int *op);
 /* The name of a convolution's scale; false when it would be too long. */
 extern bool dfx_scale_name(const DfxGraph *g, int op, char name[DFX_NAME_LEN]);
 
-/* Whether a tensor of that name is a scale; the convolution whose it is, NULL: none. */
-extern bool dfx_tensor_is_scale(const char *name);
+/* The convolution whose scale has that name; NULL: none. */
 extern DfxOp *dfx_scale_owner(DfxGraph *g, const char *name);
 
 /* Whether any convolution is calibrated. */

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/names.h"
 #include "nn/graph_priv.h"
 
 /* Whether v is never negative, by the op that makes it. */
@@ -95,14 +96,6 @@ dfx_scale_name(const DfxGraph *g, int op, char name[DFX_NAME_LEN])
 
 	return stem > 0 &&
 	       snprintf(name, DFX_NAME_LEN, "%.*s" DFX_SCALE_SUFFIX, (int) stem, weight) < DFX_NAME_LEN;
-}
-
-bool
-dfx_tensor_is_scale(const char *name)
-{
-	size_t len = strlen(name), suffix = strlen(DFX_SCALE_SUFFIX);
-
-	return len > suffix && strcmp(name + len - suffix, DFX_SCALE_SUFFIX) == 0;
 }
 
 DfxOp *
@@ -184,13 +177,13 @@ dfx_quantize_weights(const float *w, size_t rows, size_t row, int8_t *q, float *
 		for (size_t k = 0; k < row; k++)
 			largest = fmaxf(largest, fabsf(from[k]));
 		/* A row of zeroes needs a step too, and any will do. */
-		step[r] = largest > 0 ? largest / DFX_QUANT_WEIGHT : 1;
+		step[r] = largest > 0 ? largest / DFX_WEIGHT_STEPS : 1;
 		for (size_t k = 0; k < row; k++)
 		{
 			long steps = lrintf(from[k] / step[r]);
 
-			q[r * row + k] = (int8_t) (steps > DFX_QUANT_WEIGHT    ? DFX_QUANT_WEIGHT
-			                           : steps < -DFX_QUANT_WEIGHT ? -DFX_QUANT_WEIGHT
+			q[r * row + k] = (int8_t) (steps > DFX_WEIGHT_STEPS    ? DFX_WEIGHT_STEPS
+			                           : steps < -DFX_WEIGHT_STEPS ? -DFX_WEIGHT_STEPS
 			                                                       : steps);
 		}
 	}

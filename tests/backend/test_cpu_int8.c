@@ -8,6 +8,7 @@
  * that on.  So a single operation may be off by a step, a network by a
  * little more, and far less than it is off the network in floats.
  */
+#include "base/names.h"
 #include "cpu/cpu.h"
 #include "cpu/kernels_int8.h"
 #include "tests/backend/net_cases.h"
@@ -34,7 +35,8 @@ largest_inputs(const Subject *on, const DfxGraph *g, const void *in, const int *
 	return st;
 }
 
-/* Steps from the largest input of all images, which both backends must find; how many convolutions there are. */
+/* Steps from the largest input of all images, which both backends must find; how many convolutions there are.
+ */
 static int
 calibrate(DfxGraph *g, const void *in, const char *what)
 {
@@ -45,7 +47,8 @@ calibrate(DfxGraph *g, const void *in, const char *what)
 	bool ran = largest_inputs(&cpu, g, in, op, nop, got, &err) == DFX_OK &&
 	           largest_inputs(&oracle, g, in, op, nop, want, &err) == DFX_OK;
 
-	if (!ok(ran && relative_error(got, want, n) < 2e-5, "%s: the largest inputs of %d convolutions", what, nop))
+	if (!ok(ran && relative_error(got, want, n) < 2e-5, "%s: the largest inputs of %d convolutions", what,
+	        nop))
 		diag("%s", ran ? "they differ" : err.msg);
 	for (int j = 0; j < nop; j++)
 	{
@@ -53,7 +56,7 @@ calibrate(DfxGraph *g, const void *in, const char *what)
 
 		for (int i = 0; i < IMAGES; i++)
 			largest = fmaxf(largest, want[i * nop + j]);
-		g->op[op[j]].in_step = largest / DFX_QUANT_VALUE;
+		g->op[op[j]].in_step = largest / DFX_SCALE_STEPS;
 	}
 	free(op);
 	free(got);
@@ -129,7 +132,8 @@ main(void)
 	DfxErr err = {0};
 	DfxDevInfo info;
 
-	if (!ok(cpu.be->open(&opts, &cpu.dev, &err) == DFX_OK && oracle.be->open(&opts, &oracle.dev, &err) == DFX_OK,
+	if (!ok(cpu.be->open(&opts, &cpu.dev, &err) == DFX_OK &&
+	            oracle.be->open(&opts, &oracle.dev, &err) == DFX_OK,
 	        "devices"))
 		return done_testing();
 	cpu.be->info(cpu.dev, &info);

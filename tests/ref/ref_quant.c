@@ -6,6 +6,7 @@
  * Values stay floats here, multiples of their step, so that every other op
  * and every epilogue is the one of ref_ops.c.
  */
+#include "base/names.h"
 #include "tests/ref/ref_priv.h"
 
 #include <math.h>
@@ -74,6 +75,6 @@ ref_quant_round(const DfxValue *v, float *data, float step)
 	{
 		double steps = rint((double) data[i] / (double) step);
 
-		data[i] = (float) (fmin(fmax(steps, 0), DFX_QUANT_VALUE) * (double) step);
+		data[i] = (float) (fmin(fmax(steps, 0), DFX_SCALE_STEPS) * (double) step);
 	}
 }

@@ -15,6 +15,7 @@
  * library would choose differently, the plan is made again with images going
  * one by one (CpuBuild.uneven, plan.c).
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "cpu/internal.h"
@@ -25,6 +26,7 @@ typedef struct ConvShape
 	const float *weights, *bias;
 	const float *scale, *shift; /* of the epilogue */
 	const char *name;
+	CpuType type; /* of the source and the weights; the bias and sums are floats */
 } ConvShape;
 
 /* Descriptors of one bucket; all freed together. */
@@ -68,7 +70,8 @@ conv_shape(const CpuBuild *b, const DfxOp *op)
 	                   .bias = conv_data(g, op->param[DFX_B]),
 	                   .scale = conv_data(g, op->epi_scale),
 	                   .shift = conv_data(g, op->epi_shift),
-	                   .name = g->param[op->param[DFX_W]].name};
+	                   .name = g->param[op->param[DFX_W]].name,
+	                   .type = b->view[op->in[0]].type};
 }
 
 /*
@@ -90,8 +93,8 @@ cpu_view_md(DnnlMd *md, const CpuView *v, int n, DfxErr *err)
 {
 	const dnnl_dims_t dim = {n, v->c, v->h, v->w};
 
-	return cpu_fail_dnnl(dfx_md_new_of(md, 4, dim, v->type == CPU_U8 ? dnnl_u8 : dnnl_f32, v->tag),
-	                     "a memory descriptor", err);
+	return cpu_fail_dnnl(dfx_md_typed(md, 4, dim, cpu_dnnl_type(v->type), v->tag), "a memory descriptor",
+	                     err);
 }
 
 static DfxStatus
@@ -100,7 +103,10 @@ conv_weights_md(DnnlMd *md, const ConvShape *c, dnnl_format_tag_t tag, dnnl_form
 	const dnnl_dims_t dim = {c->s.co, c->s.ci, c->s.kh, c->s.kw};
 	const dnnl_dims_t gdim = {c->s.groups, c->s.co / c->s.groups, c->s.ci / c->s.groups, c->s.kh, c->s.kw};
 
-	return cpu_fail_dnnl(c->s.groups > 1 ? dfx_md_new(md, 5, gdim, grouped) : dfx_md_new(md, 4, dim, tag),
+	dnnl_data_type_t type = cpu_dnnl_type(c->type);
+
+	return cpu_fail_dnnl(c->s.groups > 1 ? dfx_md_typed(md, 5, gdim, type, grouped)
+	                                     : dfx_md_typed(md, 4, dim, type, tag),
 	                     "a weights descriptor", err);
 }
 
@@ -204,15 +210,6 @@ conv_create_one(CpuBuild *b, const DfxOp *op, const ConvShape *c, const ConvMds 
 	return st;
 }
 
-const_dnnl_primitive_desc_t
-cpu_prim_pd(const CpuPrim *prim)
-{
-	const_dnnl_primitive_desc_t pd = NULL;
-
-	dnnl_primitive_get_primitive_desc(prim->prim, &pd);
-	return pd;
-}
-
 static void
 conv_destroy_prims(CpuStep *s, int from)
 {
@@ -275,7 +272,7 @@ conv_create(CpuBuild *b, const DfxOp *op, const ConvShape *c, dnnl_alg_kind_t al
 
 /* Copy data (plain) into a block of the plan in the format of md, as an argument all workers share. */
 DfxStatus
-cpu_prim_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd plain, DnnlConstMd md,
+cpu_conv_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd plain, DnnlConstMd md,
                DfxErr *err)
 {
 	dnnl_engine_t engine = b->dev->engine;
@@ -314,30 +311,50 @@ cpu_prim_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd p
 	return cpu_fail_dnnl(dst, "reordering weights", err);
 }
 
+/* The weights, as numbers of the source's type. */
+static DfxStatus
+conv_share_weights(CpuBuild *b, const ConvShape *c, CpuStep *s, DnnlConstMd chosen, DfxErr *err)
+{
+	size_t n = (size_t) (c->s.co * (c->s.ci / c->s.groups) * c->s.kh * c->s.kw);
+	DnnlMd plain = NULL;
+	void *rounded = NULL;
+	DfxStatus st = conv_weights_md(&plain, c, dnnl_oihw, dnnl_goihw, err);
+
+	if (st == DFX_OK && c->type != CPU_F32)
+	{
+		rounded = malloc(n * cpu_size(c->type));
+		if (rounded == NULL)
+			st = dfx_fail(err, DFX_ENOMEM, "out of memory for the weights of %s", c->name);
+		else
+			cpu_convert(rounded, c->type, c->weights, CPU_F32, n);
+	}
+	if (st == DFX_OK)
+		st = cpu_conv_share(b, s, DNNL_ARG_WEIGHTS, rounded ? rounded : c->weights, plain, chosen, err);
+	free(rounded);
+	dfx_md_free(plain);
+	return st;
+}
+
 /* Weights, bias, and the epilogue's scale and shift. */
 static DfxStatus
 conv_share_params(CpuBuild *b, const DfxOp *op, const ConvShape *c, CpuStep *s, DfxErr *err)
 {
 	int at = (op->epi_add >= 0) + (op->epi_act != DFX_ACT_NONE); /* place of scale among the post-ops */
 	DnnlConstMd chosen = dnnl_primitive_desc_query_md(cpu_prim_pd(&s->prim[0]), dnnl_query_weights_md, 0);
-	DnnlMd plain = NULL;
 	ConvMds m;
 	DfxStatus st = conv_mds(&m, c, s, 1, err);
 
 	if (st == DFX_OK)
-		st = conv_weights_md(&plain, c, dnnl_oihw, dnnl_goihw, err);
-	if (st == DFX_OK)
-		st = cpu_prim_share(b, s, DNNL_ARG_WEIGHTS, c->weights, plain, chosen, err);
+		st = conv_share_weights(b, c, s, chosen, err);
 	if (st == DFX_OK && c->bias)
-		st = cpu_prim_share(b, s, DNNL_ARG_BIAS, c->bias, m.bias, m.bias, err);
+		st = cpu_conv_share(b, s, DNNL_ARG_BIAS, c->bias, m.bias, m.bias, err);
 	if (st == DFX_OK && c->scale)
-		st = cpu_prim_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->scale, m.channel,
+		st = cpu_conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->scale, m.channel,
 		                    m.channel, err);
 	at += c->scale != NULL;
 	if (st == DFX_OK && c->shift)
-		st = cpu_prim_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->shift, m.channel,
+		st = cpu_conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->shift, m.channel,
 		                    m.channel, err);
-	dfx_md_free(plain);
 	conv_free_mds(&m);
 	return st;
 }
@@ -345,27 +362,36 @@ conv_share_params(CpuBuild *b, const DfxOp *op, const ConvShape *c, CpuStep *s, 
 DfxStatus
 cpu_conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
-	const CpuPrim *p = &s->prim[run->bucket < s->nprim ? run->bucket : s->nprim - 1];
 	dnnl_status_t dst;
 
 	if (s->copy_add)
-		cpu_int8_copy_add(s, run);
-	dst = dnnl_primitive_execute(p->prim, run->plan->dev->stream[run->worker], p->narg,
-	                             p->arg + (size_t) run->worker * (size_t) p->narg);
+		for (int n = 0; n < run->n; n++)
+			cpu_int8_copy(run->plan->dev, cpu_at(run->arena, &s->out, n), &s->out,
+			              cpu_at(run->arena, &s->add_from, n), &s->add_from);
+	dst = cpu_prim_execute(&s->prim[run->bucket < s->nprim ? run->bucket : s->nprim - 1], run);
 	return dst == dnnl_success ? DFX_OK : cpu_fail_dnnl(dst, dfx_op_info[s->kind].name, err);
 }
 
-void
-cpu_prim_scratch(CpuBuild *b, const CpuStep *s)
+static void
+conv_note_scratch(CpuBuild *b, const CpuStep *s)
 {
 	for (int k = 0; k < s->nprim; k++)
-	{
-		size_t size = dnnl_memory_desc_get_size(
-		    dnnl_primitive_desc_query_md(cpu_prim_pd(&s->prim[k]), dnnl_query_scratchpad_md, 0));
+		cpu_need_scratch(b, cpu_prim_scratch(&s->prim[k]));
+}
 
-		if (size > b->scratch)
-			b->scratch = size;
-	}
+static DfxStatus
+conv_bind(DfxPlan *p, CpuStep *s, DfxErr *err)
+{
+	const CpuPrimArg own[] = {
+	    {DNNL_ARG_SRC, dnnl_query_src_md, s->in[0].off},
+	    {DNNL_ARG_DST, dnnl_query_dst_md, s->out.off},
+	    {DNNL_ARG_SCRATCHPAD, dnnl_query_scratchpad_md, p->scratch_off},
+	};
+	DfxStatus st = DFX_OK;
+
+	for (int k = 0; k < s->nprim && st == DFX_OK; k++)
+		st = cpu_prim_bind(p, &s->prim[k], own, 3, s->shared, s->nshared, err);
+	return st;
 }
 
 DfxStatus
@@ -376,12 +402,13 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	DfxStatus st = DFX_OK;
 
 	s->run = cpu_conv_run;
+	s->bind = conv_bind;
 	if (op->epi_add >= 0 && b->view[op->epi_add].off != b->view[op->out].off)
 	{
 		s->copy_add = true;
 		s->add_from = b->view[op->epi_add];
 	}
-	if (cpu_conv_winograd(&c.s, &s->out))
+	if (c.type == CPU_F32 && cpu_conv_winograd(&c.s, &s->out))
 		st = conv_create(b, op, &c, dnnl_convolution_winograd, s, &even, err);
 	if (st == DFX_OK && s->nprim == 0)
 		st = conv_create(b, op, &c, dnnl_convolution_direct, s, &even, err);
@@ -391,10 +418,10 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	b->no_conv = even && s->nprim == 0;
 	if (s->nprim == 0)
 		return dfx_fail(err, DFX_EUNSUPPORTED,
-		                "%s %s (%d to %d channels, %dx%d) has no optimised implementation in this oneDNN",
+		                "%s %s (%d to %d channels, %dx%d, %s) has no optimised implementation in this oneDNN",
 		                dfx_op_info[op->kind].name, c.name, (int) c.s.ci, (int) c.s.co, (int) c.s.kh,
-		                (int) c.s.kw);
-	cpu_prim_scratch(b, s);
+		                (int) c.s.kw, cpu_type_name(c.type));
+	conv_note_scratch(b, s);
 	return conv_share_params(b, op, &c, s, err);
 }
 
@@ -406,13 +433,14 @@ DfxStatus
 cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 {
 	s->run = cpu_conv_run;
+	s->bind = conv_bind;
 	for (int k = 0; k < b->plan->nbucket; k++)
 	{
 		const dnnl_dims_t dim = {(dnnl_dim_t) (cpu_floats(&s->out) * (size_t) b->plan->bucket[k])};
 		dnnl_primitive_attr_t attr = NULL;
 		dnnl_primitive_desc_t pd = NULL;
 		DnnlMd md = NULL;
-		dnnl_status_t st = dfx_md_new(&md, 1, dim, dnnl_a);
+		dnnl_status_t st = dfx_md_typed(&md, 1, dim, cpu_dnnl_type(s->out.type), dnnl_a);
 
 		if (st == dnnl_success)
 			st = dnnl_primitive_attr_create(&attr);
@@ -435,65 +463,6 @@ cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 		if (st != dnnl_success)
 			return cpu_fail_dnnl(st, "an activation", err);
 	}
-	cpu_prim_scratch(b, s);
-	return DFX_OK;
-}
-
-/* One worker's arguments for one bucket. */
-static DfxStatus
-conv_bind_worker(DfxPlan *p, CpuStep *s, const CpuPrim *prim, char *arena, dnnl_exec_arg_t *arg, DfxErr *err)
-{
-	const_dnnl_primitive_desc_t pd = cpu_prim_pd(prim);
-	const struct
-	{
-		int arg;
-		dnnl_query_t what;
-		size_t off;
-	} own[] = {
-	    {DNNL_ARG_SRC, dnnl_query_src_md, s->in[0].off},
-	    {DNNL_ARG_DST, dnnl_query_dst_md, s->out.off},
-	    {DNNL_ARG_SCRATCHPAD, dnnl_query_scratchpad_md, p->scratch_off},
-	};
-	int n = 0;
-
-	for (; n < 3; n++)
-	{
-		DfxStatus st = cpu_plan_memory(p, dnnl_primitive_desc_query_md(pd, own[n].what, 0),
-		                               arena + own[n].off, &arg[n].memory, err);
-
-		if (st != DFX_OK)
-			return st;
-		arg[n].arg = own[n].arg;
-	}
-	for (int j = 0; j < s->nshared; j++)
-		arg[n++] = s->shared[j];
-	if (s->add_arg == 0)
-		return DFX_OK;
-	arg[n].arg = s->add_arg;
-	return cpu_plan_memory(p, dnnl_primitive_desc_query_md(pd, dnnl_query_exec_arg_md, s->add_arg),
-	                       arena + s->add_from.off, &arg[n].memory, err);
-}
-
-DfxStatus
-cpu_prim_bind(DfxPlan *p, CpuStep *s, DfxErr *err)
-{
-	for (int k = 0; k < s->nprim; k++)
-	{
-		CpuPrim *prim = &s->prim[k];
-		size_t threads = (size_t) p->dev->threads;
-
-		prim->narg = 3 + s->nshared + (s->add_arg != 0);
-		prim->arg = cpu_plan_alloc(p, threads * (size_t) prim->narg * sizeof *prim->arg, err);
-		if (prim->arg == NULL)
-			return DFX_ENOMEM;
-		for (size_t w = 0; w < threads; w++)
-		{
-			DfxStatus st =
-			    conv_bind_worker(p, s, prim, p->arena[w], prim->arg + w * (size_t) prim->narg, err);
-
-			if (st != DFX_OK)
-				return st;
-		}
-	}
+	conv_note_scratch(b, s);
 	return DFX_OK;
 }

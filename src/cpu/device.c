@@ -41,22 +41,9 @@ device_isa_name(void)
 
 /* The values are sets of bits, not an order: avx2_vnni is the larger number. */
 static bool
-device_has_avx512(void)
+device_has(dnnl_cpu_isa_t isa)
 {
-	return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
-}
-
-/*
- * With VNNI only: without it the library adds pairs of products of 8-bit
- * integers up in 16 bits, which are too few.
- */
-static bool
-device_has_int8(void)
-{
-	dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
-
-	return DNNL_HAS_INT8 && ((isa & dnnl_cpu_isa_avx512_core_vnni) == dnnl_cpu_isa_avx512_core_vnni ||
-	                         (isa & dnnl_cpu_isa_avx2_vnni) == dnnl_cpu_isa_avx2_vnni);
+	return (dnnl_get_effective_cpu_isa() & isa) == isa;
 }
 
 /* "model name" of /proc/cpuinfo, "unknown CPU" where there is none. */
@@ -152,11 +139,15 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->progress = opts->progress;
 	dev->kernels = cpu_kernels();
 	dev->token_kernels = cpu_token_kernels();
+	dev->bf16_kernels = cpu_bf16_kernels();
+	dev->bf16_token_kernels = cpu_bf16_token_kernels();
 	dev->int8_kernels = cpu_int8_kernels();
 	dev->train_kernels = cpu_train_kernels();
 	dev->train_token_kernels = cpu_train_token_kernels();
-	dev->block = device_has_avx512() ? 16 : 8;
-	dev->int8 = device_has_int8();
+	dev->block = device_has(dnnl_cpu_isa_avx512_core) ? 16 : 8;
+	dev->bf16 = device_has(dnnl_cpu_isa_avx512_core_bf16);
+	dev->int8 =
+	    DNNL_HAS_INT8 && (device_has(dnnl_cpu_isa_avx512_core_vnni) || device_has(dnnl_cpu_isa_avx2_vnni));
 	dnnl_set_primitive_cache_capacity(DEVICE_CACHE);
 	device_name(dev);
 	st = device_fill(dev, err);
@@ -176,7 +167,13 @@ device_info(const DfxDev *dev, DfxDevInfo *info)
 	memcpy(info->name, dev->name, sizeof info->name);
 	info->precision[DFX_PRECISION_AUTO] = true;
 	info->precision[DFX_PRECISION_FP32] = true;
+	info->precision[DFX_PRECISION_BF16] = dev->bf16;
 	info->precision[DFX_PRECISION_INT8] = dev->int8;
+	if (!dev->int8)
+		info->why_not[DFX_PRECISION_INT8] =
+		    DNNL_HAS_INT8 ? "this CPU has no VNNI" : "it is there with oneDNN 2 only";
+	if (!dev->bf16)
+		info->why_not[DFX_PRECISION_BF16] = "this CPU has neither avx512_bf16 nor amx_bf16";
 }
 
 /* Convolutions and linear layers take any epilogue as post-ops; the rest is ops.c's. */

@@ -68,9 +68,15 @@ typedef dnnl_memory_desc_t DnnlMd;
 typedef const_dnnl_memory_desc_t DnnlConstMd;
 
 static inline dnnl_status_t
-dfx_md_new_of(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_data_type_t type, dnnl_format_tag_t tag)
+dfx_md_typed(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_data_type_t type, dnnl_format_tag_t tag)
 {
 	return dnnl_memory_desc_create_with_tag(md, rank, dim, type, tag);
+}
+
+static inline dnnl_status_t
+dfx_md_matrix(DnnlMd *md, const dnnl_dims_t dim, dnnl_data_type_t type, const dnnl_dims_t stride)
+{
+	return dnnl_memory_desc_create_with_strides(md, 2, dim, type, stride);
 }
 
 static inline void
@@ -135,6 +141,13 @@ dfx_eltwise_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, dnnl_alg_kind_t 
 }
 
 static inline dnnl_status_t
+dfx_matmul_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, DnnlConstMd a, DnnlConstMd b, DnnlConstMd c,
+              const_dnnl_primitive_attr_t attr)
+{
+	return dnnl_matmul_primitive_desc_create(pd, engine, a, b, NULL, c, attr);
+}
+
+static inline dnnl_status_t
 dfx_post_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t alg, float alpha)
 {
 	return dnnl_post_ops_append_eltwise(ops, alg, alpha, 0);
@@ -162,21 +175,34 @@ dfx_attr_scales(dnnl_primitive_attr_t attr, dnnl_dim_t n, const float *scale)
 typedef dnnl_memory_desc_t *DnnlMd;
 typedef const dnnl_memory_desc_t *DnnlConstMd;
 
+/* *md is kept if st is success, else freed. */
 static inline dnnl_status_t
-dfx_md_new_of(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_data_type_t type, dnnl_format_tag_t tag)
+dfx_md_made(DnnlMd *md, dnnl_status_t st)
 {
-	dnnl_status_t st;
-
-	*md = malloc(sizeof **md);
-	if (*md == NULL)
-		return dnnl_out_of_memory;
-	st = dnnl_memory_desc_init_by_tag(*md, rank, dim, type, tag);
 	if (st != dnnl_success)
 	{
 		free(*md);
 		*md = NULL;
 	}
 	return st;
+}
+
+static inline dnnl_status_t
+dfx_md_typed(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_data_type_t type, dnnl_format_tag_t tag)
+{
+	*md = malloc(sizeof **md);
+	if (*md == NULL)
+		return dnnl_out_of_memory;
+	return dfx_md_made(md, dnnl_memory_desc_init_by_tag(*md, rank, dim, type, tag));
+}
+
+static inline dnnl_status_t
+dfx_md_matrix(DnnlMd *md, const dnnl_dims_t dim, dnnl_data_type_t type, const dnnl_dims_t stride)
+{
+	*md = malloc(sizeof **md);
+	if (*md == NULL)
+		return dnnl_out_of_memory;
+	return dfx_md_made(md, dnnl_memory_desc_init_by_strides(*md, 2, dim, type, stride));
 }
 
 static inline void
@@ -249,6 +275,16 @@ dfx_eltwise_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, dnnl_alg_kind_t 
 }
 
 static inline dnnl_status_t
+dfx_matmul_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, DnnlConstMd a, DnnlConstMd b, DnnlConstMd c,
+              const_dnnl_primitive_attr_t attr)
+{
+	dnnl_matmul_desc_t desc;
+	dnnl_status_t st = dnnl_matmul_desc_init(&desc, a, b, NULL, c);
+
+	return st == dnnl_success ? dnnl_primitive_desc_create(pd, &desc, attr, engine, NULL) : st;
+}
+
+static inline dnnl_status_t
 dfx_post_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t alg, float alpha)
 {
 	return dnnl_post_ops_append_eltwise(ops, 1, alg, alpha, 0);
@@ -271,10 +307,11 @@ dfx_attr_scales(dnnl_primitive_attr_t attr, dnnl_dim_t n, const float *scale)
 
 #endif
 
+/* Of floats. */
 static inline dnnl_status_t
 dfx_md_new(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_format_tag_t tag)
 {
-	return dfx_md_new_of(md, rank, dim, dnnl_f32, tag);
+	return dfx_md_typed(md, rank, dim, dnnl_f32, tag);
 }
 
 #endif /* DFX_CPU_DNNL_COMPAT_H */

@@ -39,13 +39,15 @@ int8_affine_params(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	bool affine = op->kind == DFX_OP_AFFINE;
 	size_t c = (size_t) s->out.c;
 
-	s->param = cpu_plan_alloc(b->plan, (2 * c + 16) * sizeof(float), err);
-	if (s->param == NULL)
+	float *param = cpu_plan_alloc(b->plan, (2 * c + 16) * sizeof(float), err);
+
+	s->param = param;
+	if (param == NULL)
 		return DFX_ENOMEM;
 	for (size_t i = 0; i < c; i++)
 	{
-		s->param[i] = (affine ? p[op->param[DFX_W]].data[i] : 1) / s->out.step;
-		s->param[c + i] = (affine ? p[op->param[DFX_B]].data[i] : 0) / s->out.step;
+		param[i] = (affine ? p[op->param[DFX_W]].data[i] : 1) / s->out.step;
+		param[c + i] = (affine ? p[op->param[DFX_B]].data[i] : 0) / s->out.step;
 	}
 	return DFX_OK;
 }
@@ -55,7 +57,7 @@ int8_run_affine(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
 	const CpuInt8Kernels *k = run->plan->dev->int8_kernels;
 	size_t npix = cpu_pixels(&s->out), dps = (size_t) s->out.vec;
-	const float *scale = s->param, *shift = s->param + s->out.c;
+	const float *scale = s->param, *shift = scale + s->out.c;
 
 	(void) err;
 	for (int n = 0; n < run->n; n++)
@@ -82,6 +84,7 @@ static DfxStatus
 int8_run_pool(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
 	float *pooled = (float *) (void *) (run->arena + run->plan->scratch_off);
+	const float *scale = s->param;
 	CpuView plain = s->out;
 
 	(void) err;
@@ -90,8 +93,8 @@ int8_run_pool(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	{
 		cpu_pool_image(run->plan->dev, &s->pool, pooled, &plain, cpu_at(run->arena, &s->in[0], n), &s->in[0]);
 		run->plan->dev->int8_kernels->steps(cpu_at(run->arena, &s->out, n), (size_t) s->out.vec, pooled,
-		                                    (size_t) s->out.vec, cpu_pixels(&s->out), s->out.c, s->param,
-		                                    s->param + s->out.c);
+		                                    (size_t) s->out.vec, cpu_pixels(&s->out), s->out.c, scale,
+		                                    scale + s->out.c);
 	}
 	return DFX_OK;
 }
@@ -99,22 +102,14 @@ int8_run_pool(const CpuStep *s, const CpuRun *run, DfxErr *err)
 /* --- residuals ----------------------------------------------------------- */
 
 void
-cpu_int8_copy_add(const CpuStep *s, const CpuRun *run)
+cpu_int8_copy(const DfxDev *dev, void *dst, const CpuView *out, const void *src, const CpuView *from)
 {
-	const CpuView *from = &s->add_from;
-
-	for (int n = 0; n < run->n; n++)
-	{
-		void *to = cpu_at(run->arena, &s->out, n);
-		const void *src = cpu_at(run->arena, from, n);
-
-		if (from->type == CPU_F32)
-			cpu_copy_channels(to, &s->out, 0, src, from);
-		else if (s->out.type == CPU_U8)
-			memcpy(to, src, cpu_floats(from));
-		else
-			run->plan->dev->int8_kernels->floats(to, src, cpu_floats(from), from->step);
-	}
+	if (from->type != CPU_U8)
+		cpu_copy_channels(dst, out, 0, src, from);
+	else if (out->type == CPU_U8)
+		memcpy(dst, src, cpu_floats(from));
+	else
+		dev->int8_kernels->floats(dst, src, cpu_floats(from), from->step);
 }
 
 /* --- convolutions -------------------------------------------------------- */
@@ -162,10 +157,10 @@ int8_mds(Int8Mds *m, const Int8Conv *c, const CpuStep *s, int n, DfxErr *err)
 	if (st == DFX_OK)
 		st = cpu_view_md(&m->add, &add, n, err);
 	if (st == DFX_OK)
-		st = cpu_fail_dnnl(dfx_md_new_of(&m->weights, 4, dim, dnnl_s8, dnnl_format_tag_any),
+		st = cpu_fail_dnnl(dfx_md_typed(&m->weights, 4, dim, dnnl_s8, dnnl_format_tag_any),
 		                   "a weights descriptor", err);
 	if (st == DFX_OK)
-		st = cpu_fail_dnnl(dfx_md_new_of(&m->plain, 4, dim, dnnl_s8, dnnl_oihw), "a weights descriptor", err);
+		st = cpu_fail_dnnl(dfx_md_typed(&m->plain, 4, dim, dnnl_s8, dnnl_oihw), "a weights descriptor", err);
 	if (st == DFX_OK && c->bias)
 		st = cpu_fail_dnnl(dfx_md_new(&m->bias, 1, bias, dnnl_a), "a bias descriptor", err);
 	return st;
@@ -286,9 +281,9 @@ int8_share(CpuBuild *b, const Int8Conv *c, CpuStep *s, DfxErr *err)
 	for (dnnl_dim_t i = 0; bias && i < c->s.co; i++)
 		bias[i] = c->bias[i] / (s->in[0].step * c->w_step[i]);
 	if (st == DFX_OK)
-		st = cpu_prim_share(b, s, DNNL_ARG_WEIGHTS, c->weights, m.plain, chosen, err);
+		st = cpu_conv_share(b, s, DNNL_ARG_WEIGHTS, c->weights, m.plain, chosen, err);
 	if (st == DFX_OK && bias)
-		st = cpu_prim_share(b, s, DNNL_ARG_BIAS, bias, m.bias, m.bias, err);
+		st = cpu_conv_share(b, s, DNNL_ARG_BIAS, bias, m.bias, m.bias, err);
 	int8_free_mds(&m);
 	return st;
 }
@@ -301,10 +296,25 @@ int8_residual(const CpuBuild *b, const DfxOp *op, CpuStep *s, Int8Conv *c)
 		return;
 	s->add_from = b->view[op->epi_add];
 	c->divide = s->add_from.type == CPU_F32 && s->out.type == CPU_U8;
-	if (c->divide)
-		s->add_arg = DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1;
-	else
+	s->add_apart = c->divide;
+	if (!c->divide)
 		s->copy_add = s->add_from.off != s->out.off;
+}
+
+static DfxStatus
+int8_bind(DfxPlan *p, CpuStep *s, DfxErr *err)
+{
+	const CpuPrimArg own[] = {
+	    {DNNL_ARG_SRC, dnnl_query_src_md, s->in[0].off},
+	    {DNNL_ARG_DST, dnnl_query_dst_md, s->out.off},
+	    {DNNL_ARG_SCRATCHPAD, dnnl_query_scratchpad_md, p->scratch_off},
+	    {DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, dnnl_query_exec_arg_md, s->add_from.off},
+	};
+	DfxStatus st = DFX_OK;
+
+	for (int k = 0; k < s->nprim && st == DFX_OK; k++)
+		st = cpu_prim_bind(p, &s->prim[k], own, s->add_apart ? 4 : 3, s->shared, s->nshared, err);
+	return st;
 }
 
 static DfxStatus
@@ -316,6 +326,7 @@ int8_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	DfxStatus st;
 
 	s->run = cpu_conv_run;
+	s->bind = int8_bind;
 	if (op->param[DFX_B] >= 0)
 		c.bias = b->g.param[op->param[DFX_B]].data;
 	int8_residual(b, op, s, &c);
@@ -333,8 +344,8 @@ int8_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 		if (st == DFX_OK)
 			st = int8_share(b, &c, s, err);
 	}
-	if (st == DFX_OK)
-		cpu_prim_scratch(b, s);
+	for (int k = 0; st == DFX_OK && k < s->nprim; k++)
+		cpu_need_scratch(b, cpu_prim_scratch(&s->prim[k]));
 	free(c.weights);
 	free(c.w_step);
 	return st;
@@ -343,8 +354,6 @@ int8_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 DfxStatus
 cpu_int8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 {
-	size_t scratch;
-
 	switch (op->kind)
 	{
 		case DFX_OP_CONV:
@@ -355,9 +364,7 @@ cpu_int8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 		case DFX_OP_POOL:
 			s->run = int8_run_pool;
 			s->pool = op->u.pool;
-			scratch = cpu_floats(&s->out) * sizeof(float);
-			if (scratch > b->scratch)
-				b->scratch = scratch;
+			cpu_need_scratch(b, cpu_floats(&s->out) * sizeof(float));
 			return int8_affine_params(b, op, s, err);
 		default:
 			return dfx_fail(err, DFX_EINTERNAL, "the operation %s in 8-bit steps",

@@ -14,6 +14,12 @@
  * placements do not start at blocks (odd channel counts), they are taken back:
  * its CONCATs then copy.
  *
+ * In bf16 every value is, but for those of one pixel, which stay floats: the
+ * feature vector, what a classifier makes of it, the factors of a squeeze and
+ * excitation.  They cost next to nothing, and verdicts depend on them.  What
+ * an operation makes of floats alone is floats (a vector that becomes a signal
+ * excepted: STACK).
+ *
  * A residual add accumulates into the convolution's destination, so the sum
  * takes over the residual's buffer where that dies there.
  */
@@ -43,11 +49,6 @@ layout_of_value(CpuBuild *b, int v)
 	int block = b->dev->block;
 
 	*view = (CpuView){.c = val->c, .h = val->h, .w = val->w};
-	if (b->int8 && b->step[v] > 0)
-	{
-		view->type = CPU_U8;
-		view->step = b->step[v];
-	}
 	if (b->nhwc)
 	{
 		view->vec = val->c;
@@ -68,6 +69,29 @@ layout_of_value(CpuBuild *b, int v)
 	}
 }
 
+static void
+layout_types(CpuBuild *b)
+{
+	for (int v = 0; v < b->g.nval; v++)
+	{
+		b->view[v].type = cpu_pixels(&b->view[v]) == 1 ? CPU_F32 : b->type;
+		b->view[v].step = b->step[v];
+	}
+	for (int i = 0; i < b->g.nop; i++)
+	{
+		const DfxOp *op = &b->g.op[i];
+		bool floats = op->nin > 0 && op->kind != DFX_OP_STACK;
+
+		for (int j = 0; j < op->nin; j++)
+			floats = floats && b->view[op->in[j]].type == CPU_F32;
+		if (floats)
+			b->view[op->out].type = CPU_F32;
+	}
+	for (int v = 0; v < b->g.nval; v++)
+		if (b->view[v].step > 0)
+			b->view[v].type = CPU_U8;
+}
+
 /* Keep the graph's placements if every range is a dense tensor, else take all of them back. */
 static void
 layout_placements(CpuBuild *b)
@@ -82,6 +106,7 @@ layout_placements(CpuBuild *b)
 			continue;
 		b->placed = true;
 		if (val->c0 % b->dev->block != 0 || b->view[v].vec != b->view[val->root].vec ||
+		    b->view[v].type != b->view[val->root].type ||
 		    (val->c % b->dev->block != 0 && val->c0 + val->c != b->g.val[val->root].c))
 			usable = false;
 	}
@@ -161,6 +186,7 @@ cpu_layout(CpuBuild *b, const DfxGraph *g, DfxErr *err)
 	b->nhwc = b->nhwc || b->int8 || layout_is_grouped(&b->g);
 	for (int v = 0; v < g->nval; v++)
 		layout_of_value(b, v);
+	layout_types(b);
 	layout_placements(b);
 	layout_last_uses(b);
 	layout_alias_sums(b);
@@ -187,7 +213,8 @@ cpu_layout_memory(CpuBuild *b, DfxErr *err)
 	{
 		CpuView *view = &b->view[v];
 
-		view->off = b->mem.off[b->g.val[v].root] + (size_t) b->g.val[v].c0 * cpu_pixels(view) * sizeof(float);
+		view->off =
+		    b->mem.off[b->g.val[v].root] + (size_t) b->g.val[v].c0 * cpu_pixels(view) * cpu_size(view->type);
 		view->stride = cpu_floats(view);
 	}
 	return DFX_OK;

@@ -119,6 +119,38 @@ cpu_bytes(const DfxPlan *p)
 	       (size_t) p->nstep * sizeof *p->step;
 }
 
+/*
+ * Whether values have the types that an operation's loops are for.  In the
+ * networks there are they do: a mixture takes an operation that makes many
+ * pixels of one.
+ */
+static bool
+plan_types_fit(const CpuStep *s)
+{
+	CpuType in = s->nin > 0 ? s->in[0].type : s->out.type;
+	bool same = in == s->out.type;
+
+	switch (s->kind)
+	{
+		case DFX_OP_INPUT:
+		case DFX_OP_CONV:
+		case DFX_OP_LINEAR:
+		case DFX_OP_CONCAT:
+		case DFX_OP_STACK:
+		case DFX_OP_TAKE:
+		case DFX_OP_DROP:
+			return true;
+		case DFX_OP_POOL:
+			return s->out.type == (cpu_pixels(&s->out) == 1 ? CPU_F32 : in);
+		case DFX_OP_MUL:
+			return same && s->in[1].type == (cpu_pixels(&s->in[1]) == 1 ? CPU_F32 : in);
+		default:
+			for (int j = 1; j < s->nin; j++)
+				same = same && s->in[j].type == in;
+			return same;
+	}
+}
+
 static DfxStatus
 plan_step(CpuBuild *b, const DfxOp *op, DfxErr *err)
 {
@@ -126,8 +158,8 @@ plan_step(CpuBuild *b, const DfxOp *op, DfxErr *err)
 	CpuStep *s = &p->step[p->nstep];
 
 	if (!dfx_cpu_backend.supports(b->dev, &b->g, op))
-		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend cannot run the operation %s in fp32%s",
-		                dfx_op_info[op->kind].name,
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend cannot run the operation %s in %s%s",
+		                dfx_op_info[op->kind].name, cpu_type_name(b->type),
 		                op->epi_act || op->epi_add >= 0 || op->epi_scale >= 0 ? " with its epilogue" : "");
 	*s = (CpuStep){.kind = op->kind, .op = (int) (op - b->g.op), .nin = op->nin, .out = b->view[op->out]};
 	s->in = calloc((size_t) op->nin + 1, sizeof *s->in);
@@ -138,6 +170,10 @@ plan_step(CpuBuild *b, const DfxOp *op, DfxErr *err)
 		s->in[j] = b->view[op->in[j]];
 	if (cpu_int8_wants(b, op))
 		return cpu_int8_step(b, op, s, err);
+	if (!plan_types_fit(s))
+		return dfx_fail(err, DFX_EUNSUPPORTED,
+		                "the CPU backend cannot run the operation %s in %s on %dx%d pixels",
+		                dfx_op_info[op->kind].name, cpu_type_name(b->type), s->in[0].w, s->in[0].h);
 	if (op->kind == DFX_OP_CONV || op->kind == DFX_OP_LINEAR)
 		return cpu_conv_step(b, op, s, err);
 	if (op->kind == DFX_OP_ACT)
@@ -212,7 +248,8 @@ plan_build(CpuBuild *b, const DfxGraph *g, int largest, DfxErr *err)
 	if (st == DFX_OK)
 		st = plan_arenas(b, err);
 	for (int i = 0; st == DFX_OK && i < p->nstep; i++)
-		st = cpu_prim_bind(p, &p->step[i], err);
+		if (p->step[i].bind)
+			st = p->step[i].bind(p, &p->step[i], err);
 	p->nout = g->nout;
 	for (int i = 0; i < g->nout; i++)
 		p->out[i] = b->view[g->out[i]];
@@ -222,14 +259,20 @@ plan_build(CpuBuild *b, const DfxGraph *g, int largest, DfxErr *err)
 static DfxStatus
 plan_check(const DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxErr *err)
 {
-	bool int8 = opts->precision == DFX_PRECISION_INT8 && dev->int8 && !opts->train;
+	DfxDevInfo info;
 
 	if (opts->max_batch < 1)
 		return dfx_fail(err, DFX_EINVAL, "a batch of %d images", opts->max_batch);
-	if (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32 && !int8)
-		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not compute in %s",
-		                opts->precision < DFX_PRECISION_COUNT ? dfx_precision_name[opts->precision]
-		                                                      : "an unknown precision");
+	if ((unsigned) opts->precision >= DFX_PRECISION_COUNT)
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not compute in an unknown precision");
+	dfx_cpu_backend.info(dev, &info);
+	if (!info.precision[opts->precision])
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not compute in %s%s%s",
+		                dfx_precision_name[opts->precision], info.why_not[opts->precision] ? ": " : "",
+		                info.why_not[opts->precision] ? info.why_not[opts->precision] : "");
+	if (opts->train && opts->precision > DFX_PRECISION_FP32)
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not train in %s",
+		                dfx_precision_name[opts->precision]);
 	if (g->err.code != DFX_OK || g->input < 0 || g->nop == 0)
 		return dfx_fail(err, DFX_EINVAL, "the graph is not complete");
 	for (int i = 0; i < g->nparam; i++)
@@ -255,6 +298,12 @@ plan_image_bytes(const DfxGraph *g)
 	bool rgb8 = g->op[in->def].u.input.rgb8;
 
 	return (size_t) in->c * (size_t) in->h * (size_t) in->w * (rgb8 ? 1 : sizeof(float));
+}
+
+static CpuType
+plan_type(DfxPrecision precision)
+{
+	return precision == DFX_PRECISION_BF16 ? CPU_BF16 : CPU_F32;
 }
 
 /* One attempt; on failure the plan is gone. */
@@ -297,7 +346,10 @@ plan_job(void *arg, int worker)
 	(void) worker;
 	for (;;)
 	{
-		CpuBuild b = {.dev = job->dev, .int8 = job->opts->precision == DFX_PRECISION_INT8, .nhwc = nhwc};
+		CpuBuild b = {.dev = job->dev,
+		              .int8 = job->opts->precision == DFX_PRECISION_INT8,
+		              .nhwc = nhwc,
+		              .type = plan_type(job->opts->precision)};
 
 		plan_try(job, &b, largest);
 		if (job->st != DFX_EUNSUPPORTED)

@@ -68,8 +68,7 @@ run_outputs(const RunJob *job, const CpuRun *run, int first)
 			continue;
 		for (int n = 0; n < run->n; n++)
 			cpu_copy_channels(job->out[i] + (size_t) (first + n) * floats, &plain, 0,
-			                  (const float *) (const void *) (run->arena + v->off) + (size_t) n * v->stride,
-			                  v);
+			                  cpu_at(run->arena, v, n), v);
 	}
 }
 

@@ -23,7 +23,7 @@
 
 #include "nn/nn.h"
 
-#define DFX_BACKEND_API 3
+#define DFX_BACKEND_API 4
 
 typedef enum DfxPrecision
 {
@@ -54,9 +54,10 @@ typedef struct DfxDevInfo
 	int threads;
 	int batch; /* images of a batch beyond which throughput gains nothing and latency loses; 0 = no such bound
 	            */
-	uint64_t memory;                     /* bytes of device memory; 0 = the host's */
-	bool precision[DFX_PRECISION_COUNT]; /* which it can run */
-	DfxPrecision automatic;              /* what AUTO stands for; 0: fp32 */
+	uint64_t memory;                          /* bytes of device memory; 0 = the host's */
+	bool precision[DFX_PRECISION_COUNT];      /* which it can run */
+	const char *why_not[DFX_PRECISION_COUNT]; /* what it lacks for one; NULL: nothing to say */
+	DfxPrecision automatic;                   /* what AUTO stands for; 0: fp32 */
 } DfxDevInfo;
 
 typedef struct DfxPlanOpts

@@ -5,7 +5,8 @@
  *
  * A plan on integers is nhwc throughout, the only layout in which the library
  * has fast convolutions of u8 by s8, and pieces of a concatenation stay where
- * they are: an AFFINE gathers them while it rounds.
+ * they are: an AFFINE gathers them while it rounds.  What is not in steps is in
+ * bf16 where the CPU has it, else in fp32.
  *
  * The library multiplies the integer sum, to which it adds the bias first, by
  * a number for each output channel, applies the epilogue in floats, and rounds
@@ -18,6 +19,7 @@
 
 #include "cpu/internal.h"
 
+#define INT8_PIECE 256 /* numbers that are converted at one time */
 #define INT8_TILE                                                                                            \
 	64 /* pixels in which an AFFINE goes through its pieces: their output stays in the L1 cache */
 
@@ -52,10 +54,23 @@ int8_affine_params(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	return DFX_OK;
 }
 
+/* Run of lanes from v, at number i of an image, to steps. */
+static void
+int8_steps(const DfxDev *dev, uint8_t *to, size_t dps, const void *image, const CpuView *v, size_t i,
+           size_t npix, const float *scale, const float *shift)
+{
+	const CpuInt8Kernels *k = dev->int8_kernels;
+	const void *from = cpu_from(image, v, i);
+
+	if (v->type == CPU_BF16)
+		k->steps_bf16(to, dps, from, (size_t) v->vec, npix, v->c, scale, shift);
+	else
+		k->steps(to, dps, from, (size_t) v->vec, npix, v->c, scale, shift);
+}
+
 static DfxStatus
 int8_run_affine(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
-	const CpuInt8Kernels *k = run->plan->dev->int8_kernels;
 	size_t npix = cpu_pixels(&s->out), dps = (size_t) s->out.vec;
 	const float *scale = s->param, *shift = scale + s->out.c;
 
@@ -69,32 +84,31 @@ int8_run_affine(const CpuStep *s, const CpuRun *run, DfxErr *err)
 
 			for (int j = 0; j < s->nin; j++)
 			{
-				const float *from = cpu_at(run->arena, &s->in[j], n);
-				size_t sps = (size_t) s->in[j].vec;
+				const CpuView *in = &s->in[j];
 
-				k->steps(to + c, dps, from + i * sps, sps, count, s->in[j].c, scale + c, shift + c);
-				c += s->in[j].c;
+				int8_steps(run->plan->dev, to + c, dps, cpu_at(run->arena, in, n), in, i * (size_t) in->vec,
+				           count, scale + c, shift + c);
+				c += in->c;
 			}
 		}
 	return DFX_OK;
 }
 
-/* The pool in floats, in the scratch memory, then rounded. */
+/* The pool in its input's type, in the scratch memory, then rounded. */
 static DfxStatus
 int8_run_pool(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
-	float *pooled = (float *) (void *) (run->arena + run->plan->scratch_off);
+	void *pooled = run->arena + run->plan->scratch_off;
 	const float *scale = s->param;
 	CpuView plain = s->out;
 
 	(void) err;
-	plain.type = CPU_F32;
+	plain.type = s->in[0].type;
 	for (int n = 0; n < run->n; n++)
 	{
 		cpu_pool_image(run->plan->dev, &s->pool, pooled, &plain, cpu_at(run->arena, &s->in[0], n), &s->in[0]);
-		run->plan->dev->int8_kernels->steps(cpu_at(run->arena, &s->out, n), (size_t) s->out.vec, pooled,
-		                                    (size_t) s->out.vec, cpu_pixels(&s->out), s->out.c, scale,
-		                                    scale + s->out.c);
+		int8_steps(run->plan->dev, cpu_at(run->arena, &s->out, n), (size_t) s->out.vec, pooled, &plain, 0,
+		           cpu_pixels(&s->out), scale, scale + s->out.c);
 	}
 	return DFX_OK;
 }
@@ -109,7 +123,14 @@ cpu_int8_copy(const DfxDev *dev, void *dst, const CpuView *out, const void *src,
 	else if (out->type == CPU_U8)
 		memcpy(dst, src, cpu_floats(from));
 	else
-		dev->int8_kernels->floats(dst, src, cpu_floats(from), from->step);
+		for (size_t i = 0; i < cpu_floats(from); i += INT8_PIECE)
+		{
+			size_t n = cpu_floats(from) - i < INT8_PIECE ? cpu_floats(from) - i : INT8_PIECE;
+			float piece[INT8_PIECE];
+
+			dev->int8_kernels->floats(piece, (const uint8_t *) src + i, n, from->step);
+			cpu_convert(cpu_to(dst, out, i), out->type, piece, CPU_F32, n);
+		}
 }
 
 /* --- convolutions -------------------------------------------------------- */
@@ -150,7 +171,7 @@ int8_mds(Int8Mds *m, const Int8Conv *c, const CpuStep *s, int n, DfxErr *err)
 	DfxStatus st;
 
 	*m = (Int8Mds){0};
-	add.type = CPU_F32;
+	add.type = s->add_from.type;
 	st = cpu_view_md(&m->src, &s->in[0], n, err);
 	if (st == DFX_OK)
 		st = cpu_view_md(&m->dst, &s->out, n, err);
@@ -295,7 +316,7 @@ int8_residual(const CpuBuild *b, const DfxOp *op, CpuStep *s, Int8Conv *c)
 	if (op->epi_add < 0)
 		return;
 	s->add_from = b->view[op->epi_add];
-	c->divide = s->add_from.type == CPU_F32 && s->out.type == CPU_U8;
+	c->divide = s->add_from.type != CPU_U8 && s->out.type == CPU_U8;
 	s->add_apart = c->divide;
 	if (!c->divide)
 		s->copy_add = s->add_from.off != s->out.off;

@@ -11,6 +11,8 @@
 
 typedef float V16 __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int I16 __attribute__((vector_size(64)));
+typedef uint32_t U16 __attribute__((vector_size(64)));
+typedef uint16_t H16 __attribute__((vector_size(32), aligned(2), may_alias));
 typedef uint8_t B16 __attribute__((vector_size(16), aligned(1), may_alias));
 
 /*
@@ -22,9 +24,29 @@ typedef uint8_t B16 __attribute__((vector_size(16), aligned(1), may_alias));
 
 #define STEPS_ONE(x) ((x) > 0 ? (x) < STEPS_MAX ? (x) : STEPS_MAX : 0)
 
+/* A bf16 is a float's upper half. */
+static inline __attribute__((always_inline)) float
+load_one(const void *src, size_t i, bool bf16)
+{
+	union
+	{
+		uint32_t bits;
+		float number;
+	} x;
+
+	if (!bf16)
+		return ((const float *) src)[i];
+	x.bits = (uint32_t) ((const uint16_t *) src)[i] << 16;
+	return x.number;
+}
+
+#define LOAD_16(src, i, bf16)                                                                                \
+	((bf16) ? (V16) (__builtin_convertvector(*(const H16 *) ((const uint16_t *) (src) + (i)), U16) << 16)    \
+	        : *(const V16 *) ((const float *) (src) + (i)))
+
 KERNEL
-steps_body(uint8_t *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl, const float *scale,
-           const float *shift)
+steps_body(uint8_t *dst, size_t dps, const void *src, size_t sps, size_t npix, int nl, const float *scale,
+           const float *shift, bool bf16)
 {
 	int l = 0;
 
@@ -34,7 +56,7 @@ steps_body(uint8_t *dst, size_t dps, const float *src, size_t sps, size_t npix, 
 
 		for (size_t i = 0; i < npix; i++)
 		{
-			V16 x = *(const V16 *) (src + i * sps + l) * s + t, top = x - x + STEPS_MAX;
+			V16 x = LOAD_16(src, i * sps + (size_t) l, bf16) * s + t, top = x - x + STEPS_MAX;
 			I16 keep = x > 0, less = x < STEPS_MAX;
 
 			x = (V16) (((I16) x & less) | ((I16) top & ~less));
@@ -45,7 +67,7 @@ steps_body(uint8_t *dst, size_t dps, const float *src, size_t sps, size_t npix, 
 	for (; l < nl; l++)
 		for (size_t i = 0; i < npix; i++)
 		{
-			float x = src[i * sps + l] * scale[l] + shift[l];
+			float x = load_one(src, i * sps + (size_t) l, bf16) * scale[l] + shift[l];
 
 			dst[i * dps + l] = (uint8_t) (STEPS_ONE(x) + STEPS_ROUND - STEPS_ROUND);
 		}
@@ -66,13 +88,19 @@ floats_body(float *dst, const uint8_t *src, size_t n, float scale)
 	attr static void steps_##suffix(uint8_t *dst, size_t dps, const float *src, size_t sps, size_t npix,     \
 	                                int nl, const float *scale, const float *shift)                          \
 	{                                                                                                        \
-		steps_body(dst, dps, src, sps, npix, nl, scale, shift);                                              \
+		steps_body(dst, dps, src, sps, npix, nl, scale, shift, false);                                       \
+	}                                                                                                        \
+	attr static void steps_bf16_##suffix(uint8_t *dst, size_t dps, const uint16_t *src, size_t sps,          \
+	                                     size_t npix, int nl, const float *scale, const float *shift)        \
+	{                                                                                                        \
+		steps_body(dst, dps, src, sps, npix, nl, scale, shift, true);                                        \
 	}                                                                                                        \
 	attr static void floats_##suffix(float *dst, const uint8_t *src, size_t n, float scale)                  \
 	{                                                                                                        \
 		floats_body(dst, src, n, scale);                                                                     \
 	}                                                                                                        \
-	static const CpuInt8Kernels int8_##suffix = {#suffix, steps_##suffix, floats_##suffix};
+	static const CpuInt8Kernels int8_##suffix = {#suffix, steps_##suffix, steps_bf16_##suffix,               \
+	                                             floats_##suffix};
 
 #if defined(__x86_64__)
 VARIANT(avx512, __attribute__((target("avx512f,avx512bw,avx512vl,prefer-vector-width=512"))))

@@ -19,6 +19,8 @@ typedef struct CpuInt8Kernels
 	 */
 	void (*steps)(uint8_t *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl,
 	              const float *scale, const float *shift);
+	void (*steps_bf16)(uint8_t *dst, size_t dps, const uint16_t *src, size_t sps, size_t npix, int nl,
+	                   const float *scale, const float *shift);
 
 	/* dst = src * scale */
 	void (*floats)(float *dst, const uint8_t *src, size_t n, float scale);

@@ -300,10 +300,13 @@ plan_image_bytes(const DfxGraph *g)
 	return (size_t) in->c * (size_t) in->h * (size_t) in->w * (rgb8 ? 1 : sizeof(float));
 }
 
+/* Of values; in int8, of those that are not in steps. */
 static CpuType
-plan_type(DfxPrecision precision)
+plan_type(const DfxDev *dev, DfxPrecision precision)
 {
-	return precision == DFX_PRECISION_BF16 ? CPU_BF16 : CPU_F32;
+	bool bf16 = precision == DFX_PRECISION_BF16 || (precision == DFX_PRECISION_INT8 && dev->bf16);
+
+	return bf16 ? CPU_BF16 : CPU_F32;
 }
 
 /* One attempt; on failure the plan is gone. */
@@ -349,7 +352,7 @@ plan_job(void *arg, int worker)
 		CpuBuild b = {.dev = job->dev,
 		              .int8 = job->opts->precision == DFX_PRECISION_INT8,
 		              .nhwc = nhwc,
-		              .type = plan_type(job->opts->precision)};
+		              .type = plan_type(job->dev, job->opts->precision)};
 
 		plan_try(job, &b, largest);
 		if (job->st != DFX_EUNSUPPORTED)

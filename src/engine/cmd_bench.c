@@ -66,7 +66,8 @@ bench_calibrate(const DfxDevice *device, const DfxModelMeta *meta, uint64_t seed
 	else
 		st = dfx_model_largest(m, in, n, largest, err);
 	for (int i = 0; st == DFX_OK && i < m->nscale; i++)
-		dfx_scale_owner(g, m->scale_name[i])->in_step = largest[i] / DFX_SCALE_STEPS;
+		dfx_scale_owner(g, m->scale_name[i])->in_step =
+		    largest[i] / DFX_SCALE_STEPS; /* the first image's will do */
 	free(in);
 	free(largest);
 	dfx_model_free(m);

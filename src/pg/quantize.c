@@ -5,9 +5,9 @@
  *
  * Rows are drawn at random, read as the caller reads them.  Every other one
  * calibrates: the engine tells the largest input of each convolution (in fp32),
- * and a step is the mean of those over the images, divided by how many steps
- * there are.  The others are classified by the model in fp32 and by the new
- * version in int8, and compared.
+ * and the largest of all images is what the steps reach up to.  (The mean over the
+ * images, a third of that, cost ten times as much accuracy.)  The others are
+ * classified by the model in fp32 and by the new version in int8, and compared.
  *
  * All of it is one transaction: after any error there is no new version.
  */
@@ -233,7 +233,7 @@ quantize_largest(void *arg, int i, const DfxReply *reply)
 			strlcpy(q->scale[n].name, name, DFX_NAME_LEN);
 		else if (n >= q->nscale || strcmp(q->scale[n].name, name) != 0)
 			elog(ERROR, "the engine answered a calibration with other convolutions than before");
-		q->scale[n].sum += largest;
+		q->scale[n].largest = Max(q->scale[n].largest, largest);
 	}
 	q->nscale = n;
 	q->ncalibrated++;
@@ -254,12 +254,8 @@ quantize_calibrate(Quantize *q)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("there are no images to calibrate the model with")));
 	for (int i = 0; i < q->nscale; i++)
-	{
 		/* Where nothing but zeroes came any step will do. */
-		double		mean = q->scale[i].sum > 0 ? q->scale[i].sum / q->ncalibrated : 1;
-
-		q->scale[i].step = (float) (mean / DFX_SCALE_STEPS);
-	}
+		q->scale[i].step = (q->scale[i].largest > 0 ? q->scale[i].largest : 1) / DFX_SCALE_STEPS;
 	qsort(q->scale, q->nscale, sizeof(DfxScale), quantize_by_name);
 }
 

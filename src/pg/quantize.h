@@ -17,7 +17,7 @@
 typedef struct DfxScale
 {
 	char		name[DFX_NAME_LEN];
-	double		sum;			/* of its largest values, an image each */
+	float		largest;		/* of all images */
 	float		step;
 } DfxScale;
 

@@ -56,7 +56,7 @@ steps_body(uint8_t *dst, size_t dps, const void *src, size_t sps, size_t npix, i
 
 		for (size_t i = 0; i < npix; i++)
 		{
-			V16 x = LOAD_16(src, i * sps + (size_t) l, bf16) * s + t, top = x - x + STEPS_MAX;
+			V16 x = LOAD_16(src, i * sps + (size_t) l, bf16) * s + t, top = (V16){0} + STEPS_MAX;
 			I16 keep = x > 0, less = x < STEPS_MAX;
 
 			x = (V16) (((I16) x & less) | ((I16) top & ~less));

@@ -153,4 +153,19 @@ is(finish_sql($job)->{state}, '57014', 'canceled');
 ok(queue_is_free($node), '... every slot is free');
 is(value("SELECT count(*) FROM dfx_models WHERE name = 'never'"), '0', '... and there is no model');
 
+# A CPU without it: the library is told to use nothing newer than AVX2.
+my $wrapper = "$dir/old-cpu";
+append_to_file($wrapper, "#!/bin/sh\nONEDNN_MAX_CPU_ISA=AVX2 exec '$ENV{DFX_TEST_ENGINE}' \"\$@\"\n");
+chmod 0755, $wrapper;
+$node->append_conf('postgresql.conf', "dfx.engine_path = '$wrapper'\n");
+$node->restart;
+value(sprintf $verdicts, 'small');
+is(value(sprintf $runs_in, 'small'), 'fp32', 'on a CPU without int8 auto runs the weights that there are');
+state_is($node, "SET dfx.precision = 'int8'; SELECT dfx_classify(image, 'small') FROM images LIMIT 1",
+	'0A000', '... and int8 is refused', qr/int8: this CPU has no VNNI/);
+$before = value($versions);
+state_is($node, "CALL dfx_quantize('tiny', 'samples', new_model => 'never')",
+	'0A000', '... where nothing can be compared with it', qr/does not run in precision int8/);
+is(value($versions), $before, '... and no version is left');
+
 done_testing();

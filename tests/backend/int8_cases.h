@@ -168,7 +168,7 @@ int8_close(void)
 	oracle.be->close(oracle.dev);
 }
 
-/* Every reduced network of the families that are covered. */
+/* Every reduced network of the families that are covered; the head, on floats, behind one of them. */
 static void
 check_quantized_nets(bool sharp)
 {
@@ -176,7 +176,8 @@ check_quantized_nets(bool sharp)
 		if (strcmp(tiny_nets[i].family, "densenet") == 0 || strcmp(tiny_nets[i].family, "resnet") == 0)
 		{
 			check_quantized_net(&tiny_nets[i], 1, sharp);
-			check_quantized_net(&tiny_nets[i], 3, sharp);
+			if (i == 0)
+				check_quantized_net(&tiny_nets[i], 3, sharp);
 		}
 }
 

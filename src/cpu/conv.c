@@ -311,6 +311,35 @@ cpu_conv_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd p
 	return cpu_fail_dnnl(dst, "reordering weights", err);
 }
 
+/*
+ * Weights as numbers of the source's type, each rounded to the nearest after
+ * what the one before it in its kernel lost was added.  So every kernel of
+ * kh x kw keeps its sum, and that is most of what it does to neighbouring
+ * pixels, which are much alike: a quarter to three quarters of the error that
+ * plain rounding of the weights makes is gone (docs/PERFORMANCE.md).
+ */
+static void
+conv_round_weights(void *to, const ConvShape *c, size_t n)
+{
+	size_t kernel = (size_t) (c->s.kh * c->s.kw);
+	float lost = 0;
+
+	if (kernel == 1)
+	{
+		cpu_convert(to, c->type, c->weights, CPU_F32, n);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+	{
+		void *at = (char *) to + i * cpu_size(c->type);
+		float want = c->weights[i] + (i % kernel > 0 ? lost : 0), got;
+
+		cpu_convert(at, c->type, &want, CPU_F32, 1);
+		cpu_convert(&got, CPU_F32, at, c->type, 1);
+		lost = want - got;
+	}
+}
+
 /* The weights, as numbers of the source's type. */
 static DfxStatus
 conv_share_weights(CpuBuild *b, const ConvShape *c, CpuStep *s, DnnlConstMd chosen, DfxErr *err)
@@ -326,7 +355,7 @@ conv_share_weights(CpuBuild *b, const ConvShape *c, CpuStep *s, DnnlConstMd chos
 		if (rounded == NULL)
 			st = dfx_fail(err, DFX_ENOMEM, "out of memory for the weights of %s", c->name);
 		else
-			cpu_convert(rounded, c->type, c->weights, CPU_F32, n);
+			conv_round_weights(rounded, c, n);
 	}
 	if (st == DFX_OK)
 		st = cpu_conv_share(b, s, DNNL_ARG_WEIGHTS, rounded ? rounded : c->weights, plain, chosen, err);

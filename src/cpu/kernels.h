@@ -22,13 +22,14 @@
 typedef enum CpuType
 {
 	CPU_F32 = 0,
-	CPU_BF16
+	CPU_BF16,
+	CPU_U8 /* steps (nn/quantize.c); only int8.c knows them */
 } CpuType;
 
 static inline size_t
 cpu_size(CpuType type)
 {
-	return type == CPU_BF16 ? 2 : 4;
+	return type == CPU_U8 ? 1 : type == CPU_BF16 ? 2 : 4;
 }
 
 /* Geometry of one pooling window walk; p is padding before and after. */

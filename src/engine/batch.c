@@ -31,6 +31,8 @@ batch_joins(const DfxTask *head, const DfxTask *t)
 		return true;
 	if (t->model != head->model || t->req.op == DFX_RING_HEATMAP || head->req.op == DFX_RING_HEATMAP)
 		return false;
+	if ((t->req.op == DFX_RING_CALIBRATE) != (head->req.op == DFX_RING_CALIBRATE))
+		return false;
 	return head->req.priority != DFX_PRIORITY_INTERACTIVE || t->req.priority == DFX_PRIORITY_INTERACTIVE;
 }
 
@@ -136,6 +138,33 @@ batch_drop_canceled(DfxSched *s, DfxTask **task, int n)
 	return kept;
 }
 
+uint64_t
+dfx_calibration_bytes(const DfxModel *m)
+{
+	uint64_t bytes = 0;
+
+	for (int i = 0; i < m->nscale; i++)
+		bytes += strlen(m->scale_name[i]) + 1 + sizeof(float);
+	return bytes;
+}
+
+/* One image's largest inputs, by name. */
+static uint64_t
+batch_calibration(const DfxModel *m, const float *largest, uint8_t *reply)
+{
+	uint8_t *to = reply;
+
+	for (int i = 0; i < m->nscale; i++)
+	{
+		size_t n = strlen(m->scale_name[i]) + 1;
+
+		memcpy(to, m->scale_name[i], n);
+		memcpy(to + n, &largest[i], sizeof largest[i]);
+		to += n + sizeof largest[i];
+	}
+	return (uint64_t) (to - reply);
+}
+
 static void
 batch_answer(DfxSched *s, DfxTask *task, int n, const float *features, const float *logits)
 {
@@ -153,6 +182,8 @@ batch_answer(DfxSched *s, DfxTask *task, int n, const float *features, const flo
 		if (st == DFX_OK)
 			memcpy(req->reply, &verdict, len);
 	}
+	else if (req->op == DFX_RING_CALIBRATE)
+		len = batch_calibration(task->model, features, req->reply);
 	else
 	{
 		len = (uint64_t) task->model->features * sizeof(float);
@@ -161,14 +192,16 @@ batch_answer(DfxSched *s, DfxTask *task, int n, const float *features, const flo
 	dfx_task_finish(s, task, st, st == DFX_OK ? NULL : &err, (uint32_t) n, st == DFX_OK ? len : 0);
 }
 
-/* Forward n images of in, features and logits into the lane's room. */
+/* Forward n images of in, features and logits (or largest inputs, in place of features) into the lane's room. */
 static DfxStatus
-batch_forward(const DfxLane *lane, const DfxModel *m, const uint8_t *in, int n, DfxErr *err)
+batch_forward(const DfxLane *lane, const DfxModel *m, const uint8_t *in, int n, bool calibrate, DfxErr *err)
 {
 	DfxRingStats *stats = lane->sched->stats;
 	uint64_t t0 = dfx_now_ns(), largest = atomic_load(&stats->largest_batch);
 	/* A lone backbone's classifier, of any number of classes, is nobody's business. */
-	DfxStatus st = dfx_model_run(m, in, n, lane->features, m->meta.classes[0] ? lane->logits : NULL, err);
+	float *logits = m->meta.classes[0] ? lane->logits : NULL;
+	DfxStatus st = calibrate ? dfx_model_largest(m, in, n, lane->features, err)
+	                         : dfx_model_run(m, in, n, lane->features, logits, err);
 
 	st = dfx_trigger_batch(st, err);
 	if (st == DFX_ELOST)
@@ -192,7 +225,8 @@ batch_run(const DfxLane *lane, int n)
 	DfxSched *s = lane->sched;
 	DfxTask **task = lane->task;
 	const DfxModel *m = task[0]->model;
-	size_t bytes = dfx_model_input_bytes(m), nfeatures = (size_t) m->features;
+	bool calibrate = task[0]->req.op == DFX_RING_CALIBRATE;
+	size_t bytes = dfx_model_input_bytes(m), nfeatures = (size_t) (calibrate ? m->nscale : m->features);
 	size_t nlogits = m->meta.classes[0] ? (size_t) m->logits : 0;
 	const uint8_t *in = task[0]->pixels;
 	DfxErr err = {.code = DFX_OK};
@@ -204,7 +238,7 @@ batch_run(const DfxLane *lane, int n)
 			memcpy(lane->in + (size_t) i * bytes, task[i]->pixels, bytes);
 		in = lane->in;
 	}
-	st = batch_forward(lane, m, in, n, &err);
+	st = batch_forward(lane, m, in, n, calibrate, &err);
 
 	/* m may be evicted as soon as the last task is finished. */
 	for (int i = 0; i < n; i++)
@@ -273,7 +307,7 @@ batch_heat(const DfxLane *lane, DfxTask *task)
 	if (st == DFX_OK)
 	{
 		n = dfx_heat_fill(h, s->batch, lane->in);
-		st = batch_forward(lane, task->model, lane->in, n, &err);
+		st = batch_forward(lane, task->model, lane->in, n, false, &err);
 	}
 	if (st == DFX_OK)
 		st = dfx_heat_take(h, n, lane->logits, &err);

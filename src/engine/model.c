@@ -137,6 +137,51 @@ model_outputs(DfxModel *m, const DfxGraph *g)
 	}
 }
 
+/* What the plan computes in, and whether AUTO would be the same. */
+static DfxStatus
+model_precision(const DfxDevice *device, const DfxGraph *g, DfxPrecision asked, DfxModel *m, DfxErr *err)
+{
+	bool calibrated = dfx_graph_calibrated(g);
+	DfxPrecision automatic =
+	    calibrated && device->info.precision[DFX_PRECISION_INT8] ? DFX_PRECISION_INT8 : DFX_PRECISION_AUTO;
+	DfxStatus st = dfx_device_precision(device, automatic, &automatic, err);
+
+	if (st == DFX_OK)
+		st =
+		    dfx_device_precision(device, asked == DFX_PRECISION_AUTO ? automatic : asked, &m->precision, err);
+	m->automatic = m->precision == automatic;
+	if (st != DFX_OK || calibrated || m->precision != DFX_PRECISION_INT8)
+		return st;
+	dfx_fail(err, DFX_EUNSUPPORTED, "the model has not been calibrated for precision int8");
+	dfx_hint(err, "CALL dfx_quantize() calibrates it.");
+	return DFX_EUNSUPPORTED;
+}
+
+/* Which convolutions calibration would be about. */
+static DfxStatus
+model_scales(DfxModel *m, const DfxGraph *g, DfxErr *err)
+{
+	m->scale_op = calloc((size_t) g->nop + 1, sizeof *m->scale_op);
+	if (!m->scale_op)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a model");
+	m->nscale = dfx_graph_quantizable(g, m->scale_op);
+	m->scale_name = calloc((size_t) m->nscale + 1, sizeof *m->scale_name);
+	if (!m->scale_name)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a model");
+	for (int i = 0; i < m->nscale; i++)
+		if (!dfx_scale_name(g, m->scale_op[i], m->scale_name[i]))
+			return dfx_fail(err, DFX_EUNSUPPORTED, "the name of a convolution is too long");
+	return DFX_OK;
+}
+
+static void
+model_release(DfxModel *m)
+{
+	free(m->scale_op);
+	free(m->scale_name);
+	free(m);
+}
+
 DfxStatus
 dfx_model_compile(const DfxDevice *device, const DfxModelMeta *meta, DfxGraph *g, DfxPrecision precision,
                   int max_batch, DfxModel **model, DfxErr *err)
@@ -154,19 +199,22 @@ dfx_model_compile(const DfxDevice *device, const DfxModelMeta *meta, DfxGraph *g
 	m->meta = *meta;
 	m->backend = device->backend;
 	m->input_size = meta->input_size;
-	st = dfx_device_precision(device, precision, &m->precision, err);
+	st = model_precision(device, g, precision, m, err);
 	if (st == DFX_OK)
 		st = dfx_graph_optimize(g, device->backend->supports, device->dev, err);
 	if (st == DFX_OK)
 	{
 		opts.precision = m->precision;
 		model_outputs(m, g);
-		st = device->backend->compile(device->dev, g, &opts, &m->plan, err);
 	}
+	if (st == DFX_OK)
+		st = model_scales(m, g, err);
+	if (st == DFX_OK)
+		st = device->backend->compile(device->dev, g, &opts, &m->plan, err);
 	dfx_graph_free(g);
 	if (st != DFX_OK)
 	{
-		free(m);
+		model_release(m);
 		return st;
 	}
 	m->bytes = m->backend->bytes(m->plan);
@@ -180,7 +228,7 @@ dfx_model_free(DfxModel *model)
 	if (!model)
 		return;
 	model->backend->release(model->plan);
-	free(model);
+	model_release(model);
 }
 
 size_t
@@ -234,6 +282,37 @@ dfx_model_run(const DfxModel *model, const uint8_t *in, int n, float *features, 
 		model_join(model, apart, n, logits);
 	free(apart);
 	return st;
+}
+
+/* --- calibration --------------------------------------------------------- */
+
+DfxStatus
+dfx_model_check_calibration(const DfxModel *m, DfxErr *err)
+{
+	if (m->nscale == 0)
+	{
+		dfx_fail(err, DFX_EUNSUPPORTED, "%s cannot be computed on 8-bit integers", m->meta.backbone);
+		dfx_hint(err, "DenseNets and ResNets can.");
+		return DFX_EUNSUPPORTED;
+	}
+	if (!m->backend->largest)
+	{
+		dfx_fail(err, DFX_EUNSUPPORTED, "device %s cannot calibrate a model", m->backend->name);
+		dfx_hint(err, "Set dfx.device to cpu for it; the calibrated model runs on any device.");
+		return DFX_EUNSUPPORTED;
+	}
+	if (m->precision != DFX_PRECISION_FP32)
+		return dfx_fail(err, DFX_EINVAL, "a model is calibrated in precision fp32, not %s",
+		                dfx_precision_name[m->precision]);
+	return DFX_OK;
+}
+
+DfxStatus
+dfx_model_largest(const DfxModel *m, const uint8_t *in, int n, float *largest, DfxErr *err)
+{
+	DfxStatus st = dfx_model_check_calibration(m, err);
+
+	return st == DFX_OK ? m->backend->largest(m->plan, in, n, m->scale_op, m->nscale, largest, err) : st;
 }
 
 /* --- metadata ------------------------------------------------------------ */

@@ -108,19 +108,22 @@ sched_model(DfxSched *s, DfxTask *task, uint64_t *need, DfxErr *err)
 
 	if (st != DFX_OK)
 		return st;
-	st = dfx_cache_acquire(s->cache, req->version, precision, req->order, &task->resident);
+	st = dfx_cache_acquire(s->cache, req->version, req->precision, req->order, &task->resident);
 	if (st != DFX_OK)
 		return st;
 	task->model = m = dfx_cache_model(task->resident);
-	*need = req->op == DFX_RING_HEATMAP    ? DFX_REPLY_HEATMAP
-	        : req->op == DFX_RING_CLASSIFY ? sizeof(DfxVerdictReply)
-	                                       : (uint64_t) m->features * sizeof(float);
+	*need = req->op == DFX_RING_HEATMAP     ? DFX_REPLY_HEATMAP
+	        : req->op == DFX_RING_CLASSIFY  ? sizeof(DfxVerdictReply)
+	        : req->op == DFX_RING_CALIBRATE ? dfx_calibration_bytes(m)
+	                                        : (uint64_t) m->features * sizeof(float);
 	if (req->op == DFX_RING_CLASSIFY || (req->op == DFX_RING_HEATMAP && req->class == DFX_CLASS_ANY))
 		st = dfx_verdict_check(&m->meta, err);
 	else if (req->op == DFX_RING_HEATMAP)
 		st = dfx_verdict_knows(&m->meta, req->class, err);
-	if (st == DFX_OK &&
-	    (m->input_size > DFX_MAX_INPUT_SIDE || m->features <= 0 || m->features > DFX_MAX_FEATURES))
+	else if (req->op == DFX_RING_CALIBRATE)
+		st = dfx_model_check_calibration(m, err);
+	if (st == DFX_OK && (m->input_size > DFX_MAX_INPUT_SIDE || m->features <= 0 ||
+	                     m->features > DFX_MAX_FEATURES || m->nscale > DFX_MAX_FEATURES))
 		st = dfx_fail(err, DFX_EUNSUPPORTED, "the model's input or output is larger than this engine takes");
 	if (st == DFX_OK && req->reply_cap < *need)
 		st = dfx_fail(err, DFX_TOO_SMALL, "the reply takes %" PRIu64 " bytes", *need);

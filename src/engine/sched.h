@@ -128,6 +128,9 @@ extern DfxTask *dfx_task_pop(DfxTaskList *list);
 extern void dfx_task_finish(DfxSched *s, DfxTask *task, DfxStatus status, const DfxErr *err, uint32_t batch,
                             uint64_t reply_len);
 
+/* Bytes of the answer to a calibration request. */
+extern uint64_t dfx_calibration_bytes(const DfxModel *m);
+
 extern void *dfx_decode_thread(void *sched);
 extern void *dfx_lane_thread(void *lane);
 

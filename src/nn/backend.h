@@ -15,6 +15,9 @@
  * and release may be called beside forwards, one at a time, and release never
  * for a plan that runs.  Plans for training are one thread's.
  *
+ * In int8, convolutions whose input dfx_graph_steps() keeps in steps run on
+ * integers, the rest in what the backend has for a higher precision.
+ *
  * A plan for training is compiled, with opts.train, from a graph that has its
  * weights but was NOT optimised: every op runs and is differentiated as it
  * stands.  One step is forward_train, the caller's loss on the outputs,
@@ -26,7 +29,7 @@
 
 #include "nn/nn.h"
 
-#define DFX_BACKEND_API 3
+#define DFX_BACKEND_API 4
 
 typedef enum DfxPrecision
 {
@@ -146,6 +149,16 @@ typedef struct DfxBackend
 	/* data[p]: the numbers of parameter p of the graph; NULL: leave it out. */
 	DfxStatus (*read_params)(const DfxPlan *plan, DfxState what, float *const *data, DfxErr *err);
 	DfxStatus (*write_params)(DfxPlan *plan, DfxState what, const float *const *data, DfxErr *err);
+
+	/* ---- NULL in a backend that cannot calibrate ---- */
+
+	/*
+	 * Run n images on an inference plan in fp32, as forward; of each, the
+	 * largest number in the first input of op[j] (an index into the graph's
+	 * ops, a CONV), or 0 if that is negative: largest[image * nop + j].
+	 */
+	DfxStatus (*largest)(DfxPlan *plan, const void *in, int n, const int *op, int nop, float *largest,
+	                     DfxErr *err);
 } DfxBackend;
 
 #endif /* DFX_NN_BACKEND_H */

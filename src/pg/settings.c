@@ -102,6 +102,7 @@ static const struct config_enum_entry settings_precision[] = {
 	{"fp32", 1, false},
 	{"bf16", 2, false},
 	{"fp16", 3, false},
+	{"int8", 4, false},
 	{NULL, 0, false}
 };
 

@@ -192,7 +192,8 @@ batch_answer(DfxSched *s, DfxTask *task, int n, const float *features, const flo
 	dfx_task_finish(s, task, st, st == DFX_OK ? NULL : &err, (uint32_t) n, st == DFX_OK ? len : 0);
 }
 
-/* Forward n images of in, features and logits (or largest inputs, in place of features) into the lane's room. */
+/* Forward n images of in, features and logits (or largest inputs, in place of features) into the lane's room.
+ */
 static DfxStatus
 batch_forward(const DfxLane *lane, const DfxModel *m, const uint8_t *in, int n, bool calibrate, DfxErr *err)
 {

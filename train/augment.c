@@ -4,8 +4,8 @@
  *	  images are surprisingly easy to spot ... for now", CVPR 2020, blur and
  *	  compress so that a detector does not learn a file format.
  *
- * In the order blur, JPEG, mirror, each drawn for itself, on the 256 x 256
- * pixels that the network would see.
+ * In the order crop, blur, JPEG, turn, mirror, each drawn for itself, on the
+ * 256 x 256 pixels that the network would see.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -23,7 +23,13 @@ enum
 	AUGMENT_BLUR,
 	AUGMENT_SIGMA,
 	AUGMENT_JPEG,
-	AUGMENT_QUALITY
+	AUGMENT_QUALITY,
+	AUGMENT_CROP,
+	AUGMENT_SIDE,
+	AUGMENT_LEFT,
+	AUGMENT_TOP,
+	AUGMENT_TURN,
+	AUGMENT_QUARTERS
 };
 
 static double
@@ -39,6 +45,48 @@ augment_blur(DfxImage *image, double sigma, DfxErr *err)
 	return sigma < 0.3 ? DFX_OK : dfx_image_blur(image, 2 * (int) ceil(3 * sigma) + 1, sigma, err);
 }
 
+/* A random square part, enlarged to the whole again as an image is for the network. */
+static DfxStatus
+augment_crop(DfxImage *image, double part, uint64_t key, DfxErr *err)
+{
+	uint32_t side = image->width, cut = (uint32_t) (part * side + 0.5);
+	uint32_t left = (uint32_t) (augment_draw(key, AUGMENT_LEFT) * (side - cut + 1));
+	uint32_t top = (uint32_t) (augment_draw(key, AUGMENT_TOP) * (side - cut + 1));
+	DfxImage square = {.width = cut, .height = cut, .pixels = malloc((size_t) cut * cut * 3)};
+	DfxStatus st;
+
+	if (!square.pixels)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a part of an image");
+	for (uint32_t y = 0; y < cut; y++)
+		memcpy(square.pixels + (size_t) y * cut * 3, image->pixels + ((size_t) (top + y) * side + left) * 3,
+		       (size_t) cut * 3);
+	st = dfx_image_resize(&square, side, side, image->pixels, err);
+	dfx_image_free(&square);
+	return st;
+}
+
+/* By quarters of a circle, clockwise. */
+static DfxStatus
+augment_turn(DfxImage *image, int quarters, DfxErr *err)
+{
+	size_t side = image->width;
+	uint8_t *turned = malloc(side * side * 3);
+
+	if (!turned)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a turned image");
+	for (size_t y = 0; y < side; y++)
+		for (size_t x = 0; x < side; x++)
+		{
+			size_t from_y = quarters == 1 ? side - 1 - x : quarters == 2 ? side - 1 - y : x;
+			size_t from_x = quarters == 1 ? y : quarters == 2 ? side - 1 - x : side - 1 - y;
+
+			memcpy(turned + (y * side + x) * 3, image->pixels + (from_y * side + from_x) * 3, 3);
+		}
+	memcpy(image->pixels, turned, side * side * 3);
+	free(turned);
+	return DFX_OK;
+}
+
 static DfxStatus
 augment_all(const DfxAugment *a, uint64_t key, DfxImage *image, DfxErr *err)
 {
@@ -47,7 +95,9 @@ augment_all(const DfxAugment *a, uint64_t key, DfxImage *image, DfxErr *err)
 	DfxPerturbation jpeg = {.kind = DFX_PERTURB_JPEG}, flip = {.kind = DFX_PERTURB_FLIP, .value = DFX_FLIP_H};
 	DfxStatus st = DFX_OK;
 
-	if (augment_draw(key, AUGMENT_BLUR) < a->blur)
+	if (augment_draw(key, AUGMENT_CROP) < a->crop)
+		st = augment_crop(image, a->crop_min + augment_draw(key, AUGMENT_SIDE) * (1 - a->crop_min), key, err);
+	if (st == DFX_OK && augment_draw(key, AUGMENT_BLUR) < a->blur)
 		st = augment_blur(image, a->blur_min + augment_draw(key, AUGMENT_SIGMA) * (a->blur_max - a->blur_min),
 		                  err);
 	if (st == DFX_OK && augment_draw(key, AUGMENT_JPEG) < a->jpeg)
@@ -57,6 +107,8 @@ augment_all(const DfxAugment *a, uint64_t key, DfxImage *image, DfxErr *err)
 		jpeg.value = (double) a->jpeg_min + floor(augment_draw(key, AUGMENT_QUALITY) * qualities);
 		st = dfx_image_perturb(image, &jpeg, &limits, err);
 	}
+	if (st == DFX_OK && augment_draw(key, AUGMENT_TURN) < a->turn)
+		st = augment_turn(image, 1 + (int) (augment_draw(key, AUGMENT_QUARTERS) * 3), err);
 	if (st == DFX_OK && augment_draw(key, AUGMENT_FLIP) < a->flip)
 		st = dfx_image_perturb(image, &flip, &limits, err);
 	return st;

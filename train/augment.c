@@ -4,8 +4,10 @@
  *	  images are surprisingly easy to spot ... for now", CVPR 2020, blur and
  *	  compress so that a detector does not learn a file format.
  *
- * In the order crop, blur, JPEG, turn, mirror, each drawn for itself, on the
- * 256 x 256 pixels that the network would see.
+ * In the order crop, blur, JPEG, shuffle, turn, mirror, each drawn for itself,
+ * on the 256 x 256 pixels that the network would see.  Shuffled tiles take away
+ * what a picture shows and leave its texture, which is where generators betray
+ * themselves (Zhong et al., "PatchCraft", arXiv:2311.12397).
  */
 #include <math.h>
 #include <stdlib.h>
@@ -29,8 +31,13 @@ enum
 	AUGMENT_LEFT,
 	AUGMENT_TOP,
 	AUGMENT_TURN,
-	AUGMENT_QUARTERS
+	AUGMENT_QUARTERS,
+	AUGMENT_SHUFFLE,
+	AUGMENT_TILE /* and all numbers after it: one for each tile */
 };
+
+/* To a side, of a shuffled image. */
+#define AUGMENT_TILES 4
 
 static double
 augment_draw(uint64_t key, uint64_t which)
@@ -63,6 +70,40 @@ augment_crop(DfxImage *image, double part, uint64_t key, DfxErr *err)
 	st = dfx_image_resize(&square, side, side, image->pixels, err);
 	dfx_image_free(&square);
 	return st;
+}
+
+/* Where tile i of the result lies in the original: bytes from its first pixel. */
+static size_t
+augment_tile(uint32_t i, size_t side)
+{
+	return (i / AUGMENT_TILES * side + i % AUGMENT_TILES) * (side / AUGMENT_TILES) * 3;
+}
+
+/* Tiles in another order (Fisher-Yates); a rest at the right and at the bottom stays. */
+static DfxStatus
+augment_shuffle(DfxImage *image, uint64_t key, DfxErr *err)
+{
+	size_t side = image->width, row = side / AUGMENT_TILES * 3;
+	uint32_t from[AUGMENT_TILES * AUGMENT_TILES];
+	uint8_t *original = malloc(side * side * 3);
+
+	if (!original)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a shuffled image");
+	memcpy(original, image->pixels, side * side * 3);
+	for (uint32_t i = 0; i < AUGMENT_TILES * AUGMENT_TILES; i++)
+	{
+		uint32_t j = (uint32_t) (augment_draw(key, AUGMENT_TILE + i) * (i + 1));
+
+		from[i] = i;
+		from[i] = from[j];
+		from[j] = i;
+	}
+	for (uint32_t i = 0; i < AUGMENT_TILES * AUGMENT_TILES; i++)
+		for (size_t y = 0; y < side / AUGMENT_TILES; y++)
+			memcpy(image->pixels + augment_tile(i, side) + y * side * 3,
+			       original + augment_tile(from[i], side) + y * side * 3, row);
+	free(original);
+	return DFX_OK;
 }
 
 /* By quarters of a circle, clockwise. */
@@ -107,6 +148,8 @@ augment_all(const DfxAugment *a, uint64_t key, DfxImage *image, DfxErr *err)
 		jpeg.value = (double) a->jpeg_min + floor(augment_draw(key, AUGMENT_QUALITY) * qualities);
 		st = dfx_image_perturb(image, &jpeg, &limits, err);
 	}
+	if (st == DFX_OK && augment_draw(key, AUGMENT_SHUFFLE) < a->shuffle)
+		st = augment_shuffle(image, key, err);
 	if (st == DFX_OK && augment_draw(key, AUGMENT_TURN) < a->turn)
 		st = augment_turn(image, 1 + (int) (augment_draw(key, AUGMENT_QUARTERS) * 3), err);
 	if (st == DFX_OK && augment_draw(key, AUGMENT_FLIP) < a->flip)

@@ -66,6 +66,7 @@ static const ConfigKey config_key[] = {
     {"weighted", CONFIG_BOOL, CONFIG_AT(weighted)},
     {"flip", CONFIG_REAL, CONFIG_AT(augment.flip), 0, 1},
     {"turn", CONFIG_REAL, CONFIG_AT(augment.turn), 0, 1},
+    {"shuffle", CONFIG_REAL, CONFIG_AT(augment.shuffle), 0, 1},
     {"crop", CONFIG_REAL, CONFIG_AT(augment.crop), 0, 1},
     {"crop_min", CONFIG_REAL, CONFIG_AT(augment.crop_min), 0.1, 1},
     {"jpeg", CONFIG_REAL, CONFIG_AT(augment.jpeg), 0, 1},

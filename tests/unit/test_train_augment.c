@@ -112,6 +112,57 @@ check_turns(void)
 	   "turned by 90, 180 and 270 degrees: %d, %d, %d times", seen[1], seen[2], seen[3]);
 }
 
+/* Which of the original's tiles lies at tile i of what was changed; -1: none, -2: several. */
+static int
+tile_from(uint32_t i)
+{
+	uint32_t tile = SIDE / 4;
+	int found = -1;
+
+	for (uint32_t j = 0; j < 16; j++)
+	{
+		bool same = true;
+
+		for (uint32_t y = 0; y < tile; y++)
+			same = same && memcmp(changed + ((i / 4 * tile + y) * SIDE + i % 4 * tile) * 3,
+			                      original + ((j / 4 * tile + y) * SIDE + j % 4 * tile) * 3, tile * 3) == 0;
+		if (same)
+			found = found == -1 ? (int) j : -2;
+	}
+	return found;
+}
+
+static void
+check_shuffle(void)
+{
+	static const DfxAugment shuffle = {.shuffle = 1};
+	int at[16][16] = {{0}};
+	bool each_once = true, everywhere = true;
+
+	for (uint64_t key = 0; key < 300; key++)
+	{
+		uint32_t seen = 0;
+
+		change(&shuffle, dfx_mix64(key));
+		for (uint32_t i = 0; i < 16; i++)
+		{
+			int from = tile_from(i);
+
+			if (from >= 0)
+			{
+				seen |= 1u << from;
+				at[i][from]++;
+			}
+		}
+		each_once = each_once && seen == 0xffff;
+	}
+	ok(each_once, "each tile is somewhere");
+	/* 300 / 16 = 18.75 times are expected; 1 or fewer, or 40, are over four standard deviations off. */
+	for (int i = 0; i < 256; i++)
+		everywhere = everywhere && at[i / 16][i % 16] > 1 && at[i / 16][i % 16] < 40;
+	ok(everywhere, "and anywhere");
+}
+
 /* A ramp stays a ramp: its slope is the part's share of the side, and its values are some of the whole's. */
 static void
 check_crop(void)
@@ -177,6 +228,7 @@ main(void)
 	make_original();
 	check_each();
 	check_turns();
+	check_shuffle();
 	check_crop();
 	check_draws();
 	return done_testing();

@@ -244,6 +244,16 @@ CREATE FUNCTION dfx_import_backbone(name text, backbone text, large_object oid) 
 COMMENT ON FUNCTION dfx_import_backbone(text, text, oid) IS
 	'import one backbone, with torchvision''s or timm''s names and without its classifier, from a safetensors file in a large object; returns its version';
 
+CREATE PROCEDURE dfx_quantize(model text, samples regclass, image_column name DEFAULT 'image', images int DEFAULT 256,
+		label_column name DEFAULT NULL, labels jsonb DEFAULT NULL, new_model text DEFAULT NULL, max_errors int DEFAULT 0,
+		INOUT version text DEFAULT NULL, INOUT convolutions int DEFAULT NULL, INOUT calibrated bigint DEFAULT NULL,
+		INOUT compared bigint DEFAULT NULL, INOUT changed bigint DEFAULT NULL,
+		INOUT mean_difference double precision DEFAULT NULL, INOUT max_difference double precision DEFAULT NULL,
+		INOUT accuracy_fp32 double precision DEFAULT NULL, INOUT accuracy_int8 double precision DEFAULT NULL)
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON PROCEDURE dfx_quantize IS
+	'make a version of a model that runs on 8-bit integers, calibrated on images of a relation; reports how its verdicts differ';
+
 CREATE FUNCTION dfx_export_model(name text, file text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'dfx_export_model_file' LANGUAGE C;
 COMMENT ON FUNCTION dfx_export_model(text, text) IS

@@ -88,8 +88,8 @@ cpu_conv_winograd(const CpuConvShape *c, const CpuView *out)
 	       out->w >= 4;
 }
 
-static DfxStatus
-conv_view_md(DnnlMd *md, const CpuView *v, int n, DfxErr *err)
+DfxStatus
+cpu_view_md(DnnlMd *md, const CpuView *v, int n, DfxErr *err)
 {
 	const dnnl_dims_t dim = {n, v->c, v->h, v->w};
 
@@ -127,9 +127,9 @@ conv_mds(ConvMds *m, const ConvShape *c, const CpuStep *s, int n, DfxErr *err)
 	DfxStatus st;
 
 	*m = (ConvMds){0};
-	st = conv_view_md(&m->src, &s->in[0], n, err);
+	st = cpu_view_md(&m->src, &s->in[0], n, err);
 	if (st == DFX_OK)
-		st = conv_view_md(&m->dst, &s->out, n, err);
+		st = cpu_view_md(&m->dst, &s->out, n, err);
 	if (st == DFX_OK)
 		st = conv_weights_md(&m->weights, c, dnnl_format_tag_any, dnnl_format_tag_any, err);
 	if (st == DFX_OK && c->bias)
@@ -163,7 +163,7 @@ conv_attr(dnnl_primitive_attr_t *attr, const DfxOp *op, const ConvShape *c, Dnnl
 	if (st == dnnl_success)
 		st = dnnl_post_ops_create(&ops);
 	if (st == dnnl_success && op->epi_add >= 0)
-		st = dfx_post_sum(ops);
+		st = dfx_post_sum(ops, 1);
 	if (st == dnnl_success && op->epi_act != DFX_ACT_NONE)
 		st = dfx_post_eltwise(ops, conv_act[op->epi_act].alg, conv_act[op->epi_act].alpha);
 	if (st == dnnl_success && c->scale)
@@ -271,8 +271,9 @@ conv_create(CpuBuild *b, const DfxOp *op, const ConvShape *c, dnnl_alg_kind_t al
 }
 
 /* Copy data (plain) into a block of the plan in the format of md, as an argument all workers share. */
-static DfxStatus
-conv_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd plain, DnnlConstMd md, DfxErr *err)
+DfxStatus
+cpu_conv_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd plain, DnnlConstMd md,
+               DfxErr *err)
 {
 	dnnl_engine_t engine = b->dev->engine;
 	dnnl_memory_t from = NULL, to;
@@ -357,7 +358,7 @@ conv_share_weights(CpuBuild *b, const ConvShape *c, CpuStep *s, DnnlConstMd chos
 			conv_round_weights(rounded, c, n);
 	}
 	if (st == DFX_OK)
-		st = conv_share(b, s, DNNL_ARG_WEIGHTS, rounded ? rounded : c->weights, plain, chosen, err);
+		st = cpu_conv_share(b, s, DNNL_ARG_WEIGHTS, rounded ? rounded : c->weights, plain, chosen, err);
 	free(rounded);
 	dfx_md_free(plain);
 	return st;
@@ -375,27 +376,27 @@ conv_share_params(CpuBuild *b, const DfxOp *op, const ConvShape *c, CpuStep *s, 
 	if (st == DFX_OK)
 		st = conv_share_weights(b, c, s, chosen, err);
 	if (st == DFX_OK && c->bias)
-		st = conv_share(b, s, DNNL_ARG_BIAS, c->bias, m.bias, m.bias, err);
+		st = cpu_conv_share(b, s, DNNL_ARG_BIAS, c->bias, m.bias, m.bias, err);
 	if (st == DFX_OK && c->scale)
-		st = conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->scale, m.channel,
-		                m.channel, err);
+		st = cpu_conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->scale, m.channel,
+		                    m.channel, err);
 	at += c->scale != NULL;
 	if (st == DFX_OK && c->shift)
-		st = conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->shift, m.channel,
-		                m.channel, err);
+		st = cpu_conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->shift, m.channel,
+		                    m.channel, err);
 	conv_free_mds(&m);
 	return st;
 }
 
-static DfxStatus
-conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err)
+DfxStatus
+cpu_conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
 	dnnl_status_t dst;
 
 	if (s->copy_add)
 		for (int n = 0; n < run->n; n++)
-			cpu_copy_channels(cpu_at(run->arena, &s->out, n), &s->out, 0, cpu_at(run->arena, &s->add_from, n),
-			                  &s->add_from);
+			cpu_int8_copy(run->plan->dev, cpu_at(run->arena, &s->out, n), &s->out,
+			              cpu_at(run->arena, &s->add_from, n), &s->add_from);
 	dst = cpu_prim_execute(&s->prim[run->bucket < s->nprim ? run->bucket : s->nprim - 1], run);
 	return dst == dnnl_success ? DFX_OK : cpu_fail_dnnl(dst, dfx_op_info[s->kind].name, err);
 }
@@ -429,7 +430,7 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	bool even = true;
 	DfxStatus st = DFX_OK;
 
-	s->run = conv_run;
+	s->run = cpu_conv_run;
 	s->bind = conv_bind;
 	if (op->epi_add >= 0 && b->view[op->epi_add].off != b->view[op->out].off)
 	{
@@ -460,7 +461,7 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 DfxStatus
 cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 {
-	s->run = conv_run;
+	s->run = cpu_conv_run;
 	s->bind = conv_bind;
 	for (int k = 0; k < b->plan->nbucket; k++)
 	{

@@ -14,6 +14,8 @@
  *						moves a descriptor on.  dfx_conv_pd walks either.
  *	post-ops			3.x dropped the scale of eltwise and gave sum a zero
  *						point and a data type.
+ *	scales of integers	2.x: one set for the output, the bias included; 3.x: of
+ *						each argument.  Written for 2.x only: with 3.x the backend has no int8.
  */
 #ifndef DFX_CPU_DNNL_COMPAT_H
 #define DFX_CPU_DNNL_COMPAT_H
@@ -152,9 +154,20 @@ dfx_post_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t alg, float alpha)
 }
 
 static inline dnnl_status_t
-dfx_post_sum(dnnl_post_ops_t ops)
+dfx_post_sum(dnnl_post_ops_t ops, float scale)
 {
-	return dnnl_post_ops_append_sum(ops, 1, 0, dnnl_data_type_undef);
+	return dnnl_post_ops_append_sum(ops, scale, 0, dnnl_data_type_undef);
+}
+
+#define DNNL_HAS_INT8 false
+
+static inline dnnl_status_t
+dfx_attr_scales(dnnl_primitive_attr_t attr, dnnl_dim_t n, const float *scale)
+{
+	(void) attr;
+	(void) n;
+	(void) scale;
+	return dnnl_unimplemented;
 }
 
 #else /* 2.x */
@@ -278,9 +291,18 @@ dfx_post_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t alg, float alpha)
 }
 
 static inline dnnl_status_t
-dfx_post_sum(dnnl_post_ops_t ops)
+dfx_post_sum(dnnl_post_ops_t ops, float scale)
 {
-	return dnnl_post_ops_append_sum(ops, 1);
+	return dnnl_post_ops_append_sum(ops, scale);
+}
+
+#define DNNL_HAS_INT8 true
+
+/* What sums of integers, and the bias, are multiplied by: one for each output channel. */
+static inline dnnl_status_t
+dfx_attr_scales(dnnl_primitive_attr_t attr, dnnl_dim_t n, const float *scale)
+{
+	return dnnl_primitive_attr_set_output_scales(attr, n, 1 << 1, scale);
 }
 
 #endif

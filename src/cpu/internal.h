@@ -11,6 +11,7 @@
  *	ops.c		steps that we run (kernels.c and kernels_bf16.c have their loops)
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)
  *	attn_bf16.c	attention in bf16
+ *	int8.c		steps on 8-bit integers (kernels_int8.c has their loops)
  *	run.c		forward: images over workers
  *	train_*.c	plans for training (train.h)
  *
@@ -32,6 +33,7 @@
 #include "cpu/cpu.h"
 #include "cpu/dnnl_compat.h"
 #include "cpu/kernels.h"
+#include "cpu/kernels_int8.h"
 #include "cpu/kernels_train.h"
 #include "cpu/workers.h"
 
@@ -49,10 +51,13 @@ struct DfxDev
 	const CpuTokenKernels *token_kernels;
 	const CpuKernels *bf16_kernels;
 	const CpuTokenKernels *bf16_token_kernels;
+	const CpuInt8Kernels *int8_kernels;
 	const CpuTrainKernels *train_kernels;
+	const CpuTrainWindowKernels *train_window_kernels;
 	const CpuTrainTokenKernels *train_token_kernels;
 	int block; /* channels in a block: 16 with AVX-512, else 8 */
 	bool bf16; /* the CPU multiplies bfloat16s: AVX512_BF16 or AMX */
+	bool int8; /* and 8-bit integers, without saturation half-way: VNNI */
 	_Atomic uint64_t *progress;
 	char name[96];
 };
@@ -64,6 +69,7 @@ typedef struct CpuView
 	int vec;
 	dnnl_format_tag_t tag;
 	CpuType type;
+	float step;    /* of u8: what a step is worth */
 	size_t off;    /* bytes */
 	size_t stride; /* numbers from one image of a micro-batch to the next */
 } CpuView;
@@ -173,6 +179,7 @@ struct CpuStep
 {
 	CpuStepFn run;
 	DfxOpKind kind;
+	int op; /* its index in the graph */
 	int nin;
 	CpuView *in;
 	CpuView out;
@@ -184,6 +191,7 @@ struct CpuStep
 	void *param;   /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; tokens.c */
 	bool copy_add; /* conv: the residual add_from must be copied into out first */
 	CpuView add_from;
+	bool add_apart; /* int8: add_from is an argument of its own */
 
 	/* Steps that the library runs. */
 	DfxStatus (*bind)(DfxPlan *p, CpuStep *s, DfxErr *err); /* makes the workers' arguments; NULL: none */
@@ -198,6 +206,7 @@ struct DfxPlan
 {
 	DfxDev *dev;
 	int max_batch;
+	bool int8;
 	int nbucket, bucket[CPU_MAX_BUCKET]; /* micro-batch sizes, descending, the last 1 */
 	size_t image_bytes;                  /* of one input image */
 	struct CpuTrain *train; /* of a plan for training: all that follows is empty but for block and mem */
@@ -230,6 +239,8 @@ typedef struct CpuBuild
 	CpuType type;  /* of values, but for those that layout.c makes floats */
 	CpuView *view; /* of each value */
 	int *last_use; /* of each value, as the copy has it */
+	bool int8;     /* a plan on integers, where the graph has steps for them ... */
+	float *step;   /* ... which are these, of each value: dfx_graph_steps() */
 	bool nhwc;
 	bool placed;  /* some value is a range of a larger one: images go one by one */
 	bool uneven;  /* set by conv.c: the buckets would not compute alike */
@@ -290,9 +301,21 @@ extern DfxStatus cpu_prim_bind(DfxPlan *p, CpuPrim *prim, const CpuPrimArg *own,
                                const dnnl_exec_arg_t *shared, int nshared, DfxErr *err);
 extern dnnl_status_t cpu_prim_execute(const CpuPrim *prim, const CpuRun *run);
 
-/* conv.c: steps for CONV, LINEAR and ACT */
+/* conv.c: steps for CONV, LINEAR and ACT; and what convolutions on integers share with them */
+extern DfxStatus cpu_view_md(DnnlMd *md, const CpuView *v, int n, DfxErr *err);
+/* Data (as plain says) in a block of the plan in the format of md: an argument that all workers share. */
+extern DfxStatus cpu_conv_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd plain,
+                                DnnlConstMd md, DfxErr *err);
+extern DfxStatus cpu_conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err);
 extern DfxStatus cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 extern DfxStatus cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
+
+/* int8.c: whether op reads or writes steps; its step then */
+extern bool cpu_int8_wants(const CpuBuild *b, const DfxOp *op);
+extern DfxStatus cpu_int8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
+/* Copy one image of a residual, whatever its type. */
+extern void
+cpu_int8_copy(const DfxDev *dev, void *dst, const CpuView *out, const void *src, const CpuView *from);
 
 /* ops.c */
 extern DfxStatus cpu_own_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
@@ -351,5 +374,7 @@ cpu_progress(const DfxDev *dev)
 
 /* run.c */
 extern DfxStatus cpu_forward(DfxPlan *plan, const void *in, int n, float *const *out, DfxErr *err);
+extern DfxStatus
+cpu_largest(DfxPlan *plan, const void *in, int n, const int *op, int nop, float *largest, DfxErr *err);
 
 #endif /* DFX_CPU_INTERNAL_H */

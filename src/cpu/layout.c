@@ -6,8 +6,8 @@
  *	blocked	nChw16c or nChw8c, the library's fastest; values of at most three
  *			channels that the stem or the head's first convolution reads are plain;
  *	nhwc	for networks with grouped (not depthwise) convolutions, which are
- *			hundreds of times slower in a blocked layout; and, at plan.c's second
- *			attempt, for those with a convolution that has no blocked form.
+ *			hundreds of times slower in a blocked layout; for plans on integers (int8.c);
+ *			and, at plan.c's second attempt, for those with a convolution that has no blocked form.
  *
  * A channel range of a root buffer is a dense tensor of its own only when it
  * starts at a block and the micro-batch is one image.  Where a graph's
@@ -73,7 +73,10 @@ static void
 layout_types(CpuBuild *b)
 {
 	for (int v = 0; v < b->g.nval; v++)
+	{
 		b->view[v].type = cpu_pixels(&b->view[v]) == 1 ? CPU_F32 : b->type;
+		b->view[v].step = b->step[v];
+	}
 	for (int i = 0; i < b->g.nop; i++)
 	{
 		const DfxOp *op = &b->g.op[i];
@@ -84,6 +87,9 @@ layout_types(CpuBuild *b)
 		if (floats)
 			b->view[op->out].type = CPU_F32;
 	}
+	for (int v = 0; v < b->g.nval; v++)
+		if (b->view[v].step > 0)
+			b->view[v].type = CPU_U8;
 }
 
 /* Keep the graph's placements if every range is a dense tensor, else take all of them back. */
@@ -169,12 +175,15 @@ cpu_layout(CpuBuild *b, const DfxGraph *g, DfxErr *err)
 	b->g.op = malloc(nop * sizeof *g->op);
 	b->view = calloc(nval, sizeof *b->view);
 	b->last_use = calloc(nval, sizeof *b->last_use);
-	if (!b->g.val || !b->g.op || !b->view || !b->last_use)
+	b->step = calloc(nval, sizeof *b->step);
+	if (!b->g.val || !b->g.op || !b->view || !b->last_use || !b->step)
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
 	memcpy(b->g.val, g->val, (size_t) g->nval * sizeof *g->val);
 	memcpy(b->g.op, g->op, (size_t) g->nop * sizeof *g->op);
 
-	b->nhwc = b->nhwc || layout_is_grouped(&b->g);
+	if (b->int8)
+		dfx_graph_steps(&b->g, b->step);
+	b->nhwc = b->nhwc || b->int8 || layout_is_grouped(&b->g);
 	for (int v = 0; v < g->nval; v++)
 		layout_of_value(b, v);
 	layout_types(b);
@@ -218,5 +227,6 @@ cpu_layout_free(CpuBuild *b)
 	free(b->g.op);
 	free(b->view);
 	free(b->last_use);
+	free(b->step);
 	dfx_plan_memory_free(&b->mem);
 }

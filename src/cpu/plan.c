@@ -161,13 +161,15 @@ plan_step(CpuBuild *b, const DfxOp *op, DfxErr *err)
 		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend cannot run the operation %s in %s%s",
 		                dfx_op_info[op->kind].name, cpu_type_name(b->type),
 		                op->epi_act || op->epi_add >= 0 || op->epi_scale >= 0 ? " with its epilogue" : "");
-	*s = (CpuStep){.kind = op->kind, .nin = op->nin, .out = b->view[op->out]};
+	*s = (CpuStep){.kind = op->kind, .op = (int) (op - b->g.op), .nin = op->nin, .out = b->view[op->out]};
 	s->in = calloc((size_t) op->nin + 1, sizeof *s->in);
 	if (s->in == NULL)
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
 	p->nstep++;
 	for (int j = 0; j < op->nin; j++)
 		s->in[j] = b->view[op->in[j]];
+	if (cpu_int8_wants(b, op))
+		return cpu_int8_step(b, op, s, err);
 	if (!plan_types_fit(s))
 		return dfx_fail(err, DFX_EUNSUPPORTED,
 		                "the CPU backend cannot run the operation %s in %s on %dx%d pixels",
@@ -265,11 +267,17 @@ plan_check(const DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxErr
 		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not compute in an unknown precision");
 	dfx_cpu_backend.info(dev, &info);
 	if (!info.precision[opts->precision])
-		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not compute in %s%s%s",
-		                dfx_precision_name[opts->precision], info.why_not[opts->precision] ? ": " : "",
-		                info.why_not[opts->precision] ? info.why_not[opts->precision] : "");
-	if (opts->train && opts->precision == DFX_PRECISION_BF16)
-		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not train in bf16");
+	{
+		dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not compute in %s%s%s",
+		         dfx_precision_name[opts->precision], info.why_not[opts->precision] ? ": " : "",
+		         info.why_not[opts->precision] ? info.why_not[opts->precision] : "");
+		if (opts->train)
+			dfx_hint(err, "Train in fp32.");
+		return DFX_EUNSUPPORTED;
+	}
+	if (opts->train && opts->precision > DFX_PRECISION_FP32 && opts->precision != DFX_PRECISION_BF16)
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not train in %s",
+		                dfx_precision_name[opts->precision]);
 	if (g->err.code != DFX_OK || g->input < 0 || g->nop == 0)
 		return dfx_fail(err, DFX_EINVAL, "the graph is not complete");
 	for (int i = 0; i < g->nparam; i++)
@@ -297,10 +305,13 @@ plan_image_bytes(const DfxGraph *g)
 	return (size_t) in->c * (size_t) in->h * (size_t) in->w * (rgb8 ? 1 : sizeof(float));
 }
 
+/* Of values; in int8, of those that are not in steps. */
 static CpuType
-plan_type(DfxPrecision precision)
+plan_type(const DfxDev *dev, DfxPrecision precision)
 {
-	return precision == DFX_PRECISION_BF16 ? CPU_BF16 : CPU_F32;
+	bool bf16 = precision == DFX_PRECISION_BF16 || (precision == DFX_PRECISION_INT8 && dev->bf16);
+
+	return bf16 ? CPU_BF16 : CPU_F32;
 }
 
 /* One attempt; on failure the plan is gone. */
@@ -316,8 +327,9 @@ plan_try(PlanJob *job, CpuBuild *b, int largest)
 	}
 	b->plan->dev = job->dev;
 	b->plan->max_batch = job->opts->max_batch;
+	b->plan->int8 = b->int8;
 	b->plan->image_bytes = plan_image_bytes(job->g);
-	job->st = job->opts->train ? cpu_train_build(job->plan, job->g, job->err)
+	job->st = job->opts->train ? cpu_train_build(job->plan, job->g, job->opts->precision, job->err)
 	                           : plan_build(b, job->g, largest, job->err);
 	cpu_layout_free(b);
 	if (job->st != DFX_OK)
@@ -342,7 +354,10 @@ plan_job(void *arg, int worker)
 	(void) worker;
 	for (;;)
 	{
-		CpuBuild b = {.dev = job->dev, .nhwc = nhwc, .type = plan_type(job->opts->precision)};
+		CpuBuild b = {.dev = job->dev,
+		              .int8 = job->opts->precision == DFX_PRECISION_INT8,
+		              .nhwc = nhwc,
+		              .type = plan_type(job->dev, job->opts->precision)};
 
 		plan_try(job, &b, largest);
 		if (job->st != DFX_EUNSUPPORTED)

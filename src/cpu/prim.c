@@ -8,7 +8,7 @@
 dnnl_data_type_t
 cpu_dnnl_type(CpuType type)
 {
-	return type == CPU_BF16 ? dnnl_bf16 : dnnl_f32;
+	return type == CPU_U8 ? dnnl_u8 : type == CPU_BF16 ? dnnl_bf16 : dnnl_f32;
 }
 
 const char *
@@ -50,7 +50,8 @@ cpu_prim_bind(DfxPlan *p, CpuPrim *prim, const CpuPrimArg *own, int nown, const 
 
 		for (int i = 0; i < nown; i++)
 		{
-			DfxStatus st = cpu_plan_memory(p, dnnl_primitive_desc_query_md(pd, own[i].what, 0),
+			int which = own[i].what == dnnl_query_exec_arg_md ? own[i].arg : 0;
+			DfxStatus st = cpu_plan_memory(p, dnnl_primitive_desc_query_md(pd, own[i].what, which),
 			                               p->arena[w] + own[i].off, &arg[i].memory, err);
 
 			if (st != DFX_OK)

@@ -145,7 +145,8 @@ dfx_ring_position(const DfxRingMap *map, uint32_t i, uint32_t *priority, uint64_
 bool
 dfx_ring_wants_model(DfxRingOp op)
 {
-	return op == DFX_RING_CLASSIFY || op == DFX_RING_FEATURES || op == DFX_RING_HEATMAP;
+	return op == DFX_RING_CLASSIFY || op == DFX_RING_FEATURES || op == DFX_RING_HEATMAP ||
+	       op == DFX_RING_CALIBRATE;
 }
 
 bool
@@ -192,6 +193,7 @@ dfx_ring_read(const DfxRingMap *map, uint32_t i, uint64_t gen, DfxRequest *req, 
 	    .max_bytes = slot->max_bytes, .max_pixels = slot->max_pixels, .max_scans = RING_MAX_SCANS};
 	req->how = slot->how;
 	req->class = slot->class;
+	req->fast_decode = slot->fast_decode != 0;
 	memcpy(req->version, slot->version, sizeof req->version);
 
 	if (op >= DFX_RING_OP_COUNT || (ring_op_is_loader[op] != loader && op != DFX_RING_PING))

@@ -40,6 +40,7 @@ int			dfx_queue_timeout;
 int			dfx_request_timeout;
 int			dfx_read_ahead;
 int			dfx_priority;
+bool		dfx_fast_decode;
 
 #define SETTINGS_DEVICE_MAX 127 /* bytes; it becomes a word of the engine's command line */
 
@@ -65,7 +66,7 @@ static const SettingsInt settings_int[] = {
 	&dfx_queue_memory, 128, 1, 262144, PGC_POSTMASTER, GUC_UNIT_MB},
 	{"dfx.threads", "CPU threads of the engine.", "0 means all cores.",
 	&dfx_threads, 0, 0, 1024, PGC_SIGHUP, 0},
-	{"dfx.max_batch", "Images that the network processes together at the most.", NULL,
+	{"dfx.max_batch", "Images that the device works on at a time, at the most.", NULL,
 	&dfx_max_batch, 32, 1, DFX_MAX_BATCH, PGC_SIGHUP, 0},
 	{"dfx.batch_wait", "How long the engine waits for a batch to fill.",
 		"0 takes what is there when the device is free.",
@@ -101,6 +102,7 @@ static const struct config_enum_entry settings_precision[] = {
 	{"fp32", 1, false},
 	{"bf16", 2, false},
 	{"fp16", 3, false},
+	{"int8", 4, false},
 	{NULL, 0, false}
 };
 
@@ -198,6 +200,9 @@ dfx_settings_init(void)
 							 &dfx_wanted_precision, 0, settings_precision, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("dfx.priority", "Which requests the engine takes first.", NULL,
 							 &dfx_priority, DFX_PRIORITY_NORMAL, settings_priority, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("dfx.fast_decode", "Decodes large JPEG images at a reduced size.",
+							 "Faster, but the network sees slightly other pixels than those of an exact resize.",
+							 &dfx_fast_decode, false, PGC_USERSET, 0, NULL, NULL, NULL);
 
 	/* Last: it throws away what is in the namespace and not defined. */
 	MarkGUCPrefixReserved("dfx");

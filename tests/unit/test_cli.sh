@@ -75,6 +75,9 @@ ok "README.md lists them with these figures" json \
 run decode $images/photo-444-q75.jpg --out "$work/pixels"
 ok "decode succeeds" [ $status = 0 ]
 ok "256 x 256 x 3 bytes" [ "$(stat -c %s "$work/pixels")" = 196608 ]
+run decode --fast-decode $images/photo-444-q75.jpg --out "$work/fast"
+ok "decode --fast-decode succeeds" [ $status = 0 ]
+ok "and a small image is as ever" cmp -s "$work/pixels" "$work/fast"
 run decode --json "$0" --out "$work/none"
 ok "decode of no image fails" [ $status = 1 ]
 ok "and says so" json '$d[0]{sqlstate} eq "22P03" && $d[0]{image} && $d[0]{error}'
@@ -111,8 +114,10 @@ ok "a device that is not there: status 1" [ $status = 1 ]
 ok "with its SQLSTATE" err_has 58000
 run classify --model "$work/m.safetensors" --device gpu x
 ok "a device that cannot be: 22023" err_has 22023
-run classify --model "$work/m.safetensors" --precision int8 --device cpu $images/jpeg-255x257.jpg
+run classify --model "$work/m.safetensors" --precision fp16 --device cpu $images/jpeg-255x257.jpg
 ok "a precision the CPU lacks: 0A000" err_has 0A000
+run classify --model "$work/m.safetensors" --precision int8 --device cpu $images/jpeg-255x257.jpg
+ok "int8, and the model is not calibrated: 0A000" err_has 0A000
 
 run trinet --backbone resnet18 --random-weights 5 --head-stride 2 --device cpu --json $images/jpeg-255x257.jpg
 ok "trinet succeeds" [ $status = 0 ]

@@ -33,7 +33,7 @@ run_kernel(const CpuTrainKernels *k, int which, Written *w)
 {
 	const CpuPoolGeom pool = {.ih = 5, .iw = 7, .oh = 3, .ow = 4, .kh = 3, .kw = 3, .s = 2, .p = 1};
 	const CpuDepthwise depthwise = {5, 7, 3, 4, 5, 5, 2, 2, 2, 2};
-	const CpuAdam adam = {1e-3f, 0.9f, 0.999f, 0.1f, 1e-3f, -1e-4f, 0.03f, 1e-8f};
+	const DfxAdamScalars adam = {1e-3f, 0.9f, 0.999f, 0.1f, 1e-3f, -1e-4f, 0.03f, 1e-8f};
 	const CpuNorm norm = {a, b, a + LANES};
 	static float moment[COUNT];
 	CpuPush push = {.g = w->f[0],

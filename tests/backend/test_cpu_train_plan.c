@@ -7,71 +7,28 @@
  */
 #include <stdatomic.h>
 
-#include "tests/backend/train_against_ref.h"
-#include "tests/unit/tiny_nets.h"
+#include "cpu/cpu.h"
+#include "tests/backend/train_nets.h"
 
 static _Atomic uint64_t progress;
 
 /* ---- repeatability ---- */
 
-enum
+static void
+check_threads(const DfxBackbone *bb, int threads)
 {
-	REPEAT_BATCH = 7,
-	REPEAT_STEPS = 3
-};
-
-/* Some steps from the same weights on a device of its own, the last with fewer images; parameters into p. */
-static bool
-train_once(const DfxGraph *g, int threads, float **p)
-{
-	const DfxAdam adam = {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 1e-3};
+	Subject on = {.be = &dfx_cpu_backend, .precision = DFX_PRECISION_FP32}, other = on;
 	DfxDevOpts opts = {.threads = threads};
 	DfxErr err = {0};
-	DfxDev *dev;
-	TrainSide s;
-	void *in = noise_images(g, REPEAT_BATCH, 3);
-	bool good = dfx_cpu_backend.open(&opts, &dev, &err) == DFX_OK;
+	char what[64];
 
-	good = good && side_open(&s, &dfx_cpu_backend, dev, g, REPEAT_BATCH, &err);
-	for (int i = 0; good && i < REPEAT_STEPS; i++)
-	{
-		DfxAdam a = adam;
-
-		a.step = (uint64_t) i + 1;
-		good = side_pass(&s, g, in, REPEAT_BATCH - 2 * (i == 2), (uint64_t) i, &err) == DFX_OK &&
-		       dfx_cpu_backend.step(s.plan, &a, &err) == DFX_OK;
-	}
-	good = good && dfx_cpu_backend.read_params(s.plan, DFX_STATE_VALUE, p, &err) == DFX_OK;
-	if (!good)
+	snprintf(what, sizeof what, "%s with %d threads", bb->name, threads);
+	if (on.be->open(&opts, &on.dev, &err) == DFX_OK && other.be->open(&opts, &other.dev, &err) == DFX_OK)
+		check_repeats(&on, &other, bb, what);
+	else if (!ok(false, "%s: two devices open", what))
 		diag("%s", err.msg);
-	side_close(&s, g);
-	dfx_cpu_backend.close(dev);
-	free(in);
-	return good;
-}
-
-static bool
-same_bits(const DfxGraph *g, float **a, float **b)
-{
-	for (int i = 0; i < g->nparam; i++)
-		if (memcmp(a[i], b[i], dfx_param_count(&g->param[i]) * sizeof(float)) != 0)
-			return false;
-	return true;
-}
-
-static void
-check_repeats(const DfxBackbone *bb, int threads)
-{
-	DfxGraph *g = dfx_graph_new();
-	DfxErr err = {0};
-	bool good = dfx_build_backbone(g, bb, 5, &err) == DFX_OK && dfx_weights_random(g, 3, &err) == DFX_OK;
-	float **a = train_new_params(g), **b = train_new_params(g);
-
-	good = good && train_once(g, threads, a) && train_once(g, threads, b);
-	ok(good && same_bits(g, a, b), "%s with %d threads: the same bits again", bb->name, threads);
-	train_free_params(g, a);
-	train_free_params(g, b);
-	dfx_graph_free(g);
+	on.be->close(on.dev);
+	other.be->close(other.dev);
 }
 
 /* ---- the networks of the table ---- */
@@ -154,6 +111,7 @@ check_pass(DfxDev *dev)
 	DfxGraph *g = dfx_graph_new();
 	DfxErr err = {0};
 	TrainSide s;
+	Subject on = {.be = &dfx_cpu_backend, .dev = dev, .precision = DFX_PRECISION_FP32};
 	uint64_t before, forward;
 	void *in;
 	float *dlogits;
@@ -163,7 +121,7 @@ check_pass(DfxDev *dev)
 	dfx_weights_random(g, 3, &err);
 	in = noise_images(g, 2, 1);
 	dlogits = calloc(2 * 3, sizeof *dlogits);
-	good = side_open(&s, &dfx_cpu_backend, dev, g, 2, &err);
+	good = side_open(&s, &on, g, 2, &err);
 	before = atomic_load(&progress);
 	good = good && dfx_cpu_backend.forward_train(s.plan, in, 2, 1, s.out, &err) == DFX_OK;
 	forward = atomic_load(&progress);
@@ -189,7 +147,7 @@ main(void)
 
 	for (int i = 0; i < TINY_NETS; i++)
 		for (int threads = 1; threads <= 3; threads++)
-			check_repeats(&tiny_nets[i], threads);
+			check_threads(&tiny_nets[i], threads);
 	if (!ok(dfx_cpu_backend.open(&opts, &dev, &err) == DFX_OK, "the device opens"))
 		return done_testing();
 	for (int i = 0; i < dfx_nbackbones; i++)

@@ -10,14 +10,22 @@
 
 #include "nn/backend.h"
 
-/* A graph with weights, compiled for training in fp32; NULL on failure.  The graph may go. */
+/* A graph with weights, compiled for training; NULL on failure.  The graph may go. */
 __attribute__((unused)) static DfxPlan *
-train_compile(const DfxBackend *be, DfxDev *dev, const DfxGraph *g, int max_batch, DfxErr *err)
+train_compile_in(DfxPrecision precision, const DfxBackend *be, DfxDev *dev, const DfxGraph *g, int max_batch,
+                 DfxErr *err)
 {
-	DfxPlanOpts opts = {.max_batch = max_batch, .precision = DFX_PRECISION_FP32, .train = true};
+	DfxPlanOpts opts = {.max_batch = max_batch, .precision = precision, .train = true};
 	DfxPlan *plan = NULL;
 
 	return be->compile(dev, g, &opts, &plan, err) == DFX_OK ? plan : NULL;
+}
+
+/* In fp32. */
+__attribute__((unused)) static DfxPlan *
+train_compile(const DfxBackend *be, DfxDev *dev, const DfxGraph *g, int max_batch, DfxErr *err)
+{
+	return train_compile_in(DFX_PRECISION_FP32, be, dev, g, max_batch, err);
 }
 
 /* Room for a number of every parameter of g, zero. */

@@ -15,6 +15,7 @@
  *	lt.c, dnn.c	products by cuBLASLt and cuDNN
  *	cache.c		choices kept on disk
  *	run.c		forward
+ *	train.h		lists the files of training
  *	*.cu, *.cuh	kernels
  */
 #ifndef DFX_CUDA_INTERNAL_H
@@ -88,6 +89,8 @@ typedef struct GpuProgram
 	GpuMem weights;
 } GpuProgram;
 
+typedef struct GpuTrain GpuTrain;
+
 typedef struct GpuLane
 {
 	GpuMem in, out;
@@ -109,6 +112,8 @@ struct DfxPlan
 	size_t out_floats[DFX_MAX_OUT]; /* of one image */
 	int nout;
 	uint64_t redone; /* batches */
+
+	GpuTrain *train; /* of a plan for training, which has none of the above but sizes; NULL in others */
 };
 
 /*
@@ -199,6 +204,14 @@ extern DfxStatus
 gpu_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **plan, DfxErr *err);
 extern void gpu_release(DfxPlan *plan);
 extern size_t gpu_bytes(const DfxPlan *plan);
+
+/* train_run.c, train_params.c */
+extern DfxStatus
+gpu_forward_train(DfxPlan *plan, const void *in, int n, uint64_t seed, float *const *out, DfxErr *err);
+extern DfxStatus gpu_backward(DfxPlan *plan, int n, const float *const *dout, float *din, DfxErr *err);
+extern DfxStatus gpu_step(DfxPlan *plan, const DfxAdam *adam, DfxErr *err);
+extern DfxStatus gpu_read_params(const DfxPlan *plan, DfxState what, float *const *data, DfxErr *err);
+extern DfxStatus gpu_write_params(DfxPlan *plan, DfxState what, const float *const *data, DfxErr *err);
 
 /* run.c */
 extern DfxStatus gpu_forward(DfxPlan *plan, const void *in, int n, float *const *out, DfxErr *err);

@@ -10,9 +10,8 @@
  */
 #include "cuda/host/launch.h"
 
-#include <vector>
-
 #include "cuda/dispatch.cuh"
+#include "cuda/host/loops.h"
 
 #define HOST_ATTN_THREADS 7 /* any number: each copies its share */
 
@@ -142,38 +141,8 @@ host_tile_block(const GpuConvArgs &a, size_t rows, size_t m0, int n0)
 		gpu_tile_store<T>(a, rows, m0, n0, t, sum[t]);
 }
 
-/* One after another, in an order that no user of a group may count on. */
-struct HostRunner
+struct HostRunner : HostLoops
 {
-	bool backwards;
-
-	template <class Op, class Run> int all(const GpuGroup<Op> &group, Run run)
-	{
-		for (int i = 0; i < group.count; i++)
-			run(group.op[backwards ? group.count - 1 - i : i]);
-		return 0;
-	}
-	template <class Op> int each(const GpuGroup<Op> &group, size_t rows, int width)
-	{
-		return all(group,
-		           [=](const Op &op)
-		           {
-			           for (size_t row = 0; row < rows; row++)
-				           for (int i = 0; i < width; i++)
-					           op(row, i);
-		           });
-	}
-	template <class T, class Op> int lanes(const GpuGroup<Op> &group, size_t rows, int floats)
-	{
-		std::vector<float> scratch((size_t) floats);
-
-		return all(group,
-		           [&](const Op &op)
-		           {
-			           for (size_t row = 0; row < rows; row++)
-				           op(row, scratch.data(), GpuOneLane());
-		           });
-	}
 	template <class T> int attn(const GpuGroup<GpuAttnOp<T>> &group, size_t n)
 	{
 		return all(group,
@@ -230,7 +199,9 @@ int
 gpu_host_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n)
 {
 	static bool backwards;
-	HostRunner runner = {backwards = !backwards};
+	HostRunner runner = {{backwards = !backwards}};
 
+	if (kernel >= GPU_TRAIN_FIRST)
+		return gpu_host_launch_train(kernel, type, args, count, n);
 	return gpu_dispatch(runner, kernel, type, args, count, (size_t) n);
 }

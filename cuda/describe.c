@@ -45,6 +45,7 @@ const char *const gpu_kernel_name[GPU_KERNEL_COUNT] = {
     [GPU_ATTN_GRAD_Q] = "attn grad q",
     [GPU_ATTN_GRAD_KV] = "attn grad kv",
     [GPU_WGRAD_TILED] = "wgrad tiled",
+    [GPU_WGRAD_MMA] = "wgrad mma",
     [GPU_WGRAD_DIRECT] = "wgrad direct",
     [GPU_WGRAD_SUM] = "wgrad sum",
     [GPU_LAYOUT] = "layout",

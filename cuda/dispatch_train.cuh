@@ -5,11 +5,13 @@
  *
  * A Runner has, beside each and lanes,
  *	wgrad<T>(op, co blocks, depth blocks, chunks)	the tiles of a weight's gradient
+ *	wgrad_mma<T, Shape>(op, chunks)					the same on tensor cores
  */
 #ifndef DFX_CUDA_DISPATCH_TRAIN_CUH
 #define DFX_CUDA_DISPATCH_TRAIN_CUH
 
 #include "cuda/group.cuh"
+#include "cuda/mma_train.cuh"
 #include "cuda/reduce_train.cuh"
 
 template <class Op, class Args>
@@ -66,6 +68,27 @@ gpu_dispatch_norm(Runner &r, GpuKernel kernel, GpuNormArgs a, size_t n)
 	}
 }
 
+template <class T, class Runner> struct GpuWgradMmaDispatch
+{
+	static int run(Runner &r, const GpuWgradArgs &a, size_t chunks)
+	{
+		if (!gpu_wgrad_mma_fits(a))
+			return GPU_DISPATCH_INVALID;
+		if (a.conv.co <= GpuMma32::N)
+			return r.template wgrad_mma<T, GpuMma32>(a, chunks);
+		if (a.conv.co <= GpuMma64::N)
+			return r.template wgrad_mma<T, GpuMma64>(a, chunks);
+		return r.template wgrad_mma<T, GpuMma128>(a, chunks);
+	}
+};
+template <class Runner> struct GpuWgradMmaDispatch<float, Runner>
+{
+	static int run(Runner &, const GpuWgradArgs &, size_t)
+	{
+		return GPU_DISPATCH_INVALID;
+	}
+};
+
 template <class T, class Runner>
 static int
 gpu_dispatch_wgrad(Runner &r, GpuKernel kernel, GpuWgradArgs a, size_t n)
@@ -82,6 +105,8 @@ gpu_dispatch_wgrad(Runner &r, GpuKernel kernel, GpuWgradArgs a, size_t n)
 				return GPU_DISPATCH_INVALID;
 			return r.template wgrad<T>(gpu_one<GpuWgradTiledOp<T>>(a), (co + GPU_TILE_M - 1) / GPU_TILE_M,
 			                           (depth + GPU_TILE_N - 1) / GPU_TILE_N, chunks);
+		case GPU_WGRAD_MMA:
+			return GpuWgradMmaDispatch<T, Runner>::run(r, a, chunks);
 		case GPU_WGRAD_DIRECT:
 			return r.each(gpu_one<GpuWgradDirectOp<T>>(a), chunks * depth, a.conv.co);
 		default:
@@ -145,6 +170,7 @@ gpu_dispatch_train_type(Runner &r, GpuKernel kernel, const GpuArgs &a, size_t n)
 		case GPU_ATTN_GRAD_KV:
 			return gpu_dispatch_attn_grad<T>(r, kernel, a.attn_grad, n);
 		case GPU_WGRAD_TILED:
+		case GPU_WGRAD_MMA:
 		case GPU_WGRAD_DIRECT:
 		case GPU_WGRAD_SUM:
 			return gpu_dispatch_wgrad<T>(r, kernel, a.wgrad, n);

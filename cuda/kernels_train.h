@@ -147,6 +147,7 @@ typedef struct GpuAttnGradArgs
 /*
  * The gradient of a convolution's weights: conv says what it read.
  *	GPU_WGRAD_TILED		part: [chunk][co][tap, ci]; not for groups
+ *	GPU_WGRAD_MMA		the same on tensor cores
  *	GPU_WGRAD_DIRECT	part: [chunk][tap, ci / groups][co]
  *	GPU_WGRAD_SUM		grad [co][ci_to][tap], PyTorch's, from either
  */

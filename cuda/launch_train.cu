@@ -4,6 +4,7 @@
  */
 #include "cuda/dispatch_train.cuh"
 #include "cuda/grid.cuh"
+#include "cuda/mma_device.cuh"
 
 #define LAUNCH_GRID_YZ 65535 /* blocks at most along these sides */
 
@@ -27,8 +28,46 @@ __launch_bounds__(GPU_TILE_THREADS) launch_wgrad(const __grid_constant__ GpuWgra
 	gpu_wgrad_store(a, co0, k0, chunk, thread, sum);
 }
 
+/* The same on tensor cores. */
+template <class T, class S>
+static __global__ void
+__launch_bounds__(GPU_MMA_THREADS) launch_wgrad_mma(const __grid_constant__ GpuWgradArgs a)
+{
+	extern __shared__ __align__(16) unsigned char launch_shared[];
+	typename S::Tile &tile = *reinterpret_cast<typename S::Tile *>(launch_shared);
+	GpuWgradThread<S> t;
+	int m0 = (int) blockIdx.x * S::M, n0 = (int) blockIdx.y * S::N, thread = (int) threadIdx.x, stage = 0;
+	size_t chunk = blockIdx.z, end = gpu_wgrad_end(a, chunk);
+
+	gpu_wgrad_mma_begin<S>(a, m0, thread, t);
+	for (size_t row = chunk * (size_t) a.chunk; row < end; row += GPU_MMA_K)
+	{
+		gpu_wgrad_mma_load<S>(a, tile, stage, n0, row, end, thread, t);
+		__syncthreads();
+		launch_mma_stage<T, S, false>(a.conv, tile, stage, 0, t.mma);
+		stage ^= 1;
+	}
+	gpu_wgrad_mma_store<S>(a, m0, n0, chunk, thread, t);
+}
+
 struct LaunchTrainRunner : GpuGrid
 {
+	template <class T, class S> int wgrad_mma(const GpuWgradArgs &a, size_t chunks)
+	{
+		dim3 grid((unsigned) ((gpu_wgrad_depth(a) + S::M - 1) / S::M),
+		          (unsigned) ((a.conv.co + S::N - 1) / S::N), (unsigned) chunks);
+		int shared = (int) sizeof(typename S::Tile);
+		cudaError_t error;
+
+		if (grid.y > LAUNCH_GRID_YZ || chunks > LAUNCH_GRID_YZ)
+			return cudaErrorInvalidConfiguration;
+		error =
+		    cudaFuncSetAttribute(launch_wgrad_mma<T, S>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+		if (error != cudaSuccess)
+			return error;
+		launch_wgrad_mma<T, S><<<grid, GPU_MMA_THREADS, shared, stream>>>(a);
+		return cudaPeekAtLastError();
+	}
 	template <class T>
 	int wgrad(const GpuGroup<GpuWgradTiledOp<T>> &group, size_t co, size_t depth, size_t chunks)
 	{

@@ -157,14 +157,29 @@ product_bias_back(GpuTrainBuild *b, int i)
 	gpu_train_sum_steps(b, a, GPU_SUM_PART, GPU_SUM, &b->t->backward, i, TRAIN_LEARN);
 }
 
+/* Sums over pixels for weights: tensor cores take channels in eights. */
+static GpuKernel
+product_sum_kernel(const GpuTrainBuild *b, const GpuWgradArgs *a)
+{
+	const GpuConvArgs *v = &a->conv;
+
+	if (v->groups != 1)
+		return GPU_WGRAD_DIRECT;
+	if (b->type != GPU_F32 && v->ci % 8 == 0 && v->ldx % 8 == 0 && v->co % 8 == 0 && a->lddy % 8 == 0 &&
+	    (uintptr_t) v->x % 16 == 0 && (uintptr_t) a->dy % 16 == 0)
+		return GPU_WGRAD_MMA;
+	return GPU_WGRAD_TILED;
+}
+
 /* Into how many chunks the rows of the largest batch go. */
 static size_t
-product_chunks(const GpuConvArgs *a, size_t rows)
+product_chunks(const GpuConvArgs *a, GpuKernel kernel, size_t rows)
 {
+	size_t side = kernel == GPU_WGRAD_MMA ? 128 : 64;
 	size_t depth = (size_t) (a->kh * a->kw * (a->ci / a->groups)), co = (size_t) a->co, chunks;
 
 	if (a->groups == 1)
-		chunks = PRODUCT_BLOCKS / (((co + 63) / 64) * ((depth + 63) / 64));
+		chunks = PRODUCT_BLOCKS / (((co + side - 1) / side) * ((depth + side - 1) / side));
 	else
 		chunks = PRODUCT_THREADS / (co * depth);
 	if (chunks > rows / PRODUCT_ROWS)
@@ -178,23 +193,20 @@ static void
 product_weights_back(GpuTrainBuild *b, int i)
 {
 	const DfxOp *op = &b->op[i];
-	GpuConvArgs conv = product_shape(b, op);
-	size_t rows = (size_t) b->max_batch * (size_t) gpu_train_rows(b, op->out);
-	size_t chunk = rows / product_chunks(&conv, rows) + 1, chunks = (rows + chunk - 1) / chunk;
-	size_t depth = (size_t) (conv.kh * conv.kw * (conv.ci / conv.groups));
-	GpuWgradArgs a = {.conv = conv,
+	GpuWgradArgs a = {.conv = product_shape(b, op),
 	                  .dy = gpu_train_grad_at(b, op->out),
 	                  .lddy = gpu_train_ld(b, op->out),
-	                  .part = gpu_train_scratch(b, chunks * depth * (size_t) conv.co * sizeof(float)),
 	                  .grad = gpu_train_param(b->t, DFX_STATE_GRAD, op->param[DFX_W]),
-	                  .ci_to = product_ci(b, op),
-	                  .chunk = (int) chunk};
-	GpuTrainStep *s =
-	    gpu_train_step(b, &b->t->backward, conv.groups == 1 ? GPU_WGRAD_TILED : GPU_WGRAD_DIRECT, i);
+	                  .ci_to = product_ci(b, op)};
+	GpuKernel kernel = product_sum_kernel(b, &a);
+	size_t rows = (size_t) b->max_batch * (size_t) gpu_train_rows(b, op->out);
+	size_t chunk = rows / product_chunks(&a.conv, kernel, rows) + 1, chunks = (rows + chunk - 1) / chunk;
+	size_t weights = (size_t) (a.conv.kh * a.conv.kw * (a.conv.ci / a.conv.groups)) * (size_t) a.conv.co;
 
-	s->args.wgrad = a;
-	s = gpu_train_step(b, &b->t->backward, GPU_WGRAD_SUM, i);
-	s->args.wgrad = a;
+	a.chunk = (int) chunk;
+	a.part = gpu_train_scratch(b, chunks * weights * sizeof(float));
+	gpu_train_step(b, &b->t->backward, kernel, i)->args.wgrad = a;
+	gpu_train_step(b, &b->t->backward, GPU_WGRAD_SUM, i)->args.wgrad = a;
 }
 
 static void

@@ -209,6 +209,7 @@ lt_close(GpuLib *lib)
 
 static const GpuLibOps lt_ops = {
     .name = "cublaslt",
+    .adds_in_place = true, /* C and D may be one matrix (cuBLAS library, "cublasLtMatmul()") */
     .close = lt_close,
     .fits = lt_fits,
     .build = lt_build,

@@ -3,7 +3,8 @@
  *	  What the files of training on a GPU share.
  *
  *	train_plan.c	compile: a copy of the graph, what is kept for how long, memory
- *	train_lower.c	every op's steps, forward and backward
+ *	train_lower.c	every op's steps, forward and backward, and what they share
+ *	train_tokens.c	those of transformers
  *	train_product.c	those of convolutions and linear layers
  *	train_choose.c	which of them libraries compute
  *	train_params.c	parameters, their copies for products, Adam
@@ -151,10 +152,38 @@ extern void gpu_train_lower(GpuTrainBuild *b);
 extern void gpu_train_sum_steps(GpuTrainBuild *b, GpuNormArgs a, GpuKernel part, GpuKernel end,
                                 GpuTrainList *list, int op, unsigned when);
 
+/* A step of op i in either direction, for everybody's use below. */
+extern GpuTrainStep *gpu_train_forward_step(GpuTrainBuild *b, GpuKernel kernel, int i);
+extern GpuTrainStep *gpu_train_backward_step(GpuTrainBuild *b, GpuKernel kernel, int i);
+/* Where a state of an op's parameter is; NULL: it has none. */
+extern float *gpu_train_op_param(const GpuTrainBuild *b, DfxState what, const DfxOp *op, int which);
+/* Forward: channels of op i's output from c0 on are act(x), of c channels. */
+extern GpuTrainStep *gpu_train_map(GpuTrainBuild *b, int i, DfxVal x, int c, int c0, DfxAct act);
+/* Backward: x's gradient gets that of op i's output, of its channels from c0 on. */
+extern GpuTrainStep *gpu_train_pass(GpuTrainBuild *b, int i, DfxVal x, int c0, bool add);
+/* A norm's record, with room for mean and inv of its channels at stats. */
+extern GpuNormArgs gpu_train_norm(const GpuTrainBuild *b, const DfxOp *op, float *stats);
+
+/* ---- train_tokens.c ---- */
+
+extern void gpu_train_layernorm(GpuTrainBuild *b, int i);
+extern void gpu_train_layernorm_back(GpuTrainBuild *b, int i);
+extern void gpu_train_tokens(GpuTrainBuild *b, int i);
+extern void gpu_train_tokens_back(GpuTrainBuild *b, int i);
+extern void gpu_train_take(GpuTrainBuild *b, int i);
+extern void gpu_train_take_back(GpuTrainBuild *b, int i);
+extern void gpu_train_attn(GpuTrainBuild *b, int i);
+extern void gpu_train_attn_back(GpuTrainBuild *b, int i);
+
 /* ---- train_product.c ---- */
 
 extern void gpu_train_product_forward(GpuTrainBuild *b, int op);
 extern void gpu_train_product_backward(GpuTrainBuild *b, int op);
+
+/* ---- train_choose.c ---- */
+
+/* Decide who computes each product; DFX_ELOST and the like only. */
+extern DfxStatus gpu_train_choose(DfxPlan *plan, DfxErr *err);
 
 /* ---- train_params.c ---- */
 

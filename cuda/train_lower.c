@@ -16,30 +16,30 @@ lower_channel(const GpuTrainBuild *b, void *p, int c)
 	return (char *) p + (size_t) c * gpu_type_size(b->type);
 }
 
-static GpuTrainStep *
-lower_forward(GpuTrainBuild *b, GpuKernel kernel, int i)
+GpuTrainStep *
+gpu_train_forward_step(GpuTrainBuild *b, GpuKernel kernel, int i)
 {
 	return gpu_train_step(b, &b->t->forward, kernel, i);
 }
 
-static GpuTrainStep *
-lower_backward(GpuTrainBuild *b, GpuKernel kernel, int i)
+GpuTrainStep *
+gpu_train_backward_step(GpuTrainBuild *b, GpuKernel kernel, int i)
 {
 	return gpu_train_step(b, &b->t->backward, kernel, i);
 }
 
-static float *
-lower_param(const GpuTrainBuild *b, DfxState what, const DfxOp *op, int which)
+float *
+gpu_train_op_param(const GpuTrainBuild *b, DfxState what, const DfxOp *op, int which)
 {
 	return op->param[which] >= 0 ? gpu_train_param(b->t, what, op->param[which]) : NULL;
 }
 
 /* y's channels from c0 on are act(x), of c channels. */
-static GpuTrainStep *
-lower_map(GpuTrainBuild *b, int i, DfxVal x, int c, int c0, DfxAct act)
+GpuTrainStep *
+gpu_train_map(GpuTrainBuild *b, int i, DfxVal x, int c, int c0, DfxAct act)
 {
 	const DfxOp *op = &b->op[i];
-	GpuTrainStep *s = lower_forward(b, GPU_MAP, i);
+	GpuTrainStep *s = gpu_train_forward_step(b, GPU_MAP, i);
 
 	s->args.map = (GpuMapArgs){.x = gpu_train_at(b, x),
 	                           .y = lower_channel(b, gpu_train_at(b, op->out), c0),
@@ -53,11 +53,11 @@ lower_map(GpuTrainBuild *b, int i, DfxVal x, int c, int c0, DfxAct act)
 }
 
 /* x's gradient gets that of y's channels from c0 on. */
-static GpuTrainStep *
-lower_pass(GpuTrainBuild *b, int i, DfxVal x, int c0, bool add)
+GpuTrainStep *
+gpu_train_pass(GpuTrainBuild *b, int i, DfxVal x, int c0, bool add)
 {
 	const DfxOp *op = &b->op[i];
-	GpuTrainStep *s = lower_backward(b, GPU_PASS, i);
+	GpuTrainStep *s = gpu_train_backward_step(b, GPU_PASS, i);
 
 	s->args.pass = (GpuPassArgs){.dy = lower_channel(b, gpu_train_grad_at(b, op->out), c0),
 	                             .dx = gpu_train_grad_at(b, x),
@@ -78,7 +78,7 @@ lower_input(GpuTrainBuild *b, int i)
 {
 	const DfxOp *op = &b->op[i];
 	const DfxValue *v = &b->val[op->out];
-	GpuTrainStep *s = lower_forward(b, GPU_INPUT, i);
+	GpuTrainStep *s = gpu_train_forward_step(b, GPU_INPUT, i);
 	bool padded = v->root == op->out && !b->shared[op->out];
 	GpuInputArgs *a = &s->args.input;
 
@@ -110,7 +110,7 @@ lower_seed(GpuTrainBuild *b, int which)
 {
 	DfxVal v = b->g.out[which];
 	bool add = gpu_train_adds(b, v, b->g.nop);
-	GpuTrainStep *s = lower_backward(b, GPU_SEED, b->g.nop);
+	GpuTrainStep *s = gpu_train_backward_step(b, GPU_SEED, b->g.nop);
 
 	s->io = TRAIN_SEED;
 	s->which = which;
@@ -143,8 +143,8 @@ gpu_train_sum_steps(GpuTrainBuild *b, GpuNormArgs a, GpuKernel part, GpuKernel e
 	s->when = when;
 }
 
-static GpuNormArgs
-lower_norm(const GpuTrainBuild *b, const DfxOp *op, float *stats)
+GpuNormArgs
+gpu_train_norm(const GpuTrainBuild *b, const DfxOp *op, float *stats)
 {
 	DfxVal x = op->in[0];
 	int c = b->val[x].c;
@@ -155,14 +155,14 @@ lower_norm(const GpuTrainBuild *b, const DfxOp *op, float *stats)
 	                     .ldx = gpu_train_ld(b, x),
 	                     .act = (GpuAct) op->epi_act,
 	                     .eps = op->u.eps,
-	                     .weight = lower_param(b, DFX_STATE_VALUE, op, DFX_W),
-	                     .bias = lower_param(b, DFX_STATE_VALUE, op, DFX_B),
+	                     .weight = gpu_train_op_param(b, DFX_STATE_VALUE, op, DFX_W),
+	                     .bias = gpu_train_op_param(b, DFX_STATE_VALUE, op, DFX_B),
 	                     .mean = stats,
 	                     .inv = stats + c,
-	                     .run_mean = lower_param(b, DFX_STATE_VALUE, op, DFX_MEAN),
-	                     .run_var = lower_param(b, DFX_STATE_VALUE, op, DFX_VAR),
-	                     .dweight = lower_param(b, DFX_STATE_GRAD, op, DFX_W),
-	                     .dbias = lower_param(b, DFX_STATE_GRAD, op, DFX_B)};
+	                     .run_mean = gpu_train_op_param(b, DFX_STATE_VALUE, op, DFX_MEAN),
+	                     .run_var = gpu_train_op_param(b, DFX_STATE_VALUE, op, DFX_VAR),
+	                     .dweight = gpu_train_op_param(b, DFX_STATE_GRAD, op, DFX_W),
+	                     .dbias = gpu_train_op_param(b, DFX_STATE_GRAD, op, DFX_B)};
 }
 
 /* Forward and backward read the same statistics: backward finds them in the record of forward's last step. */
@@ -170,17 +170,17 @@ static void
 lower_bn(GpuTrainBuild *b, int i)
 {
 	const DfxOp *op = &b->op[i];
-	GpuNormArgs a = lower_norm(b, op, gpu_train_stats(b, 2 * (size_t) b->val[op->in[0]].c));
+	GpuNormArgs a = gpu_train_norm(b, op, gpu_train_stats(b, 2 * (size_t) b->val[op->in[0]].c));
 	GpuTrainStep *s;
 
 	gpu_train_sum_steps(b, a, GPU_BN_PART, GPU_BN_STATS, &b->t->forward, i, TRAIN_LEARN);
-	s = lower_forward(b, GPU_BN_STATS, i);
+	s = gpu_train_forward_step(b, GPU_BN_STATS, i);
 	s->args.norm = a;
 	s->args.norm.eval = true;
 	s->when = TRAIN_INFER;
 	a.y = gpu_train_at(b, op->out);
 	a.ldy = gpu_train_ld(b, op->out);
-	s = lower_forward(b, GPU_BN_MAP, i);
+	s = gpu_train_forward_step(b, GPU_BN_MAP, i);
 	s->args.norm = a;
 	if (b->t->norm_rows == 0 || a.rows < b->t->norm_rows)
 	{
@@ -212,56 +212,8 @@ lower_bn_back(GpuTrainBuild *b, int i)
 	a.y = gpu_train_grad_at(b, op->in[0]);
 	a.ldy = gpu_train_ld(b, op->in[0]);
 	a.add = gpu_train_adds(b, op->in[0], i);
-	s = lower_backward(b, GPU_BN_GRAD, i);
+	s = gpu_train_backward_step(b, GPU_BN_GRAD, i);
 	s->args.norm = a;
-}
-
-static void
-lower_layernorm(GpuTrainBuild *b, int i)
-{
-	const DfxOp *op = &b->op[i];
-	GpuTrainStep *s = lower_forward(b, GPU_LAYERNORM, i);
-
-	s->args.layernorm = (GpuLayernormArgs){.x = gpu_train_at(b, op->in[0]),
-	                                       .y = gpu_train_at(b, op->out),
-	                                       .rows = gpu_train_rows(b, op->out),
-	                                       .c = b->val[op->out].c,
-	                                       .ldx = gpu_train_ld(b, op->in[0]),
-	                                       .ldy = gpu_train_ld(b, op->out),
-	                                       .weight = lower_param(b, DFX_STATE_VALUE, op, DFX_W),
-	                                       .bias = lower_param(b, DFX_STATE_VALUE, op, DFX_B),
-	                                       .eps = op->u.eps};
-}
-
-/* Each row's statistics stay, for the sums over rows, where nobody else writes. */
-static void
-lower_layernorm_back(GpuTrainBuild *b, int i)
-{
-	const DfxOp *op = &b->op[i];
-	size_t rows = (size_t) b->max_batch * (size_t) gpu_train_rows(b, op->out);
-	float *stats = gpu_train_stats(b, 2 * rows);
-	bool add = gpu_train_adds(b, op->in[0], i);
-	GpuTrainStep *s = lower_backward(b, GPU_LAYERNORM_GRAD, i);
-	GpuNormArgs a = lower_norm(b, op, stats);
-
-	a.inv = stats + rows;
-	a.by_row = true;
-	a.dy = gpu_train_grad_at(b, op->out);
-	a.lddy = gpu_train_ld(b, op->out);
-	s->args.layernorm_grad = (GpuLayernormGradArgs){.x = a.x,
-	                                                .dy = a.dy,
-	                                                .dx = gpu_train_grad_at(b, op->in[0]),
-	                                                .rows = a.rows,
-	                                                .c = a.c,
-	                                                .ldx = a.ldx,
-	                                                .lddy = a.lddy,
-	                                                .lddx = gpu_train_ld(b, op->in[0]),
-	                                                .weight = a.weight,
-	                                                .eps = a.eps,
-	                                                .mean = a.mean,
-	                                                .inv = a.inv,
-	                                                .add = add};
-	gpu_train_sum_steps(b, a, GPU_SUM_PART, GPU_SUM, &b->t->backward, i, TRAIN_LEARN);
 }
 
 /* ---- ACT, DROP ---- */
@@ -271,7 +223,7 @@ lower_act(GpuTrainBuild *b, int i)
 {
 	const DfxOp *op = &b->op[i];
 
-	lower_map(b, i, op->in[0], b->val[op->out].c, 0, op->u.act);
+	gpu_train_map(b, i, op->in[0], b->val[op->out].c, 0, op->u.act);
 }
 
 static void
@@ -279,7 +231,7 @@ lower_act_back(GpuTrainBuild *b, int i)
 {
 	const DfxOp *op = &b->op[i];
 	DfxVal from = op->u.act == DFX_ACT_RELU ? op->out : op->in[0];
-	GpuTrainStep *s = lower_pass(b, i, op->in[0], 0, gpu_train_adds(b, op->in[0], i));
+	GpuTrainStep *s = gpu_train_pass(b, i, op->in[0], 0, gpu_train_adds(b, op->in[0], i));
 
 	s->args.pass.act = (GpuAct) op->u.act;
 	s->args.pass.x = gpu_train_at(b, from);
@@ -310,8 +262,9 @@ lower_drop(GpuTrainBuild *b, int i)
 {
 	DfxVal x = b->op[i].in[0], y = b->op[i].out;
 
-	lower_mask(b, lower_forward(b, GPU_DROP, i), gpu_train_at(b, x), x, gpu_train_at(b, y), y, false);
-	lower_map(b, i, x, b->val[y].c, 0, DFX_ACT_NONE)->when = TRAIN_INFER;
+	lower_mask(b, gpu_train_forward_step(b, GPU_DROP, i), gpu_train_at(b, x), x, gpu_train_at(b, y), y,
+	           false);
+	gpu_train_map(b, i, x, b->val[y].c, 0, DFX_ACT_NONE)->when = TRAIN_INFER;
 }
 
 static void
@@ -320,8 +273,8 @@ lower_drop_back(GpuTrainBuild *b, int i)
 	DfxVal x = b->op[i].in[0], y = b->op[i].out;
 	bool add = gpu_train_adds(b, x, i);
 
-	lower_mask(b, lower_backward(b, GPU_DROP, i), gpu_train_grad_at(b, y), y, gpu_train_grad_at(b, x), x,
-	           add);
+	lower_mask(b, gpu_train_backward_step(b, GPU_DROP, i), gpu_train_grad_at(b, y), y,
+	           gpu_train_grad_at(b, x), x, add);
 }
 
 /* ---- ADD, MUL, CONCAT, STACK ---- */
@@ -336,7 +289,7 @@ static void
 lower_binary(GpuTrainBuild *b, int i)
 {
 	const DfxOp *op = &b->op[i];
-	GpuTrainStep *s = lower_forward(b, GPU_BINARY, i);
+	GpuTrainStep *s = gpu_train_forward_step(b, GPU_BINARY, i);
 
 	s->args.binary = (GpuBinaryArgs){.a = gpu_train_at(b, op->in[0]),
 	                                 .b = gpu_train_at(b, op->in[1]),
@@ -356,7 +309,7 @@ lower_add_back(GpuTrainBuild *b, int i)
 	const DfxOp *op = &b->op[i];
 
 	for (int j = 0; j < op->nin; j++)
-		lower_pass(b, i, op->in[j], 0, gpu_train_adds(b, op->in[j], i));
+		gpu_train_pass(b, i, op->in[j], 0, gpu_train_adds(b, op->in[j], i));
 }
 
 /* The gradient by factor x, which is dy times the other one. */
@@ -365,7 +318,7 @@ lower_factor_back(GpuTrainBuild *b, int i, DfxVal x, DfxVal other)
 {
 	const DfxOp *op = &b->op[i];
 	bool add = gpu_train_adds(b, x, i);
-	GpuTrainStep *s = lower_backward(b, GPU_MUL_GRAD, i);
+	GpuTrainStep *s = gpu_train_backward_step(b, GPU_MUL_GRAD, i);
 
 	s->args.mul_grad = (GpuMulGradArgs){.dy = gpu_train_grad_at(b, op->out),
 	                                    .b = gpu_train_at(b, other),
@@ -394,7 +347,7 @@ lower_mul_back(GpuTrainBuild *b, int i)
 		return;
 	}
 	add = gpu_train_adds(b, gate, i);
-	s = lower_backward(b, GPU_GATE_GRAD, i);
+	s = gpu_train_backward_step(b, GPU_GATE_GRAD, i);
 	s->args.gate_grad = (GpuGateGradArgs){.dy = gpu_train_grad_at(b, op->out),
 	                                      .a = gpu_train_at(b, x),
 	                                      .db = gpu_train_grad_at(b, gate),
@@ -415,7 +368,7 @@ lower_concat(GpuTrainBuild *b, int i)
 
 	for (int j = 0; j < op->nin && !op->placed; j++)
 	{
-		lower_map(b, i, op->in[j], b->val[op->in[j]].c, c0, DFX_ACT_NONE);
+		gpu_train_map(b, i, op->in[j], b->val[op->in[j]].c, c0, DFX_ACT_NONE);
 		c0 += b->val[op->in[j]].c;
 	}
 }
@@ -428,7 +381,7 @@ lower_concat_back(GpuTrainBuild *b, int i)
 
 	for (int j = 0; j < op->nin && !op->placed; j++)
 	{
-		lower_pass(b, i, op->in[j], c0, gpu_train_adds(b, op->in[j], i));
+		gpu_train_pass(b, i, op->in[j], c0, gpu_train_adds(b, op->in[j], i));
 		c0 += b->val[op->in[j]].c;
 	}
 }
@@ -447,7 +400,7 @@ lower_stack(GpuTrainBuild *b, int i)
 
 	for (int j = 0; j < op->nin; j++)
 	{
-		GpuTrainStep *s = lower_forward(b, GPU_STACK, i);
+		GpuTrainStep *s = gpu_train_forward_step(b, GPU_STACK, i);
 
 		s->args.stack = lower_stack_args(b, op->in[j], op->out, j);
 		s->args.stack.x = gpu_train_at(b, op->in[j]);
@@ -463,7 +416,7 @@ lower_stack_back(GpuTrainBuild *b, int i)
 	for (int j = 0; j < op->nin; j++)
 	{
 		bool add = gpu_train_adds(b, op->in[j], i);
-		GpuTrainStep *s = lower_backward(b, GPU_UNSTACK, i);
+		GpuTrainStep *s = gpu_train_backward_step(b, GPU_UNSTACK, i);
 		GpuStackArgs a = lower_stack_args(b, op->in[j], op->out, j);
 
 		a.x = gpu_train_grad_at(b, op->out);
@@ -501,7 +454,7 @@ lower_pool_args(const GpuTrainBuild *b, const DfxOp *op)
 static void
 lower_pool(GpuTrainBuild *b, int i)
 {
-	GpuTrainStep *s = lower_forward(b, GPU_POOL, i);
+	GpuTrainStep *s = gpu_train_forward_step(b, GPU_POOL, i);
 
 	s->args.pool = lower_pool_args(b, &b->op[i]);
 }
@@ -511,7 +464,7 @@ lower_pool_back(GpuTrainBuild *b, int i)
 {
 	const DfxOp *op = &b->op[i];
 	bool add = gpu_train_adds(b, op->in[0], i);
-	GpuTrainStep *s = lower_backward(b, GPU_POOL_GRAD, i);
+	GpuTrainStep *s = gpu_train_backward_step(b, GPU_POOL_GRAD, i);
 
 	s->args.pool_grad = (GpuPoolGradArgs){.p = lower_pool_args(b, op),
 	                                      .dy = gpu_train_grad_at(b, op->out),
@@ -519,96 +472,6 @@ lower_pool_back(GpuTrainBuild *b, int i)
 	                                      .lddy = gpu_train_ld(b, op->out),
 	                                      .lddx = gpu_train_ld(b, op->in[0]),
 	                                      .add = add};
-}
-
-/* ---- TOKENS, TAKE, ATTN ---- */
-
-static void
-lower_tokens(GpuTrainBuild *b, int i)
-{
-	const DfxOp *op = &b->op[i];
-	GpuTrainStep *s = lower_forward(b, GPU_TOKENS, i);
-
-	s->args.tokens = (GpuTokensArgs){.x = gpu_train_at(b, op->in[0]),
-	                                 .y = gpu_train_at(b, op->out),
-	                                 .tokens = gpu_train_rows(b, op->out),
-	                                 .c = b->val[op->out].c,
-	                                 .ldx = gpu_train_ld(b, op->in[0]),
-	                                 .ldy = gpu_train_ld(b, op->out),
-	                                 .cls = lower_param(b, DFX_STATE_VALUE, op, DFX_W),
-	                                 .pos = lower_param(b, DFX_STATE_VALUE, op, DFX_B)};
-}
-
-static void
-lower_tokens_back(GpuTrainBuild *b, int i)
-{
-	const DfxOp *op = &b->op[i];
-	GpuTrainStep *s = lower_backward(b, GPU_POS_GRAD, i);
-
-	s->args.pos_grad = (GpuPosGradArgs){.dy = gpu_train_grad_at(b, op->out),
-	                                    .dpos = lower_param(b, DFX_STATE_GRAD, op, DFX_B),
-	                                    .dcls = lower_param(b, DFX_STATE_GRAD, op, DFX_W),
-	                                    .tokens = gpu_train_rows(b, op->out),
-	                                    .c = b->val[op->out].c,
-	                                    .lddy = gpu_train_ld(b, op->out)};
-	s = lower_pass(b, i, op->in[0], 0, gpu_train_adds(b, op->in[0], i));
-	s->args.pass.rows = gpu_train_rows(b, op->in[0]);
-	s->args.pass.dy_first = 1;
-}
-
-static void
-lower_take(GpuTrainBuild *b, int i)
-{
-	const DfxOp *op = &b->op[i];
-	GpuTrainStep *s = lower_map(b, i, op->in[0], b->val[op->out].c, 0, DFX_ACT_NONE);
-
-	s->args.map.step = gpu_train_rows(b, op->in[0]);
-	s->args.map.first = op->u.index;
-}
-
-static void
-lower_take_back(GpuTrainBuild *b, int i)
-{
-	const DfxOp *op = &b->op[i];
-	GpuTrainStep *s = lower_pass(b, i, op->in[0], 0, gpu_train_adds_partly(b, op->in[0], i));
-
-	s->args.pass.dx_first = op->u.index;
-}
-
-static void
-lower_attn(GpuTrainBuild *b, int i)
-{
-	const DfxOp *op = &b->op[i];
-	GpuTrainStep *s = lower_forward(b, GPU_ATTN, i);
-
-	s->args.attn = (GpuAttnArgs){.x = gpu_train_at(b, op->in[0]),
-	                             .y = gpu_train_at(b, op->out),
-	                             .tokens = gpu_train_rows(b, op->out),
-	                             .c = b->val[op->out].c,
-	                             .heads = op->u.heads,
-	                             .ldx = gpu_train_ld(b, op->in[0]),
-	                             .ldy = gpu_train_ld(b, op->out)};
-}
-
-static void
-lower_attn_back(GpuTrainBuild *b, int i)
-{
-	const DfxOp *op = &b->op[i];
-	size_t queries = (size_t) b->max_batch * (size_t) op->u.heads * (size_t) gpu_train_rows(b, op->out);
-	GpuAttnGradArgs a = {.x = gpu_train_at(b, op->in[0]),
-	                     .dy = gpu_train_grad_at(b, op->out),
-	                     .dx = gpu_train_grad_at(b, op->in[0]),
-	                     .tokens = gpu_train_rows(b, op->out),
-	                     .c = b->val[op->out].c,
-	                     .heads = op->u.heads,
-	                     .ldx = gpu_train_ld(b, op->in[0]),
-	                     .lddy = gpu_train_ld(b, op->out),
-	                     .lddx = gpu_train_ld(b, op->in[0]),
-	                     .stat = gpu_train_scratch(b, queries * 2 * sizeof(float)),
-	                     .add = gpu_train_adds(b, op->in[0], i)};
-
-	lower_backward(b, GPU_ATTN_GRAD_Q, i)->args.attn_grad = a;
-	lower_backward(b, GPU_ATTN_GRAD_KV, i)->args.attn_grad = a;
 }
 
 /* ---- the whole ---- */
@@ -624,16 +487,16 @@ static const LowerOp lower_op[DFX_OP_COUNT] = {
     [DFX_OP_CONV] = {gpu_train_product_forward, gpu_train_product_backward},
     [DFX_OP_BN] = {lower_bn, lower_bn_back},
     [DFX_OP_LINEAR] = {gpu_train_product_forward, gpu_train_product_backward},
-    [DFX_OP_LAYERNORM] = {lower_layernorm, lower_layernorm_back},
-    [DFX_OP_ATTN] = {lower_attn, lower_attn_back},
+    [DFX_OP_LAYERNORM] = {gpu_train_layernorm, gpu_train_layernorm_back},
+    [DFX_OP_ATTN] = {gpu_train_attn, gpu_train_attn_back},
     [DFX_OP_ACT] = {lower_act, lower_act_back},
     [DFX_OP_ADD] = {lower_binary, lower_add_back},
     [DFX_OP_MUL] = {lower_binary, lower_mul_back},
     [DFX_OP_CONCAT] = {lower_concat, lower_concat_back},
     [DFX_OP_STACK] = {lower_stack, lower_stack_back},
     [DFX_OP_POOL] = {lower_pool, lower_pool_back},
-    [DFX_OP_TOKENS] = {lower_tokens, lower_tokens_back},
-    [DFX_OP_TAKE] = {lower_take, lower_take_back},
+    [DFX_OP_TOKENS] = {gpu_train_tokens, gpu_train_tokens_back},
+    [DFX_OP_TAKE] = {gpu_train_take, gpu_train_take_back},
     [DFX_OP_DROP] = {lower_drop, lower_drop_back},
 };
 
@@ -646,8 +509,8 @@ gpu_train_lower(GpuTrainBuild *b)
 		if (!b->dead[i])
 			lower_op[b->op[i].kind].forward(b, i);
 	for (int i = 0; i < b->g.nout; i++)
-		lower_to_floats(b, lower_forward(b, GPU_OUTPUT, b->g.nop), b->g.out[i], gpu_train_at(b, b->g.out[i]),
-		                TRAIN_OUT, i);
+		lower_to_floats(b, gpu_train_forward_step(b, GPU_OUTPUT, b->g.nop), b->g.out[i],
+		                gpu_train_at(b, b->g.out[i]), TRAIN_OUT, i);
 
 	for (int i = 0; i < b->g.nout; i++)
 		lower_seed(b, i);
@@ -661,6 +524,6 @@ gpu_train_lower(GpuTrainBuild *b)
 	if (!b->t->input_f32)
 		return;
 	gpu_train_settle(b, b->g.input, b->g.nop);
-	s = lower_backward(b, GPU_OUTPUT, b->g.nop);
+	s = gpu_train_backward_step(b, GPU_OUTPUT, b->g.nop);
 	lower_to_floats(b, s, b->g.input, gpu_train_grad_at(b, b->g.input), TRAIN_DIN, 0);
 }

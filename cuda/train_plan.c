@@ -453,7 +453,9 @@ train_build(GpuTrainBuild *b, const DfxGraph *g, DfxErr *err)
 	if (st != DFX_OK)
 		return st;
 	train_lower_all(b);
-	return b->failed ? dfx_fail(err, DFX_ENOMEM, "out of memory for a plan") : DFX_OK;
+	if (b->failed)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
+	return gpu_train_choose(b->plan, err);
 }
 
 DfxStatus

@@ -30,7 +30,10 @@ run_step(DfxPlan *plan, const GpuTrainStep *s, int n, uint64_t seed, DfxErr *err
 		args.output.dst = (float *) (void *) t->io.p;
 	if (s->kernel == GPU_OUTPUT)
 		args.output.bad = (unsigned *) (void *) t->io_out; /* nobody asks: a loss that is no number shows */
-	return rt->ops->launch(rt, s->kernel, t->type, &args, 1, n, err);
+	if (s->choice.lib && n == plan->max_batch)
+		return s->choice.lib->ops->run(s->choice.lib, s->choice.plan, &args.conv, &s->product,
+		                               plan->dev->work.p, rt->stream, err);
+	return rt->ops->launch(rt, s->choice.kernel, t->type, &args, 1, n, err);
 }
 
 DfxStatus

@@ -106,7 +106,8 @@ check_faults(HostRt *rt)
 	dfx_weights_random(g, 1, &err);
 	in = noise_images(g, 2, 1);
 	rt->room = 1 << 20;
-	ok(compile(on.dev, g, 8, DFX_PRECISION_FP32, &err) == DFX_ENOMEM && strstr(err.hint, "smaller") && rt->blocks == 0,
+	ok(compile(on.dev, g, 8, DFX_PRECISION_FP32, &err) == DFX_ENOMEM && strstr(err.hint, "smaller") &&
+	       rt->blocks == 0,
 	   "a device without room: %s (%s)", err.msg, err.hint);
 	rt->room = 0;
 	if (ok(side_open(&s, &on, g, 2, &err), "a plan is made"))

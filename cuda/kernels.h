@@ -178,7 +178,7 @@ typedef struct GpuEpilogue
  * pre_scale: the input is act(x * pre_scale[c] + pre_shift[c]), only where
  * there is no padding.  uh, uw: the input is spread out by these factors, with
  * zeros between (0 and 1: it is not), as the gradient by the input of a
- * convolution with strides wants it; only DIRECT and TILED can.
+ * convolution with strides wants it; libraries cannot.
  */
 typedef struct GpuConvArgs
 {

@@ -110,8 +110,8 @@ product_kernel(const GpuTrainBuild *b, const GpuConvArgs *a)
 {
 	if (product_is_direct(a))
 		return GPU_CONV_DIRECT;
-	if (b->type != GPU_F32 && a->ci % 8 == 0 && a->ldx % 8 == 0 && (uintptr_t) a->x % 16 == 0 && a->uh <= 1 &&
-	    a->uw <= 1 && a->ph >= 0 && a->pw >= 0)
+	if (b->type != GPU_F32 && a->ci % 8 == 0 && a->ldx % 8 == 0 && (uintptr_t) a->x % 16 == 0 && a->ph >= 0 &&
+	    a->pw >= 0)
 		return GPU_CONV_MMA;
 	return GPU_CONV_TILED;
 }

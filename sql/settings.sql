@@ -41,6 +41,26 @@ SELECT dfx_classify(image) FROM stored_large;
 RESET dfx.max_image_bytes;
 SELECT dfx_classify(image) FROM stored_large;
 
+-- Fast decoding is a session's choice.  It concerns large JPEGs only, and those as the network sees them.
+SHOW dfx.fast_decode;
+CREATE TEMP TABLE sized AS SELECT name, image FROM photos;
+INSERT INTO sized SELECT 'large.png', dfx_perturb(image, 'scale:400') FROM photos WHERE name = 'photo-420-q90.jpg';
+INSERT INTO sized SELECT 'large.jpg', dfx_perturb(image, 'jpeg:90') FROM sized WHERE name = 'large.png';
+CREATE TEMP TABLE seen AS SELECT false AS fast, name, dfx_features(image) AS features, dfx_synthetic(image) AS p,
+	dfx_perturb(image, 'scale:50') AS half FROM sized;
+SET dfx.fast_decode = on;
+INSERT INTO seen SELECT true, name, dfx_features(image), dfx_synthetic(image), dfx_perturb(image, 'scale:50') FROM sized;
+RESET dfx.fast_decode;
+SELECT name, exact.features <> fast.features AS differ, abs(exact.p - fast.p) < 0.05 AS near, exact.half = fast.half AS same_file
+	FROM seen AS exact JOIN seen AS fast USING (name) WHERE fast.fast AND NOT exact.fast ORDER BY name COLLATE "C";
+
+-- A scan that reads ahead obeys it from row to row.
+CREATE TEMP TABLE scanned AS SELECT n, image FROM generate_series(1, 6) AS n, sized WHERE name = 'large.jpg';
+CREATE TEMP TABLE answers AS SELECT n, set_config('dfx.fast_decode', CASE WHEN n % 3 = 0 THEN 'on' ELSE 'off' END, false)::bool AS fast,
+	dfx_features(image) AS features FROM scanned;
+SELECT n, fast, answers.features = seen.features AS right FROM answers JOIN seen USING (fast) WHERE name = 'large.jpg' ORDER BY n;
+RESET dfx.fast_decode;
+
 \set VERBOSITY terse
 SET dfx.no_such_setting = 1;
 DROP ROLE regress_dfx_user;

@@ -19,7 +19,7 @@ declare -A may=(
 # vendor header pattern -> rooms that may see it
 declare -A vendor=(
 	['(dnnl|oneapi/).*']="src/cpu"
-	['(jpeglib|jerror|jmorecfg|png|pngconf|zlib|turbojpeg)\.h']="src/image"
+	['(jpeglib|jerror|jmorecfg|png|pngconf|zlib|libdeflate|turbojpeg)\.h']="src/image"
 	['(cuda|cudnn|cublas).*']="cuda"
 	['omp\.h']="src/cpu"
 	['(postgres|fmgr|miscadmin|funcapi|pgstat)\.h']="src/pg"

@@ -5,7 +5,7 @@
 #	build: what `make && make install` needs.  check (default): the tests' too.
 set -euo pipefail
 
-build=(gcc libc6-dev make postgresql-15 postgresql-server-dev-15 libdnnl-dev libjpeg62-turbo-dev libpng-dev zlib1g-dev)
+build=(gcc libc6-dev make postgresql-15 postgresql-server-dev-15 libdnnl-dev libjpeg62-turbo-dev libpng-dev zlib1g-dev libdeflate-dev)
 tests=(perl libipc-run-perl postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl)
 
 case "${1:-check}" in

@@ -41,9 +41,9 @@ device_isa_name(void)
 
 /* The values are sets of bits, not an order: avx2_vnni is the larger number. */
 static bool
-device_has_avx512(void)
+device_has(dnnl_cpu_isa_t isa)
 {
-	return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+	return (dnnl_get_effective_cpu_isa() & isa) == isa;
 }
 
 /* "model name" of /proc/cpuinfo, "unknown CPU" where there is none. */
@@ -140,8 +140,10 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->kernels = cpu_kernels();
 	dev->token_kernels = cpu_token_kernels();
 	dev->train_kernels = cpu_train_kernels();
+	dev->train_window_kernels = cpu_train_window_kernels();
 	dev->train_token_kernels = cpu_train_token_kernels();
-	dev->block = device_has_avx512() ? 16 : 8;
+	dev->block = device_has(dnnl_cpu_isa_avx512_core) ? 16 : 8;
+	dev->bf16 = device_has(dnnl_cpu_isa_avx512_core_bf16);
 	dnnl_set_primitive_cache_capacity(DEVICE_CACHE);
 	device_name(dev);
 	st = device_fill(dev, err);

@@ -66,9 +66,9 @@ typedef dnnl_memory_desc_t DnnlMd;
 typedef const_dnnl_memory_desc_t DnnlConstMd;
 
 static inline dnnl_status_t
-dfx_md_new(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_format_tag_t tag)
+dfx_md_typed(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_data_type_t type, dnnl_format_tag_t tag)
 {
-	return dnnl_memory_desc_create_with_tag(md, rank, dim, dnnl_f32, tag);
+	return dnnl_memory_desc_create_with_tag(md, rank, dim, type, tag);
 }
 
 static inline void
@@ -150,14 +150,14 @@ typedef dnnl_memory_desc_t *DnnlMd;
 typedef const dnnl_memory_desc_t *DnnlConstMd;
 
 static inline dnnl_status_t
-dfx_md_new(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_format_tag_t tag)
+dfx_md_typed(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_data_type_t type, dnnl_format_tag_t tag)
 {
 	dnnl_status_t st;
 
 	*md = malloc(sizeof **md);
 	if (*md == NULL)
 		return dnnl_out_of_memory;
-	st = dnnl_memory_desc_init_by_tag(*md, rank, dim, dnnl_f32, tag);
+	st = dnnl_memory_desc_init_by_tag(*md, rank, dim, type, tag);
 	if (st != dnnl_success)
 	{
 		free(*md);
@@ -248,5 +248,12 @@ dfx_post_sum(dnnl_post_ops_t ops)
 }
 
 #endif
+
+/* Of floats. */
+static inline dnnl_status_t
+dfx_md_new(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_format_tag_t tag)
+{
+	return dfx_md_typed(md, rank, dim, dnnl_f32, tag);
+}
 
 #endif /* DFX_CPU_DNNL_COMPAT_H */

@@ -43,8 +43,10 @@ struct DfxDev
 	const CpuKernels *kernels;
 	const CpuTokenKernels *token_kernels;
 	const CpuTrainKernels *train_kernels;
+	const CpuTrainWindowKernels *train_window_kernels;
 	const CpuTrainTokenKernels *train_token_kernels;
 	int block; /* channels in a block: 16 with AVX-512, else 8 */
+	bool bf16; /* the CPU multiplies bfloat16s: AVX512_BF16 or AMX */
 	_Atomic uint64_t *progress;
 	char name[96];
 };
@@ -55,8 +57,9 @@ typedef struct CpuView
 	int c, h, w;
 	int vec;
 	dnnl_format_tag_t tag;
+	CpuType type;  /* in plans for inference always floats */
 	size_t off;    /* bytes */
-	size_t stride; /* floats from one image of a micro-batch to the next */
+	size_t stride; /* numbers from one image of a micro-batch to the next */
 } CpuView;
 
 static inline size_t
@@ -76,6 +79,13 @@ static inline size_t
 cpu_floats(const CpuView *v)
 {
 	return (size_t) cpu_planes(v) * (size_t) v->vec * cpu_pixels(v);
+}
+
+/* Bytes from one image to the next. */
+static inline size_t
+cpu_image_bytes(const CpuView *v)
+{
+	return v->stride * cpu_size(v->type);
 }
 
 /* Where an image of a micro-batch starts. */

@@ -14,6 +14,19 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* How numbers lie in memory; whatever is computed is computed in floats. */
+typedef enum CpuType
+{
+	CPU_F32 = 0,
+	CPU_BF16
+} CpuType;
+
+static inline size_t
+cpu_size(CpuType type)
+{
+	return type == CPU_BF16 ? 2 : 4;
+}
+
 /* Geometry of one pooling window walk; p is padding before and after. */
 typedef struct CpuPoolGeom
 {
@@ -40,8 +53,9 @@ typedef struct CpuKernels
 
 /*
  * Defines name(), the best variant this CPU runs, and name_variant(i), all of
- * them, best first, NULL past the end: of tables called table_avx512,
- * table_avx2 and table_portable.
+ * them, best first, NULL past the end: of tables called table_avx512 (which may
+ * use BW and VL: all CPUs with AVX-512 but Xeon Phi have them), table_avx2 and
+ * table_portable.
  */
 #if defined(__x86_64__)
 #define CPU_KERNEL_CHOICE(Type, name, table)                                                                 \
@@ -50,7 +64,7 @@ typedef struct CpuKernels
 		const Type *found[3];                                                                                \
 		int n = 0;                                                                                           \
                                                                                                              \
-		if (__builtin_cpu_supports("avx512f"))                                                               \
+		if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))                        \
 			found[n++] = &table##_avx512;                                                                    \
 		if (__builtin_cpu_supports("avx2"))                                                                  \
 			found[n++] = &table##_avx2;                                                                      \

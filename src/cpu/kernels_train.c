@@ -26,12 +26,6 @@ all(float x)
 	return (V16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
 }
 
-KERNEL V16
-pick(I16 mask, V16 yes, V16 no)
-{
-	return (V16) ((mask & (I16) yes) | (~mask & (I16) no));
-}
-
 /* e^x as in kernels_tokens.c, for any x: clamped to where it is a normal number. */
 KERNEL V16
 exp16(V16 x)
@@ -128,28 +122,33 @@ act_gradient(V16 dz, V16 t, DfxAct act)
 }
 
 KERNEL void
-act_lanes(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int n, const CpuNorm *norm,
-          int l, DfxAct act)
+act_lanes(CpuStrip dst, CpuStrip src, size_t npix, int n, const CpuNorm *norm, int l, DfxAct act, CpuType to,
+          CpuType from)
 {
 	V16 mean = load(norm->mean + l, n), scale = load(norm->scale + l, n), shift = load(norm->shift + l, n);
 
 	for (size_t i = 0; i < npix; i++)
 	{
-		V16 x = (load(src + i * sps, n) - mean) * scale;
+		V16 x = (load_as(src.at, i * src.ps + (size_t) l, n, from) - mean) * scale;
 
-		store(dst + i * dps, act_of(x + shift, act), n);
+		store_as(dst.at, i * dst.ps + (size_t) l, act_of(x + shift, act), n, to);
 	}
 }
 
 KERNEL void
-act_body(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl, const CpuNorm *norm,
-         DfxAct act)
+act_body(CpuStrip dst, CpuStrip src, size_t npix, int nl, const CpuNorm *norm, DfxAct act)
 {
-	LANES(act_lanes(dst + l, dps, src + l, sps, npix, n, norm, l, act));
+	if (dst.type == CPU_BF16)
+		LANES(act_lanes(dst, src, npix, n, norm, l, act, CPU_BF16, CPU_BF16));
+	else if (src.type == CPU_BF16)
+		LANES(act_lanes(dst, src, npix, n, norm, l, act, CPU_F32, CPU_BF16));
+	else
+		LANES(act_lanes(dst, src, npix, n, norm, l, act, CPU_F32, CPU_F32));
 }
 
+/* stored: the kind of x and g; of: that of dz */
 KERNEL void
-push_lanes(const CpuPush *p, int l, int n, DfxAct act, bool add)
+push_lanes(const CpuPush *p, int l, int n, DfxAct act, CpuType stored, CpuType of)
 {
 	V16 scale = load(p->norm.scale + l, n), shift = load(p->norm.shift + l, n);
 	V16 mean = load(p->norm.mean + l, n);
@@ -161,15 +160,15 @@ push_lanes(const CpuPush *p, int l, int n, DfxAct act, bool add)
 
 		for (size_t i = from; i < to; i++)
 		{
-			V16 x = load(p->x + i * p->xps + l, n) - mean, t = x * scale;
-			V16 dt = act_gradient(load(p->dz + i * p->zps + l, n), t + shift, act);
+			V16 x = load_as(p->x.at, i * p->x.ps + (size_t) l, n, stored) - mean, t = x * scale;
+			V16 dt = act_gradient(load_as(p->dz.at, i * p->dz.ps + (size_t) l, n, of), t + shift, act);
 			V16 g = dt * scale;
 
 			sum += dt;
 			sum_x += dt * x;
-			if (add)
-				g += load(p->g + i * p->gps + l, n);
-			store(p->g + i * p->gps + l, g, n);
+			if (p->add)
+				g += load_as(p->g.at, i * p->g.ps + (size_t) l, n, stored);
+			store_as(p->g.at, i * p->g.ps + (size_t) l, g, n, stored);
 		}
 		flush(p->sum + l, sum, n);
 		flush(p->sum_x + l, sum_x, n);
@@ -177,17 +176,48 @@ push_lanes(const CpuPush *p, int l, int n, DfxAct act, bool add)
 }
 
 KERNEL void
-push_body(const CpuPush *p, DfxAct act, bool add)
+push_body(const CpuPush *p, DfxAct act)
 {
 	int nl = p->nl;
 
-	LANES(push_lanes(p, l, n, act, add));
+	if (p->dz.type == CPU_BF16)
+		LANES(push_lanes(p, l, n, act, CPU_BF16, CPU_BF16));
+	else if (p->g.type == CPU_BF16)
+		LANES(push_lanes(p, l, n, act, CPU_BF16, CPU_F32));
+	else
+		LANES(push_lanes(p, l, n, act, CPU_F32, CPU_F32));
+}
+
+KERNEL void
+copy_lanes(CpuStrip dst, CpuStrip src, size_t npix, int l, int n, bool add, CpuType to, CpuType from)
+{
+	for (size_t i = 0; i < npix; i++)
+	{
+		V16 x = load_as(src.at, i * src.ps + (size_t) l, n, from);
+
+		if (add)
+			x = load_as(dst.at, i * dst.ps + (size_t) l, n, to) + x;
+		store_as(dst.at, i * dst.ps + (size_t) l, x, n, to);
+	}
+}
+
+KERNEL void
+copy_body(CpuStrip dst, CpuStrip src, size_t npix, int nl, bool add)
+{
+	if (dst.type == CPU_BF16 && src.type == CPU_BF16)
+		LANES(copy_lanes(dst, src, npix, l, n, add, CPU_BF16, CPU_BF16));
+	else if (dst.type == CPU_BF16)
+		LANES(copy_lanes(dst, src, npix, l, n, add, CPU_BF16, CPU_F32));
+	else if (src.type == CPU_BF16)
+		LANES(copy_lanes(dst, src, npix, l, n, add, CPU_F32, CPU_BF16));
+	else
+		LANES(copy_lanes(dst, src, npix, l, n, add, CPU_F32, CPU_F32));
 }
 
 /* Two passes over a run that the caches still hold: the difference of two large sums would lose the variance.
  */
 KERNEL void
-moments_lanes(const float *src, size_t sps, size_t npix, int n, float *mean, float *m2)
+moments_lanes(CpuStrip src, size_t npix, int l, int n, float *mean, float *m2, CpuType type)
 {
 	double sum[16] = {0}, squares[16] = {0};
 	V16 middle = {0};
@@ -198,7 +228,7 @@ moments_lanes(const float *src, size_t sps, size_t npix, int n, float *mean, flo
 		V16 s = {0};
 
 		for (size_t i = from; i < to; i++)
-			s += load(src + i * sps, n);
+			s += load_as(src.at, i * src.ps + (size_t) l, n, type);
 		flush(sum, s, n);
 	}
 	for (int i = 0; i < n; i++)
@@ -210,7 +240,7 @@ moments_lanes(const float *src, size_t sps, size_t npix, int n, float *mean, flo
 
 		for (size_t i = from; i < to; i++)
 		{
-			V16 x = load(src + i * sps, n) - middle;
+			V16 x = load_as(src.at, i * src.ps + (size_t) l, n, type) - middle;
 
 			s += x * x;
 		}
@@ -228,49 +258,63 @@ moments_lanes(const float *src, size_t sps, size_t npix, int n, float *mean, flo
 }
 
 KERNEL void
-moments_body(const float *src, size_t sps, size_t npix, int nl, float *mean, float *m2)
+moments_body(CpuStrip src, size_t npix, int nl, float *mean, float *m2)
 {
-	LANES(moments_lanes(src + l, sps, npix, n, mean + l, m2 + l));
+	if (src.type == CPU_BF16)
+		LANES(moments_lanes(src, npix, l, n, mean + l, m2 + l, CPU_BF16));
+	else
+		LANES(moments_lanes(src, npix, l, n, mean + l, m2 + l, CPU_F32));
 }
 
 KERNEL void
-finish_lanes(float *g, const float *y, size_t ps, size_t npix, int n, bool relu, const float *mean,
-             const float *a, const float *b)
+finish_lanes(CpuStrip g, CpuStrip y, size_t npix, int l, int n, bool relu, const float *mean, const float *a,
+             const float *b, CpuType type)
 {
 	V16 m = {0}, ca = {0}, cb = {0};
 
 	if (a)
 	{
-		m = load(mean, n);
-		ca = load(a, n);
-		cb = load(b, n);
+		m = load(mean + l, n);
+		ca = load(a + l, n);
+		cb = load(b + l, n);
 	}
 	for (size_t i = 0; i < npix; i++)
 	{
-		V16 x = load(y + i * ps, n), d = load(g + i * ps, n);
+		V16 x = load_as(y.at, i * y.ps + (size_t) l, n, type);
+		V16 d = load_as(g.at, i * g.ps + (size_t) l, n, type);
 
 		if (a)
 			d = d - ca - (x - m) * cb;
 		if (relu)
 			d = (V16) ((I16) d & (x > 0));
-		store(g + i * ps, d, n);
+		store_as(g.at, i * g.ps + (size_t) l, d, n, type);
 	}
 }
 
 KERNEL void
-finish_body(float *g, const float *y, size_t ps, size_t npix, int nl, bool relu, const float *mean,
-            const float *a, const float *b)
+finish_as(CpuStrip g, CpuStrip y, size_t npix, int nl, bool relu, const float *mean, const float *a,
+          const float *b, CpuType type)
 {
 	if (a && relu)
-		LANES(finish_lanes(g + l, y + l, ps, npix, n, true, mean + l, a + l, b + l));
+		LANES(finish_lanes(g, y, npix, l, n, true, mean, a, b, type));
 	else if (a)
-		LANES(finish_lanes(g + l, y + l, ps, npix, n, false, mean + l, a + l, b + l));
+		LANES(finish_lanes(g, y, npix, l, n, false, mean, a, b, type));
 	else
-		LANES(finish_lanes(g + l, y + l, ps, npix, n, true, NULL, NULL, NULL));
+		LANES(finish_lanes(g, y, npix, l, n, true, NULL, NULL, NULL, type));
 }
 
 KERNEL void
-sum_lanes(double *dst, const float *a, size_t aps, const float *b, size_t bps, size_t npix, int n)
+finish_body(CpuStrip g, CpuStrip y, size_t npix, int nl, bool relu, const float *mean, const float *a,
+            const float *b)
+{
+	if (g.type == CPU_BF16)
+		finish_as(g, y, npix, nl, relu, mean, a, b, CPU_BF16);
+	else
+		finish_as(g, y, npix, nl, relu, mean, a, b, CPU_F32);
+}
+
+KERNEL void
+sum_lanes(double *dst, CpuStrip a, const CpuStrip *b, size_t npix, int l, int n, CpuType type)
 {
 	for (size_t from = 0; from < npix; from += TRAIN_BLOCK)
 	{
@@ -279,144 +323,22 @@ sum_lanes(double *dst, const float *a, size_t aps, const float *b, size_t bps, s
 
 		if (b)
 			for (size_t i = from; i < to; i++)
-				s += load(a + i * aps, n) * load(b + i * bps, n);
+				s += load_as(a.at, i * a.ps + (size_t) l, n, type) *
+				     load_as(b->at, i * b->ps + (size_t) l, n, type);
 		else
 			for (size_t i = from; i < to; i++)
-				s += load(a + i * aps, n);
+				s += load_as(a.at, i * a.ps + (size_t) l, n, type);
 		flush(dst, s, n);
 	}
 }
 
 KERNEL void
-sum_body(double *dst, const float *a, size_t aps, const float *b, size_t bps, size_t npix, int nl)
+sum_body(double *dst, CpuStrip a, const CpuStrip *b, size_t npix, int nl)
 {
-	LANES(sum_lanes(dst + l, a + l, aps, b ? b + l : NULL, bps, npix, n));
-}
-
-KERNEL void
-unpool_avg(float *dz, size_t zps, V16 dy, int n, const CpuPoolGeom *g, int y, int x)
-{
-	for (int i = y; i < y + g->kh; i++)
-		for (int j = x; j < x + g->kw; j++)
-		{
-			float *at = dz + ((size_t) i * (size_t) g->iw + (size_t) j) * zps;
-
-			store(at, load(at, n) + dy, n);
-		}
-}
-
-/* Padding never wins; of equal pixels the first one does, as in PyTorch. */
-KERNEL void
-unpool_max(float *dz, const float *z, size_t zps, V16 dy, int n, const CpuPoolGeom *g, int y, int x)
-{
-	int y0 = y < 0 ? 0 : y, x0 = x < 0 ? 0 : x;
-	int y1 = y + g->kh < g->ih ? y + g->kh : g->ih, x1 = x + g->kw < g->iw ? x + g->kw : g->iw;
-	V16 best = load(z + ((size_t) y0 * (size_t) g->iw + (size_t) x0) * zps, n);
-	I16 where = {0};
-
-	for (int i = y0, k = 0; i < y1; i++)
-		for (int j = x0; j < x1; j++, k++)
-		{
-			V16 v = load(z + ((size_t) i * (size_t) g->iw + (size_t) j) * zps, n);
-			I16 more = v > best;
-
-			best = pick(more, v, best);
-			where = (more & k) | (~more & where);
-		}
-	for (int i = y0, k = 0; i < y1; i++)
-		for (int j = x0; j < x1; j++, k++)
-		{
-			float *at = dz + ((size_t) i * (size_t) g->iw + (size_t) j) * zps;
-
-			store(at, load(at, n) + (V16) ((I16) dy & (where == k)), n);
-		}
-}
-
-KERNEL void
-unpool_lanes(float *dz, const float *z, size_t zps, const float *dy, size_t yps, int n, const CpuPoolGeom *g,
-             bool avg)
-{
-	const float inv = 1.0f / (float) (g->kh * g->kw);
-
-	for (size_t i = 0; i < (size_t) g->ih * (size_t) g->iw; i++)
-		store(dz + i * zps, (V16){0}, n);
-	for (int y = 0; y < g->oh; y++)
-		for (int x = 0; x < g->ow; x++)
-		{
-			V16 d = load(dy + ((size_t) y * (size_t) g->ow + (size_t) x) * yps, n);
-
-			if (avg)
-				unpool_avg(dz, zps, d * inv, n, g, y * g->s - g->p, x * g->s - g->p);
-			else
-				unpool_max(dz, z, zps, d, n, g, y * g->s - g->p, x * g->s - g->p);
-		}
-}
-
-KERNEL void
-unpool_body(float *dz, const float *z, size_t zps, const float *dy, size_t yps, int nl, const CpuPoolGeom *g,
-            bool avg)
-{
-	LANES(unpool_lanes(dz + l, avg ? NULL : z + l, zps, dy + l, yps, n, g, avg));
-}
-
-/* x * dy over n pixels of a row, in four sums so that one addition need not wait for the last. */
-KERNEL V16
-row_product(const float *x, size_t xstep, const float *dy, size_t yps, int count, int n)
-{
-	V16 s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-	int i = 0;
-
-	for (; i + 4 <= count; i += 4, x += 4 * xstep, dy += 4 * yps)
-	{
-		s0 += load(x, n) * load(dy, n);
-		s1 += load(x + xstep, n) * load(dy + yps, n);
-		s2 += load(x + 2 * xstep, n) * load(dy + 2 * yps, n);
-		s3 += load(x + 3 * xstep, n) * load(dy + 3 * yps, n);
-	}
-	for (; i < count; i++, x += xstep, dy += yps)
-		s0 += load(x, n) * load(dy, n);
-	return (s0 + s1) + (s2 + s3);
-}
-
-/* Outputs from .. to - 1 of a side are those whose input at tap k lies inside. */
-static inline void
-depthwise_range(int k, int s, int p, int in, int out, int *from, int *to)
-{
-	*from = p > k ? (p - k + s - 1) / s : 0;
-	*to = in + p - k <= 0 ? 0 : (in + p - k - 1) / s + 1;
-	*to = *to < out ? *to : out;
-}
-
-KERNEL void
-depthwise_lanes(float *dw, const float *x, size_t xps, const float *dy, size_t yps, int n,
-                const CpuDepthwise *g)
-{
-	for (int ky = 0; ky < g->kh; ky++)
-		for (int kx = 0; kx < g->kw; kx++)
-		{
-			int y0, y1, x0, x1;
-			V16 sum = {0};
-
-			depthwise_range(ky, g->sh, g->ph, g->ih, g->oh, &y0, &y1);
-			depthwise_range(kx, g->sw, g->pw, g->iw, g->ow, &x0, &x1);
-			for (int y = y0; y < y1 && x0 < x1; y++)
-			{
-				size_t in =
-				    (size_t) (y * g->sh - g->ph + ky) * (size_t) g->iw + (size_t) (x0 * g->sw - g->pw + kx);
-
-				sum += row_product(x + in * xps, (size_t) g->sw * xps,
-				                   dy + ((size_t) y * (size_t) g->ow + (size_t) x0) * yps, yps, x1 - x0, n);
-			}
-			for (int l = 0; l < n; l++)
-				dw[(l * g->kh + ky) * g->kw + kx] += sum[l];
-		}
-}
-
-KERNEL void
-depthwise_body(float *dw, const float *x, size_t xps, const float *dy, size_t yps, int nl,
-               const CpuDepthwise *g)
-{
-	LANES(depthwise_lanes(dw + l * g->kh * g->kw, x + l, xps, dy + l, yps, n, g));
+	if (a.type == CPU_BF16)
+		LANES(sum_lanes(dst + l, a, b, npix, l, n, CPU_BF16));
+	else
+		LANES(sum_lanes(dst + l, a, b, npix, l, n, CPU_F32));
 }
 
 KERNEL void
@@ -451,20 +373,17 @@ adam_body(float *p, const float *g, float *m, float *v, size_t n, const DfxAdamS
 
 #define PUSH(act)                                                                                            \
 	case act:                                                                                                \
-		if (p->add)                                                                                          \
-			push_body(p, act, true);                                                                         \
-		else                                                                                                 \
-			push_body(p, act, false);                                                                        \
+		push_body(p, act);                                                                                   \
 		break;
 
 #define ACT(act)                                                                                             \
 	case act:                                                                                                \
-		act_body(dst, dps, src, sps, npix, nl, norm, act);                                                   \
+		act_body(dst, src, npix, nl, norm, act);                                                             \
 		break;
 
 #define VARIANT(suffix, attr)                                                                                \
-	attr static void act_##suffix(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl, \
-	                              const CpuNorm *norm, DfxAct act)                                           \
+	attr static void act_##suffix(CpuStrip dst, CpuStrip src, size_t npix, int nl, const CpuNorm *norm,      \
+	                              DfxAct act)                                                                \
 	{                                                                                                        \
 		switch (act)                                                                                         \
 		{                                                                                                    \
@@ -490,33 +409,22 @@ adam_body(float *p, const float *g, float *m, float *v, size_t n, const DfxAdamS
 				break;                                                                                       \
 		}                                                                                                    \
 	}                                                                                                        \
-	attr static void moments_##suffix(const float *src, size_t sps, size_t npix, int nl, float *mean,        \
-	                                  float *m2)                                                             \
+	attr static void copy_##suffix(CpuStrip dst, CpuStrip src, size_t npix, int nl, bool add)                \
 	{                                                                                                        \
-		moments_body(src, sps, npix, nl, mean, m2);                                                          \
+		copy_body(dst, src, npix, nl, add);                                                                  \
 	}                                                                                                        \
-	attr static void finish_##suffix(float *g, const float *y, size_t ps, size_t npix, int nl, bool relu,    \
+	attr static void moments_##suffix(CpuStrip src, size_t npix, int nl, float *mean, float *m2)             \
+	{                                                                                                        \
+		moments_body(src, npix, nl, mean, m2);                                                               \
+	}                                                                                                        \
+	attr static void finish_##suffix(CpuStrip g, CpuStrip y, size_t npix, int nl, bool relu,                 \
 	                                 const float *mean, const float *a, const float *b)                      \
 	{                                                                                                        \
-		finish_body(g, y, ps, npix, nl, relu, mean, a, b);                                                   \
+		finish_body(g, y, npix, nl, relu, mean, a, b);                                                       \
 	}                                                                                                        \
-	attr static void sum_##suffix(double *dst, const float *a, size_t aps, const float *b, size_t bps,       \
-	                              size_t npix, int nl)                                                       \
+	attr static void sum_##suffix(double *dst, CpuStrip a, const CpuStrip *b, size_t npix, int nl)           \
 	{                                                                                                        \
-		sum_body(dst, a, aps, b, bps, npix, nl);                                                             \
-	}                                                                                                        \
-	attr static void unpool_##suffix(float *dz, const float *z, size_t zps, const float *dy, size_t yps,     \
-	                                 int nl, const CpuPoolGeom *g, bool avg)                                 \
-	{                                                                                                        \
-		if (avg)                                                                                             \
-			unpool_body(dz, z, zps, dy, yps, nl, g, true);                                                   \
-		else                                                                                                 \
-			unpool_body(dz, z, zps, dy, yps, nl, g, false);                                                  \
-	}                                                                                                        \
-	attr static void depthwise_##suffix(float *dw, const float *x, size_t xps, const float *dy, size_t yps,  \
-	                                    int nl, const CpuDepthwise *g)                                       \
-	{                                                                                                        \
-		depthwise_body(dw, x, xps, dy, yps, nl, g);                                                          \
+		sum_body(dst, a, b, npix, nl);                                                                       \
 	}                                                                                                        \
 	attr static void add_##suffix(float *dst, const float *src, size_t n)                                    \
 	{                                                                                                        \
@@ -526,12 +434,12 @@ adam_body(float *p, const float *g, float *m, float *v, size_t n, const DfxAdamS
 	{                                                                                                        \
 		adam_body(p, g, m, v, n, a);                                                                         \
 	}                                                                                                        \
-	static const CpuTrainKernels train_kernels_##suffix = {                                                  \
-	    #suffix,      act_##suffix,    push_##suffix,      moments_##suffix, finish_##suffix,                \
-	    sum_##suffix, unpool_##suffix, depthwise_##suffix, add_##suffix,     adam_##suffix};
+	static const CpuTrainKernels train_kernels_##suffix = {#suffix,       act_##suffix,     push_##suffix,   \
+	                                                       copy_##suffix, moments_##suffix, finish_##suffix, \
+	                                                       sum_##suffix,  add_##suffix,     adam_##suffix};
 
 #if defined(__x86_64__)
-VARIANT(avx512, __attribute__((target("avx512f,prefer-vector-width=512"))))
+VARIANT(avx512, __attribute__((target("avx512f,avx512bw,avx512vl,prefer-vector-width=512"))))
 VARIANT(avx2, __attribute__((target("avx2"))))
 #endif
 VARIANT(portable, )

@@ -1,13 +1,25 @@
 /*
  * kernels_train.h
  *	  The loops of training, over runs as in kernels.h: npix pixels of nl
- *	  neighbouring channels each, ps floats from pixel to pixel.
+ *	  neighbouring channels each.
+ *
+ * Values and gradients are floats or bfloat16s (a strip says which); sums,
+ * statistics and parameters are floats or doubles always.  Of two strips of one
+ * call the stored one may be the narrower, never the wider.
  */
 #ifndef DFX_CPU_KERNELS_TRAIN_H
 #define DFX_CPU_KERNELS_TRAIN_H
 
 #include "cpu/kernels.h"
 #include "nn/training.h"
+
+/* One side of a run: its first number, and numbers from pixel to pixel. */
+typedef struct CpuStrip
+{
+	void *at;
+	size_t ps;
+	CpuType type;
+} CpuStrip;
 
 /* What BatchNorm does to a run, per channel. */
 typedef struct CpuNorm
@@ -18,12 +30,9 @@ typedef struct CpuNorm
 /* The gradient of a source's input (train.h). */
 typedef struct CpuPush
 {
-	float *g; /* gradient of x */
-	size_t gps;
-	const float *dz; /* gradient of act(t), t = (x - mean) * scale + shift */
-	size_t zps;
-	const float *x;
-	size_t xps;
+	CpuStrip g;  /* gradient of x */
+	CpuStrip dz; /* gradient of act(t), t = (x - mean) * scale + shift */
+	CpuStrip x;  /* of the kind of g */
 	size_t npix;
 	int nl;
 	CpuNorm norm;
@@ -45,28 +54,22 @@ typedef struct CpuTrainKernels
 	const char *name;
 
 	/* dst = act((src - mean) * scale + shift) */
-	void (*act)(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl,
-	            const CpuNorm *norm, DfxAct act);
+	void (*act)(CpuStrip dst, CpuStrip src, size_t npix, int nl, const CpuNorm *norm, DfxAct act);
 
 	void (*push)(const CpuPush *p);
 
+	/* dst (+)= src, of any two kinds */
+	void (*copy)(CpuStrip dst, CpuStrip src, size_t npix, int nl, bool add);
+
 	/* Mean of a run and the sum of squared distances from it, per lane. */
-	void (*moments)(const float *src, size_t sps, size_t npix, int nl, float *mean, float *m2);
+	void (*moments)(CpuStrip src, size_t npix, int nl, float *mean, float *m2);
 
 	/* g = (g - a - b * (y - mean)) * [y > 0]; a NULL: only the bracket; relu false: without it */
-	void (*finish)(float *g, const float *y, size_t ps, size_t npix, int nl, bool relu, const float *mean,
-	               const float *a, const float *b);
+	void (*finish)(CpuStrip g, CpuStrip y, size_t npix, int nl, bool relu, const float *mean, const float *a,
+	               const float *b);
 
 	/* dst (+)= a * b over all pixels, per lane; b NULL: ones */
-	void (*sum)(double *dst, const float *a, size_t aps, const float *b, size_t bps, size_t npix, int nl);
-
-	/* dz of a window from dy of its output: to the first largest pixel, or dy / pixels to each. */
-	void (*unpool)(float *dz, const float *z, size_t zps, const float *dy, size_t yps, int nl,
-	               const CpuPoolGeom *g, bool avg);
-
-	/* The gradient of a depthwise convolution's weights: dw[lane][ky][kx] += x * dy over one image. */
-	void (*depthwise)(float *dw, const float *x, size_t xps, const float *dy, size_t yps, int nl,
-	                  const CpuDepthwise *g);
+	void (*sum)(double *dst, CpuStrip a, const CpuStrip *b, size_t npix, int nl);
 
 	/* dst += src */
 	void (*add)(float *dst, const float *src, size_t n);
@@ -77,6 +80,21 @@ typedef struct CpuTrainKernels
 /* The best variant this CPU runs; all variants, best first, NULL past the end. */
 extern const CpuTrainKernels *cpu_train_kernels(void);
 extern const CpuTrainKernels *cpu_train_kernels_variant(int i);
+
+typedef struct CpuTrainWindowKernels
+{
+	const char *name;
+
+	/* dz of a window from dy of its output: to the first largest pixel, or dy / pixels to each. */
+	void (*unpool)(float *dz, const float *z, size_t zps, const float *dy, size_t yps, int nl,
+	               const CpuPoolGeom *g, bool avg);
+
+	/* The gradient of a depthwise convolution's weights: dw[lane][ky][kx] += x * dy over one image. */
+	void (*depthwise)(float *dw, CpuStrip x, CpuStrip dy, int nl, const CpuDepthwise *g);
+} CpuTrainWindowKernels;
+
+extern const CpuTrainWindowKernels *cpu_train_window_kernels(void);
+extern const CpuTrainWindowKernels *cpu_train_window_kernels_variant(int i);
 
 typedef struct CpuTrainTokenKernels
 {

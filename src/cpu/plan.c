@@ -218,11 +218,18 @@ plan_build(CpuBuild *b, const DfxGraph *g, int largest, DfxErr *err)
 }
 
 static DfxStatus
-plan_check(const DfxGraph *g, const DfxPlanOpts *opts, DfxErr *err)
+plan_check(const DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxErr *err)
 {
 	if (opts->max_batch < 1)
 		return dfx_fail(err, DFX_EINVAL, "a batch of %d images", opts->max_batch);
-	if (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32)
+	if (opts->train && opts->precision == DFX_PRECISION_BF16 && !dev->bf16)
+	{
+		dfx_fail(err, DFX_EUNSUPPORTED, "this CPU cannot train in bf16: it has neither AVX512_BF16 nor AMX");
+		dfx_hint(err, "Train in fp32.");
+		return DFX_EUNSUPPORTED;
+	}
+	if (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32 &&
+	    !(opts->train && opts->precision == DFX_PRECISION_BF16))
 		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not compute in %s",
 		                opts->precision < DFX_PRECISION_COUNT ? dfx_precision_name[opts->precision]
 		                                                      : "an unknown precision");
@@ -267,7 +274,7 @@ plan_try(PlanJob *job, CpuBuild *b, int largest)
 	b->plan->dev = job->dev;
 	b->plan->max_batch = job->opts->max_batch;
 	b->plan->image_bytes = plan_image_bytes(job->g);
-	job->st = job->opts->train ? cpu_train_build(job->plan, job->g, job->err)
+	job->st = job->opts->train ? cpu_train_build(job->plan, job->g, job->opts->precision, job->err)
 	                           : plan_build(b, job->g, largest, job->err);
 	cpu_layout_free(b);
 	if (job->st != DFX_OK)
@@ -310,7 +317,7 @@ DfxStatus
 cpu_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **plan, DfxErr *err)
 {
 	PlanJob job = {.dev = dev, .g = g, .opts = opts, .err = err};
-	DfxStatus st = plan_check(g, opts, err);
+	DfxStatus st = plan_check(dev, g, opts, err);
 
 	*plan = NULL;
 	if (st != DFX_OK)

@@ -12,7 +12,8 @@
  *	train_tokens.c		transformers
  *	train_params.c		parameters, gradients, moments; Adam
  *	train_run.c			forward, forward_train, backward: steps over the workers
- *	kernels_train.c		the loops; kernels_train_tokens.c those of transformers
+ *	kernels_train.c		the loops; kernels_train_windows.c those over windows of pixels,
+ *						kernels_train_tokens.c those of transformers
  *
  * STORED AND VIRTUAL.  A stored value lies in the arena for the whole batch.
  * CONCAT, BN and ACT are virtual: no buffer holds their outputs.  A consumer
@@ -34,6 +35,16 @@
  * gradient of x at once, a and b are summed per channel over those BNs, and
  * the op that made x subtracts them when it takes the gradient up
  * (train_finish): no pass over memory for BatchNorm alone.
+ *
+ * BF16.  Values and their gradients may be stored as bfloat16 (the plan's
+ * precision): views say how numbers lie (CpuView.type).  Convolutions and linear
+ * layers then multiply bfloat16s and sum in floats; sources and pushes are
+ * computed in floats and rounded where they are stored.  All other steps
+ * compute an image in floats, in scratch memory (TRAIN_OUT), between two
+ * roundings (train_ops.c).  Parameters and their gradients, moments and
+ * statistics are floats or doubles; a convolution's weights are rounded when
+ * they are brought into the library's layout, once a step.  The gradient of a
+ * value that several steps read is rounded after each contribution.
  *
  * THREADS.  A batch is split into one range of images a worker, fixed by its
  * size and the number of workers.  Each step is done by all workers, then
@@ -112,6 +123,9 @@ typedef struct TrainRun
 } TrainRun;
 
 typedef DfxStatus (*TrainFn)(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err);
+/* One image; y: the output to write, in backward its gradient to read: floats, laid out as TrainStep.y says.
+ */
+typedef DfxStatus (*TrainOwn)(const TrainStep *s, const TrainRun *r, int image, float *y, DfxErr *err);
 typedef DfxStatus (*TrainSerial)(const TrainStep *s, const TrainRun *r, DfxErr *err);
 
 /*
@@ -127,6 +141,8 @@ struct TrainStep
 	DfxVal out; /* the stored value it writes; -1: none (BN) */
 	int chunk;
 	TrainFn forward, backward;
+	TrainOwn own_forward, own_backward; /* what forward and backward of our own steps call */
+	CpuView y;                          /* of those: the output, in floats */
 	TrainSerial forward_done, backward_done;
 
 	int param[DFX_MAX_PARAM];
@@ -149,6 +165,7 @@ typedef enum TrainRegion
 	TRAIN_DST,     /* a chunk of the output or of its gradient, in another layout */
 	TRAIN_DSRC,    /* a chunk of the gradient by the first input */
 	TRAIN_MORE,    /* a second input, and its gradient */
+	TRAIN_OUT,     /* an image of the output, or of its gradient, in floats */
 	TRAIN_LIB,     /* the library's scratchpad */
 	TRAIN_WEIGHTS, /* gradient of the weights: the sum, then a chunk's */
 	TRAIN_REGIONS
@@ -157,6 +174,7 @@ typedef enum TrainRegion
 struct CpuTrain
 {
 	DfxPlan *plan;
+	CpuType type; /* of values and their gradients */
 	TrainValue *value;
 	int nvalue;
 	TrainStep *step;
@@ -189,24 +207,38 @@ struct CpuTrain
 
 /* ---- addresses ---- */
 
-static inline float *
+static inline void *
 train_value(const CpuTrain *t, DfxVal v, int image)
 {
-	return cpu_at(t->arena, &t->value[v].view, image);
+	return t->arena + t->value[v].view.off + (size_t) image * cpu_image_bytes(&t->value[v].view);
 }
 
-static inline float *
+static inline void *
 train_grad(const CpuTrain *t, DfxVal v, int image)
 {
-	const TrainValue *val = &t->value[v];
-
-	return (float *) (void *) (t->arena + val->grad_off) + (size_t) image * val->view.stride;
+	return t->arena + t->value[v].grad_off + (size_t) image * cpu_image_bytes(&t->value[v].view);
 }
 
-static inline float *
+/* Image i of those that lie at images, one after the other. */
+static inline void *
+train_image(const void *images, const CpuView *v, int i)
+{
+	return (char *) (uintptr_t) images + (size_t) i * cpu_image_bytes(v);
+}
+
+/* A run of an image that begins with channel c. */
+static inline CpuStrip
+train_strip(const void *image, const CpuView *v, int c)
+{
+	char *at = (char *) (uintptr_t) image + cpu_channel(v, c) * cpu_size(v->type);
+
+	return (CpuStrip){at, (size_t) v->vec, v->type};
+}
+
+static inline void *
 train_scratch(const TrainRun *r, TrainRegion region)
 {
-	return (float *) (void *) (r->scratch + r->t->region[region]);
+	return r->scratch + r->t->region[region];
 }
 
 static inline float *
@@ -217,6 +249,16 @@ train_param(const CpuTrain *t, DfxState what, int param)
 
 /* A view of the same shape in another layout, images one after the other. */
 extern CpuView train_relayout(const CpuView *v, int vec);
+
+/* As callers lay out a value: row-major floats. */
+static inline CpuView
+train_plain(const CpuView *v)
+{
+	CpuView plain = train_relayout(v, 1);
+
+	plain.type = CPU_F32;
+	return plain;
+}
 
 /* ---- a compilation ---- */
 
@@ -238,7 +280,7 @@ train_need(TrainBuild *b, TrainRegion region, size_t bytes)
 }
 
 /* train_plan.c */
-extern DfxStatus cpu_train_build(DfxPlan *plan, const DfxGraph *g, DfxErr *err);
+extern DfxStatus cpu_train_build(DfxPlan *plan, const DfxGraph *g, DfxPrecision precision, DfxErr *err);
 extern void cpu_train_free(CpuTrain *t, int threads);
 extern size_t cpu_train_bytes(const DfxPlan *plan); /* arena and scratch; 0 for inference */
 extern int cpu_train_impls(const CpuTrain *t);
@@ -248,13 +290,14 @@ extern const char *cpu_train_impl(const CpuTrain *t, int i);
 extern DfxStatus train_memory(TrainBuild *b, DfxErr *err);
 
 /* train_source.c */
-extern const float *
-train_read(const TrainRun *r, const TrainSource *s, int image, int n, const CpuView *want, float *scratch);
+extern const void *
+train_read(const TrainRun *r, const TrainSource *s, int image, int n, const CpuView *want, void *scratch);
 extern void
-train_copy(const TrainRun *r, const TrainSource *s, int image, int n, const CpuView *want, float *to);
-extern float *train_direct(const TrainRun *r, const TrainSource *s, int image, const CpuView *want);
+train_copy(const TrainRun *r, const TrainSource *s, int image, int n, const CpuView *want, void *to);
+extern void train_relay(const TrainRun *r, void *to, const CpuView *tv, const void *from, const CpuView *fv);
+extern void *train_direct(const TrainRun *r, const TrainSource *s, int image, const CpuView *want);
 extern void
-train_push(const TrainRun *r, const TrainSource *s, int image, int n, const float *dz, const CpuView *dv);
+train_push(const TrainRun *r, const TrainSource *s, int image, int n, const void *dz, const CpuView *dv);
 extern bool train_wanted(const TrainRun *r, const TrainSource *s);
 extern void train_relu(const TrainRun *r, DfxVal v, int image, int n);
 extern void train_finish(const TrainRun *r, DfxVal v, int image, int n);
@@ -279,6 +322,7 @@ extern void train_moments_merge(const TrainRun *r, DfxVal v);
 
 /* train_ops.c, train_tokens.c */
 extern DfxStatus train_own_step(TrainBuild *b, const DfxOp *op, TrainStep *s, DfxErr *err);
+extern void train_own(TrainBuild *b, TrainStep *s, TrainOwn forward, TrainOwn backward);
 extern DfxStatus train_tokens_step(TrainBuild *b, const DfxOp *op, TrainStep *s, DfxErr *err);
 
 /* train_params.c */

@@ -7,8 +7,8 @@
  * convolutions), then in nchw (whatever the library has no vector code for, as
  * matrix products); a consumer copies where that differs from how a value is
  * stored.  Winograd's algorithm is taken for all three passes where it applies
- * and there are tiles enough (inference: conv.c).  An implementation whose name
- * begins with "ref" is never taken.
+ * and there are tiles enough (inference: conv.c); the library has it for floats
+ * only.  An implementation whose name begins with "ref" is never taken.
  */
 #include <string.h>
 
@@ -35,13 +35,15 @@ conv_chunk(const CpuView *out, int share)
 static bool
 conv_wants_winograd(const CpuConvShape *c, const CpuView *out, int chunk)
 {
-	return cpu_conv_winograd(c, out) && chunk * ((out->h + 3) / 4) * ((out->w + 3) / 4) >= CONV_TILES;
+	return out->type == CPU_F32 && cpu_conv_winograd(c, out) &&
+	       chunk * ((out->h + 3) / 4) * ((out->w + 3) / 4) >= CONV_TILES;
 }
 
 /* Descriptors of one pass; all freed together. */
 typedef struct ConvMds
 {
-	DnnlMd src, dst, weights, bias, plain;
+	DnnlMd src, dst, weights, bias;
+	DnnlMd grad, plain; /* of the weights: in floats, in any order and in PyTorch's */
 } ConvMds;
 
 static void
@@ -51,6 +53,7 @@ conv_free_mds(ConvMds *m)
 	dfx_md_free(m->dst);
 	dfx_md_free(m->weights);
 	dfx_md_free(m->bias);
+	dfx_md_free(m->grad);
 	dfx_md_free(m->plain);
 }
 
@@ -60,17 +63,21 @@ conv_mds(ConvMds *m, const CpuConvShape *c, bool bias, const CpuView *src, const
 	const dnnl_dims_t sd = {n, src->c, src->h, src->w}, dd = {n, dst->c, dst->h, dst->w}, bd = {c->co};
 	const dnnl_dims_t wd = {c->co, c->ci, c->kh, c->kw};
 	const dnnl_dims_t gd = {c->groups, c->co / c->groups, c->ci / c->groups, c->kh, c->kw};
-	bool grouped = c->groups > 1;
+	const dnnl_data_type_t type = src->type == CPU_BF16 ? dnnl_bf16 : dnnl_f32;
+	const dnnl_dim_t *w = c->groups > 1 ? gd : wd;
+	int rank = c->groups > 1 ? 5 : 4;
 	dnnl_status_t st;
 
 	*m = (ConvMds){0};
-	st = dfx_md_new(&m->src, 4, sd, src->tag);
+	st = dfx_md_typed(&m->src, 4, sd, type, src->tag);
 	if (st == dnnl_success)
-		st = dfx_md_new(&m->dst, 4, dd, dst->tag);
+		st = dfx_md_typed(&m->dst, 4, dd, type, dst->tag);
 	if (st == dnnl_success)
-		st = dfx_md_new(&m->weights, grouped ? 5 : 4, grouped ? gd : wd, dnnl_format_tag_any);
+		st = dfx_md_typed(&m->weights, rank, w, type, dnnl_format_tag_any);
 	if (st == dnnl_success)
-		st = dfx_md_new(&m->plain, grouped ? 5 : 4, grouped ? gd : wd, grouped ? dnnl_goihw : dnnl_oihw);
+		st = dfx_md_new(&m->grad, rank, w, dnnl_format_tag_any);
+	if (st == dnnl_success)
+		st = dfx_md_new(&m->plain, rank, w, rank == 5 ? dnnl_goihw : dnnl_oihw);
 	if (st == dnnl_success && bias)
 		st = dfx_md_new(&m->bias, 1, bd, dnnl_a);
 	return st;
@@ -93,8 +100,8 @@ conv_pd(const TrainBuild *b, const CpuConvShape *c, const ConvMds *m, DnnlPass p
 		st = dfx_conv_train_pd(&hint, b->dev->engine, DNNL_PASS_FORWARD, &conv, m->src, m->weights, m->bias,
 		                       m->dst, NULL, attr);
 	if (st == dnnl_success)
-		st = dfx_conv_train_pd(pd, b->dev->engine, pass, &conv, m->src, m->weights, m->bias, m->dst, hint,
-		                       attr);
+		st = dfx_conv_train_pd(pd, b->dev->engine, pass, &conv, m->src,
+		                       pass == DNNL_PASS_WEIGHTS ? m->grad : m->weights, m->bias, m->dst, hint, attr);
 	if (st == dnnl_success && strncmp(dfx_pd_impl(*pd), "ref", 3) == 0)
 	{
 		dnnl_primitive_desc_destroy(*pd);
@@ -337,7 +344,6 @@ train_conv_step(TrainBuild *b, const DfxOp *op, TrainStep *s, DfxErr *err)
 	const CpuView *src = &s->in[0].view, *dst = &b->t->value[s->out].view;
 	TrainConv *c = cpu_plan_alloc(b->plan, sizeof *c, err);
 	bool data = false;
-	size_t n;
 
 	if (c == NULL)
 		return DFX_ENOMEM;
@@ -345,7 +351,6 @@ train_conv_step(TrainBuild *b, const DfxOp *op, TrainStep *s, DfxErr *err)
 	c->name = b->g->param[op->param[DFX_W]].name;
 	c->bias = op->param[DFX_B] >= 0;
 	c->chunk = s->chunk = conv_chunk(dst, b->share);
-	n = (size_t) c->chunk * sizeof(float);
 	s->forward = train_conv_forward;
 	s->backward = train_conv_backward;
 	s->backward_done = train_conv_done;
@@ -360,8 +365,9 @@ train_conv_step(TrainBuild *b, const DfxOp *op, TrainStep *s, DfxErr *err)
 		st = conv_new_pass(b, c, op, &shape, pass, src, dst, err);
 		if (st != DFX_OK)
 			return st;
-		train_need(b, pass == DNNL_PASS_DATA ? TRAIN_DSRC : TRAIN_SRC, n * cpu_floats(&c->pass[pass].src));
-		train_need(b, TRAIN_DST, n * cpu_floats(&c->pass[pass].dst));
+		train_need(b, pass == DNNL_PASS_DATA ? TRAIN_DSRC : TRAIN_SRC,
+		           (size_t) c->chunk * cpu_image_bytes(&c->pass[pass].src));
+		train_need(b, TRAIN_DST, (size_t) c->chunk * cpu_image_bytes(&c->pass[pass].dst));
 	}
 	c->name = NULL; /* the graph's, which may go after compile */
 	return DFX_OK;

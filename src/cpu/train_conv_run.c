@@ -12,7 +12,7 @@
 #include "cpu/train_conv.h"
 
 static DfxStatus
-conv_execute(const TrainConv *c, DnnlPass pass, const TrainRun *r, const float *src, const float *dst,
+conv_execute(const TrainConv *c, DnnlPass pass, const TrainRun *r, const void *src, const void *dst,
              float *weights, float *bias, DfxErr *err)
 {
 	const TrainPass *p = &c->pass[pass];
@@ -35,28 +35,29 @@ conv_execute(const TrainConv *c, DnnlPass pass, const TrainRun *r, const float *
 
 /* n images from one layout to another. */
 static void
-conv_copy(float *to, const CpuView *tv, const float *from, const CpuView *fv, int n)
+conv_copy(const TrainRun *r, void *to, const CpuView *tv, const void *from, const CpuView *fv, int n)
 {
 	for (int i = 0; i < n; i++)
-	{
-		float *image = to + (size_t) i * tv->stride;
+		train_relay(r, train_image(to, tv, i), tv, train_image(from, fv, i), fv);
+}
 
-		cpu_copy_channels(image, tv, 0, from + (size_t) i * fv->stride, fv);
-		cpu_zero_padding(image, tv);
-	}
+/* Clear the room for images beyond the n first of a chunk. */
+static void
+conv_clear_rest(void *scratch, const CpuView *v, int n, int chunk)
+{
+	memset(train_image(scratch, v, n), 0, (size_t) (chunk - n) * cpu_image_bytes(v));
 }
 
 /* The chunk of the source: as it lies if that will do, else made in scratch. */
-static const float *
+static const void *
 conv_source(const TrainStep *s, const TrainRun *r, const CpuView *want, int image, int n)
 {
-	float *scratch = train_scratch(r, TRAIN_SRC);
+	void *scratch = train_scratch(r, TRAIN_SRC);
 
 	if (n == s->conv->chunk)
 		return train_read(r, &s->in[0], image, n, want, scratch);
 	train_copy(r, &s->in[0], image, n, want, scratch);
-	memset(scratch + (size_t) n * want->stride, 0,
-	       (size_t) (s->conv->chunk - n) * want->stride * sizeof *scratch);
+	conv_clear_rest(scratch, want, n, s->conv->chunk);
 	return scratch;
 }
 
@@ -66,55 +67,53 @@ train_conv_forward(const TrainStep *s, const TrainRun *r, int image, int n, DfxE
 	const TrainConv *c = s->conv;
 	const TrainPass *p = &c->pass[DNNL_PASS_FORWARD];
 	const TrainValue *out = &r->t->value[s->out];
-	float *to = train_value(r->t, s->out, image), *dst = to;
-	const float *src = conv_source(s, r, &p->src, image, n);
+	void *to = train_value(r->t, s->out, image), *dst = to;
+	const void *src = conv_source(s, r, &p->src, image, n);
 	DfxStatus st;
 
 	if (p->dst.vec != out->view.vec || n < c->chunk)
 		dst = train_scratch(r, TRAIN_DST);
 	st = conv_execute(c, DNNL_PASS_FORWARD, r, src, dst, NULL, NULL, err);
 	if (st == DFX_OK && dst != to)
-		conv_copy(to, &out->view, dst, &p->dst, n);
+		conv_copy(r, to, &out->view, dst, &p->dst, n);
 	return st;
 }
 
 /* The gradient of the output in the layout of a pass; room for chunk images, the rest cleared. */
-static const float *
+static const void *
 conv_gradient(const TrainStep *s, const TrainRun *r, const CpuView *want, int image, int n)
 {
 	const CpuView *view = &r->t->value[s->out].view;
-	float *g = train_grad(r->t, s->out, image), *scratch = train_scratch(r, TRAIN_DST);
+	void *g = train_grad(r->t, s->out, image), *scratch = train_scratch(r, TRAIN_DST);
 
 	if (want->vec == view->vec && n == s->conv->chunk)
 		return g;
-	conv_copy(scratch, want, g, view, n);
-	memset(scratch + (size_t) n * want->stride, 0,
-	       (size_t) (s->conv->chunk - n) * want->stride * sizeof *scratch);
+	conv_copy(r, scratch, want, g, view, n);
+	conv_clear_rest(scratch, want, n, s->conv->chunk);
 	return scratch;
 }
 
 /* Our own loops (TrainConv.own_weights) over n images: they add to the sums. */
 static void
-conv_depthwise(const TrainStep *s, const TrainRun *r, const float *src, const float *dst, int n, float *sum)
+conv_depthwise(const TrainStep *s, const TrainRun *r, const void *src, const void *dst, int n, float *sum)
 {
 	const TrainConv *c = s->conv;
-	const CpuTrainKernels *kernels = r->plan->dev->train_kernels;
 	const CpuView *in = &c->pass[DNNL_PASS_WEIGHTS].src, *out = &c->pass[DNNL_PASS_WEIGHTS].dst;
 	int taps = c->depthwise.kh * c->depthwise.kw;
 
 	for (int i = 0; i < n; i++)
 		for (int ch = 0, nl; ch < in->c; ch += nl)
 		{
-			const float *x = src + (size_t) i * in->stride + cpu_channel(in, ch);
-			const float *dy = dst + (size_t) i * out->stride + cpu_channel(out, ch);
+			CpuStrip x = train_strip(train_image(src, in, i), in, ch);
+			CpuStrip dy = train_strip(train_image(dst, out, i), out, ch);
 			double bias[TRAIN_PAD] = {0};
 
 			nl = cpu_min(cpu_min(cpu_lanes(in, ch), cpu_lanes(out, ch)), cpu_min(in->c - ch, TRAIN_PAD));
-			kernels->depthwise(sum + (size_t) ch * (size_t) taps, x, (size_t) in->vec, dy, (size_t) out->vec,
-			                   nl, &c->depthwise);
+			r->plan->dev->train_window_kernels->depthwise(sum + (size_t) ch * (size_t) taps, x, dy, nl,
+			                                              &c->depthwise);
 			if (c->bias_floats == 0)
 				continue;
-			kernels->sum(bias, dy, (size_t) out->vec, NULL, 0, cpu_pixels(out), nl);
+			r->plan->dev->train_kernels->sum(bias, dy, NULL, cpu_pixels(out), nl);
 			for (int l = 0; l < nl; l++)
 				sum[c->grad_floats + (size_t) (ch + l)] += (float) bias[l];
 		}
@@ -128,8 +127,8 @@ conv_backward_weights(const TrainStep *s, const TrainRun *r, int image, int n, D
 	const TrainPass *p = &c->pass[DNNL_PASS_WEIGHTS];
 	bool first = !c->used[r->worker];
 	float *sum = conv_sum(c, r->scratch, r->t, false), *chunk = conv_sum(c, r->scratch, r->t, !first);
-	const float *src = conv_source(s, r, &p->src, image, n);
-	const float *dst = conv_gradient(s, r, &p->dst, image, n);
+	const void *src = conv_source(s, r, &p->src, image, n);
+	const void *dst = conv_gradient(s, r, &p->dst, image, n);
 	DfxStatus st = DFX_OK;
 
 	if (c->own_weights)
@@ -151,8 +150,8 @@ train_conv_backward(const TrainStep *s, const TrainRun *r, int image, int n, Dfx
 {
 	const TrainConv *c = s->conv;
 	const TrainPass *p = &c->pass[DNNL_PASS_DATA];
-	const float *dst;
-	float *dsrc = NULL, *scratch = train_scratch(r, TRAIN_DSRC);
+	const void *dst;
+	void *dsrc = NULL, *scratch = train_scratch(r, TRAIN_DSRC);
 	DfxStatus st = conv_backward_weights(s, r, image, n, err);
 
 	if (st != DFX_OK || !train_wanted(r, &s->in[0]))

@@ -138,7 +138,7 @@ memory_place(TrainBuild *b, DfxErr *err)
 		if (!val->stored || (i >= nval && !val->wants_grad))
 			continue;
 		block[n] = block[i];
-		block[n++].size = val->view.stride * sizeof(float) * (size_t) b->plan->max_batch;
+		block[n++].size = cpu_image_bytes(&val->view) * (size_t) b->plan->max_batch;
 	}
 	st = dfx_plan_blocks(block, n, &t->arena_bytes, err);
 	for (int i = 0; st == DFX_OK && i < n; i++)

@@ -77,15 +77,14 @@ train_moments(const TrainRun *r, DfxVal v, int image, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		const float *x = train_value(r->t, v, image + i);
+		const void *x = train_value(r->t, v, image + i);
 
 		for (int c = 0, nl; c < view->c; c += nl)
 		{
 			float mean[TRAIN_PAD], m2[TRAIN_PAD];
 
 			nl = cpu_min(cpu_min(cpu_lanes(view, c), view->c - c), TRAIN_PAD);
-			r->plan->dev->train_kernels->moments(x + cpu_channel(view, c), (size_t) view->vec,
-			                                     cpu_pixels(view), nl, mean, m2);
+			r->plan->dev->train_kernels->moments(train_strip(x, view, c), cpu_pixels(view), nl, mean, m2);
 			for (int l = 0; l < nl; l++)
 				norm_merge(m, c + l, npix, (double) mean[l], (double) m2[l]);
 		}

@@ -136,7 +136,7 @@ plan_pool_first(PlanBuild *p, DfxGraph *g)
 static CpuView
 plan_view(const TrainBuild *b, const DfxValue *v, bool plain)
 {
-	CpuView view = {.c = v->c, .h = v->h, .w = v->w};
+	CpuView view = {.c = v->c, .h = v->h, .w = v->w, .type = b->t->type};
 
 	return train_relayout(&view, plain ? 1 : b->dev->block);
 }
@@ -363,9 +363,9 @@ plan_copy_graph(PlanBuild *p, const DfxGraph *g, DfxErr *err)
 	return DFX_OK;
 }
 
-/* Make plan, which has its device and batch, one for training of g.  In a worker (plan.c). */
+/* Make plan, which has its device and batch, one for training of g in fp32 or bf16.  In a worker (plan.c). */
 DfxStatus
-cpu_train_build(DfxPlan *plan, const DfxGraph *g, DfxErr *err)
+cpu_train_build(DfxPlan *plan, const DfxGraph *g, DfxPrecision precision, DfxErr *err)
 {
 	int threads = plan->dev->threads;
 	PlanBuild p = {0};
@@ -378,6 +378,7 @@ cpu_train_build(DfxPlan *plan, const DfxGraph *g, DfxErr *err)
 	if (b.t == NULL)
 		return DFX_ENOMEM;
 	b.t->plan = plan;
+	b.t->type = precision == DFX_PRECISION_BF16 ? CPU_BF16 : CPU_F32;
 	plan->nout = g->nout;
 	st = plan_check(g, err);
 	if (st == DFX_OK)

@@ -119,7 +119,7 @@ run_outputs(const RunJob *job, const TrainRun *r)
 	for (int i = 0; i < job->plan->nout; i++)
 	{
 		const TrainSource *s = &r->t->out[i];
-		CpuView plain = train_relayout(&s->view, 1);
+		CpuView plain = train_plain(&s->view);
 
 		if (job->out[i] == NULL)
 			continue;
@@ -193,20 +193,20 @@ static void
 run_seed(const RunJob *job, const TrainRun *r)
 {
 	CpuTrain *t = r->t;
-	float *zero = train_scratch(r, TRAIN_DSRC);
+	void *zero = train_scratch(r, TRAIN_DSRC);
 
 	for (int i = 0; i < t->ndead; i++)
 		memset(train_grad(t, t->dead[i], r->from), 0,
-		       (size_t) (r->to - r->from) * t->value[t->dead[i]].view.stride * sizeof(float));
+		       (size_t) (r->to - r->from) * cpu_image_bytes(&t->value[t->dead[i]].view));
 	for (int i = 0; i < job->plan->nout; i++)
 	{
-		CpuView plain = train_relayout(&t->out[i].view, 1);
+		CpuView plain = train_plain(&t->out[i].view);
 		const float *dout = job->dout[i];
 
 		if (dout)
 			train_push(r, &t->out[i], r->from, r->to - r->from, dout + (size_t) r->from * plain.stride,
 			           &plain);
-		memset(zero, 0, plain.stride * sizeof *zero);
+		memset(zero, 0, cpu_image_bytes(&plain));
 		for (int k = r->from; dout == NULL && k < r->to; k++)
 			train_push(r, &t->out[i], k, 1, zero, &plain);
 	}
@@ -239,9 +239,9 @@ run_backward(RunJob *job, const TrainRun *r)
 	for (int k = r->from; job->din && k < r->to; k++)
 	{
 		const CpuView *v = &t->value[t->input].view;
-		CpuView plain = train_relayout(v, 1);
+		CpuView plain = train_plain(v);
 
-		cpu_copy_channels(job->din + (size_t) k * plain.stride, &plain, 0, train_grad(t, t->input, k), v);
+		train_relay(r, train_image(job->din, &plain, k), &plain, train_grad(t, t->input, k), v);
 	}
 }
 

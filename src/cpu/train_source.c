@@ -47,8 +47,25 @@ train_relayout(const CpuView *v, int vec)
 static bool
 source_is_plain(const CpuTrain *t, const TrainSource *s, const CpuView *want)
 {
-	return s->npiece == 1 && s->norm == NULL && s->act == DFX_ACT_NONE &&
-	       t->value[s->piece[0]].view.vec == want->vec;
+	const CpuView *v = &t->value[s->piece[0]].view;
+
+	return s->npiece == 1 && s->norm == NULL && s->act == DFX_ACT_NONE && v->vec == want->vec &&
+	       v->type == want->type;
+}
+
+/* Channels beyond the last real one must read as zero. */
+static void
+source_zero_padding(void *image, const CpuView *v)
+{
+	int used = v->c % v->vec;
+	size_t size = cpu_size(v->type);
+	char *last;
+
+	if (used == 0)
+		return;
+	last = train_strip(image, v, v->c - used).at;
+	for (size_t i = 0; i < cpu_pixels(v); i++)
+		memset(last + (i * (size_t) v->vec + (size_t) used) * size, 0, (size_t) (v->vec - used) * size);
 }
 
 /* Channels from c of the piece (c0 + c of the whole) that lie together on both sides, not beyond the piece.
@@ -61,19 +78,69 @@ source_run(const CpuView *piece, int c, const CpuView *whole, int c0)
 	return cpu_min(nl, piece->c - c);
 }
 
+/* Copy count numbers that lie together, from one kind to another. */
 static void
-source_copy_image(const TrainRun *r, const TrainSource *s, int image, const CpuView *want, float *to)
+source_convert(const TrainRun *r, CpuStrip to, CpuStrip from, size_t count)
 {
-	const DfxDev *dev = r->plan->dev;
+	size_t whole = count / SOURCE_LANES, done = whole * SOURCE_LANES;
+
+	to.ps = from.ps = SOURCE_LANES;
+	r->plan->dev->train_kernels->copy(to, from, whole, SOURCE_LANES, false);
+	to.at = (char *) to.at + done * cpu_size(to.type);
+	from.at = (char *) from.at + done * cpu_size(from.type);
+	if (count > done)
+		r->plan->dev->train_kernels->copy(to, from, 1, (int) (count - done), false);
+}
+
+/* Copy an image's channels into channels c0 .. of another, whatever the two layouts and kinds of numbers. */
+static void
+source_copy_channels(const TrainRun *r, void *to, const CpuView *tv, int c0, const void *from,
+                     const CpuView *fv)
+{
+	size_t npix = cpu_pixels(fv);
+
+	if (tv->type == CPU_F32 && fv->type == CPU_F32)
+	{
+		cpu_copy_channels(to, tv, c0, from, fv);
+		return;
+	}
+	if (tv->vec == fv->vec && tv->c == fv->c)
+	{
+		source_convert(r, train_strip(to, tv, 0), train_strip(from, fv, 0), cpu_floats(fv));
+		return;
+	}
+	for (int c = 0, nl; c < fv->c; c += nl)
+	{
+		CpuStrip a = train_strip(to, tv, c0 + c), b = train_strip(from, fv, c);
+
+		nl = source_run(fv, c, tv, c0);
+		if (tv->type == fv->type && nl == tv->vec && nl == fv->vec)
+			memcpy(a.at, b.at, npix * (size_t) nl * cpu_size(tv->type));
+		else
+			r->plan->dev->train_kernels->copy(a, b, npix, nl, false);
+	}
+}
+
+/* A whole image from one layout and kind of numbers to another. */
+void
+train_relay(const TrainRun *r, void *to, const CpuView *tv, const void *from, const CpuView *fv)
+{
+	source_copy_channels(r, to, tv, 0, from, fv);
+	source_zero_padding(to, tv);
+}
+
+static void
+source_copy_image(const TrainRun *r, const TrainSource *s, int image, const CpuView *want, void *to)
+{
 	int c0 = 0;
 
 	for (int j = 0; j < s->npiece; j++)
 	{
 		const CpuView *v = &r->t->value[s->piece[j]].view;
-		const float *from = train_value(r->t, s->piece[j], image);
+		const void *from = train_value(r->t, s->piece[j], image);
 
 		if (s->norm == NULL && s->act == DFX_ACT_NONE)
-			cpu_copy_channels(to, want, c0, from, v);
+			source_copy_channels(r, to, want, c0, from, v);
 		else
 			for (int c = 0, nl; c < v->c; c += nl)
 			{
@@ -81,26 +148,25 @@ source_copy_image(const TrainRun *r, const TrainSource *s, int image, const CpuV
 
 				nl = source_run(v, c, want, c0);
 				norm = source_norm(s, c0 + c, &nl);
-				dev->train_kernels->act(to + cpu_channel(want, c0 + c), (size_t) want->vec,
-				                        from + cpu_channel(v, c), (size_t) v->vec, cpu_pixels(v), nl, &norm,
-				                        s->act);
+				r->plan->dev->train_kernels->act(train_strip(to, want, c0 + c), train_strip(from, v, c),
+				                                 cpu_pixels(v), nl, &norm, s->act);
 			}
 		c0 += v->c;
 	}
-	cpu_zero_padding(to, want);
+	source_zero_padding(to, want);
 }
 
 /* Make n images of the source at to, in the layout of want, one after the other. */
 void
-train_copy(const TrainRun *r, const TrainSource *s, int image, int n, const CpuView *want, float *to)
+train_copy(const TrainRun *r, const TrainSource *s, int image, int n, const CpuView *want, void *to)
 {
 	for (int i = 0; i < n; i++)
-		source_copy_image(r, s, image + i, want, to + (size_t) i * want->stride);
+		source_copy_image(r, s, image + i, want, train_image(to, want, i));
 }
 
 /* n images of the source in the layout of want: where they lie, or made in scratch. */
-const float *
-train_read(const TrainRun *r, const TrainSource *s, int image, int n, const CpuView *want, float *scratch)
+const void *
+train_read(const TrainRun *r, const TrainSource *s, int image, int n, const CpuView *want, void *scratch)
 {
 	if (source_is_plain(r->t, s, want))
 		return train_value(r->t, s->piece[0], image);
@@ -122,7 +188,7 @@ train_wanted(const TrainRun *r, const TrainSource *s)
 
 /* Where the gradient by the source may be written instead of pushed, for images from image on; NULL: nowhere.
  */
-float *
+void *
 train_direct(const TrainRun *r, const TrainSource *s, int image, const CpuView *want)
 {
 	if (!source_is_plain(r->t, s, want) || !s->first[0] || !r->t->value[s->piece[0]].wants_grad)
@@ -132,47 +198,37 @@ train_direct(const TrainRun *r, const TrainSource *s, int image, const CpuView *
 
 /* Gradient dz by channels c0 .. of a source with neither BN nor activation. */
 static void
-source_push_plain(const TrainRun *r, const TrainSource *s, int j, int c0, int image, const float *dz,
+source_push_plain(const TrainRun *r, const TrainSource *s, int j, int c0, int image, const void *dz,
                   const CpuView *dv)
 {
 	const CpuView *v = &r->t->value[s->piece[j]].view;
-	float *g = train_grad(r->t, s->piece[j], image);
+	void *g = train_grad(r->t, s->piece[j], image);
 
 	for (int c = 0, nl; c < v->c; c += nl)
 	{
-		float *to = g + cpu_channel(v, c);
-		const float *from = dz + cpu_channel(dv, c0 + c);
-		size_t gps = (size_t) v->vec, zps = (size_t) dv->vec;
-
 		nl = source_run(v, c, dv, c0);
-		if (!s->first[j])
-			r->plan->dev->kernels->binary(to, gps, to, gps, from, zps, cpu_pixels(v), nl, false, false);
-		else
-			for (size_t i = 0; i < cpu_pixels(v); i++)
-				memcpy(to + i * gps, from + i * zps, (size_t) nl * sizeof *to);
+		r->plan->dev->train_kernels->copy(train_strip(g, v, c), train_strip(dz, dv, c0 + c), cpu_pixels(v),
+		                                  nl, !s->first[j]);
 	}
 	if (s->first[j])
-		cpu_zero_padding(g, v);
+		source_zero_padding(g, v);
 }
 
 static void
-source_push_image(const TrainRun *r, const TrainSource *s, int j, int c0, int image, const float *dz,
+source_push_image(const TrainRun *r, const TrainSource *s, int j, int c0, int image, const void *dz,
                   const CpuView *dv)
 {
 	const CpuView *v = &r->t->value[s->piece[j]].view;
-	float *g = train_grad(r->t, s->piece[j], image);
-	const float *x = train_value(r->t, s->piece[j], image);
+	void *g = train_grad(r->t, s->piece[j], image);
+	const void *x = train_value(r->t, s->piece[j], image);
 	const TrainNorm *norm = s->norm;
 	double unwanted[2 * SOURCE_LANES];
 
 	for (int c = 0, nl; c < v->c; c += nl)
 	{
-		CpuPush p = {.g = g + cpu_channel(v, c),
-		             .gps = (size_t) v->vec,
-		             .dz = dz + cpu_channel(dv, c0 + c),
-		             .zps = (size_t) dv->vec,
-		             .x = x + cpu_channel(v, c),
-		             .xps = (size_t) v->vec,
+		CpuPush p = {.g = train_strip(g, v, c),
+		             .dz = train_strip(dz, dv, c0 + c),
+		             .x = train_strip(x, v, c),
 		             .npix = cpu_pixels(v),
 		             .act = s->act,
 		             .add = !s->first[j],
@@ -192,12 +248,12 @@ source_push_image(const TrainRun *r, const TrainSource *s, int j, int c0, int im
 		r->plan->dev->train_kernels->push(&p);
 	}
 	if (s->first[j])
-		cpu_zero_padding(g, v);
+		source_zero_padding(g, v);
 }
 
 /* Take the gradient dz by the source (n images in the layout of dv) to its pieces, and BN's sums with it. */
 void
-train_push(const TrainRun *r, const TrainSource *s, int image, int n, const float *dz, const CpuView *dv)
+train_push(const TrainRun *r, const TrainSource *s, int image, int n, const void *dz, const CpuView *dv)
 {
 	int c0 = 0;
 
@@ -208,7 +264,7 @@ train_push(const TrainRun *r, const TrainSource *s, int image, int n, const floa
 
 		for (int i = 0; i < n && val->wants_grad; i++)
 		{
-			const float *from = dz + (size_t) i * dv->stride;
+			const void *from = train_image(dz, dv, i);
 
 			if (plain)
 				source_push_plain(r, s, j, c0, image + i, from, dv);
@@ -228,11 +284,10 @@ train_relu(const TrainRun *r, DfxVal v, int image, int n)
 	for (int i = 0; i < n; i++)
 		for (int c = 0, nl; c < view->c; c += nl)
 		{
-			float *y = train_value(r->t, v, image + i) + cpu_channel(view, c);
+			CpuStrip y = train_strip(train_value(r->t, v, image + i), view, c);
 
 			nl = cpu_min(cpu_min(cpu_lanes(view, c), view->c - c), SOURCE_LANES);
-			r->plan->dev->train_kernels->act(y, (size_t) view->vec, y, (size_t) view->vec, cpu_pixels(view),
-			                                 nl, &source_identity, DFX_ACT_RELU);
+			r->plan->dev->train_kernels->act(y, y, cpu_pixels(view), nl, &source_identity, DFX_ACT_RELU);
 		}
 }
 
@@ -250,18 +305,16 @@ train_finish(const TrainRun *r, DfxVal v, int image, int n)
 		return;
 	for (int i = 0; i < n; i++)
 	{
-		float *g = train_grad(r->t, v, image + i);
-		const float *y = train_value(r->t, v, image + i);
+		void *g = train_grad(r->t, v, image + i);
+		const void *y = train_value(r->t, v, image + i);
 
 		for (int c = 0, nl; c < view->c; c += nl)
 		{
-			size_t at = cpu_channel(view, c);
-
 			nl = cpu_min(cpu_lanes(view, c), view->c - c);
-			r->plan->dev->train_kernels->finish(g + at, y + at, (size_t) view->vec, cpu_pixels(view), nl,
-			                                    val->relu, val->normed ? val->mean_f + c : NULL,
-			                                    val->normed ? val->correct_a + c : NULL,
-			                                    val->normed ? val->correct_b + c : NULL);
+			r->plan->dev->train_kernels->finish(
+			    train_strip(g, view, c), train_strip(y, view, c), cpu_pixels(view), nl, val->relu,
+			    val->normed ? val->mean_f + c : NULL, val->normed ? val->correct_a + c : NULL,
+			    val->normed ? val->correct_b + c : NULL);
 		}
 	}
 }

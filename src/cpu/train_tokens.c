@@ -46,18 +46,17 @@ tokens_done(const TrainStep *s, const TrainRun *r, DfxErr *err)
 /* ---- TOKENS: the class token, then the pixels as tokens, each plus its embedding (T x C) ---- */
 
 static DfxStatus
-tokens_tokens(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+tokens_tokens(const TrainStep *s, const TrainRun *r, int image, float *y, DfxErr *err)
 {
-	const CpuView *in = &s->in[0].view, *out = &r->t->value[s->out].view;
+	const CpuView *in = &s->in[0].view, *out = &s->y;
 	const float *cls = train_param(r->t, DFX_STATE_VALUE, s->param[DFX_W]);
 	const float *pos = train_param(r->t, DFX_STATE_VALUE, s->param[DFX_B]);
-	const float *src = train_read(r, &s->in[0], image, n, in, train_scratch(r, TRAIN_SRC));
-	float *dst = train_value(r->t, s->out, image);
+	const float *src = train_read(r, &s->in[0], image, 1, in, train_scratch(r, TRAIN_SRC));
 
 	(void) err;
 	for (int c = 0, nl; c < in->c; c += nl)
 	{
-		float *first = dst + cpu_channel(out, c);
+		float *first = y + cpu_channel(out, c);
 
 		nl = cpu_min(cpu_min(cpu_lanes(in, c), cpu_lanes(out, c)), in->c - c);
 		for (int l = 0; l < nl; l++)
@@ -66,22 +65,21 @@ tokens_tokens(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *e
 		                              (size_t) in->vec, pos + in->c + c, (size_t) in->c, cpu_pixels(in), nl,
 		                              false, false);
 	}
-	cpu_zero_padding(dst, out);
+	cpu_zero_padding(y, out);
 	return DFX_OK;
 }
 
 static DfxStatus
-tokens_tokens_back(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+tokens_tokens_back(const TrainStep *s, const TrainRun *r, int image, float *y, DfxErr *err)
 {
-	const CpuView *in = &s->in[0].view, *out = &r->t->value[s->out].view;
-	const float *g = train_grad(r->t, s->out, image);
+	const CpuView *in = &s->in[0].view, *out = &s->y;
 	double *dpos = tokens_sums(s, r), *dcls = dpos + r->t->param_len[s->param[DFX_B]];
 	float *dz = train_scratch(r, TRAIN_DSRC);
 
 	(void) err;
 	for (int c = 0; c < out->c; c++)
 	{
-		const float *from = g + cpu_channel(out, c);
+		const float *from = y + cpu_channel(out, c);
 		float *to = dz + cpu_channel(in, c);
 
 		dcls[c] += (double) from[0];
@@ -91,31 +89,29 @@ tokens_tokens_back(const TrainStep *s, const TrainRun *r, int image, int n, DfxE
 			to[(t - 1) * (size_t) in->vec] = from[t * (size_t) out->vec];
 	}
 	if (train_wanted(r, &s->in[0]))
-		train_push(r, &s->in[0], image, n, dz, in);
+		train_push(r, &s->in[0], image, 1, dz, in);
 	return DFX_OK;
 }
 
 /* ---- LAYERNORM ---- */
 
 static DfxStatus
-tokens_layernorm(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+tokens_layernorm(const TrainStep *s, const TrainRun *r, int image, float *y, DfxErr *err)
 {
-	const CpuView *v = &r->t->value[s->out].view;
-	const float *src = train_read(r, &s->in[0], image, n, v, train_scratch(r, TRAIN_SRC));
+	const CpuView *v = &s->y;
+	const float *src = train_read(r, &s->in[0], image, 1, v, train_scratch(r, TRAIN_SRC));
 
 	(void) err;
-	cpu_layernorm_image(r->plan->dev, train_value(r->t, s->out, image), v, src, v,
-	                    train_param(r->t, DFX_STATE_VALUE, s->param[DFX_W]),
+	cpu_layernorm_image(r->plan->dev, y, v, src, v, train_param(r->t, DFX_STATE_VALUE, s->param[DFX_W]),
 	                    train_param(r->t, DFX_STATE_VALUE, s->param[DFX_B]), s->eps);
 	return DFX_OK;
 }
 
 static DfxStatus
-tokens_layernorm_back(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+tokens_layernorm_back(const TrainStep *s, const TrainRun *r, int image, float *y, DfxErr *err)
 {
-	const CpuView *v = &r->t->value[s->out].view;
-	const float *src = train_read(r, &s->in[0], image, n, v, train_scratch(r, TRAIN_SRC));
-	const float *dy = train_grad(r->t, s->out, image);
+	const CpuView *v = &s->y;
+	const float *src = train_read(r, &s->in[0], image, 1, v, train_scratch(r, TRAIN_SRC));
 	const float *w = train_param(r->t, DFX_STATE_VALUE, s->param[DFX_W]);
 	float *dx = train_scratch(r, TRAIN_DSRC), *db = train_scratch(r, TRAIN_MORE), *dw = db + v->c;
 	size_t npix = cpu_pixels(v), vec = (size_t) v->vec;
@@ -124,25 +120,24 @@ tokens_layernorm_back(const TrainStep *s, const TrainRun *r, int image, int n, D
 	(void) err;
 	memset(db, 0, 2 * (size_t) v->c * sizeof *db);
 	for (size_t i = 0; i < npix * vec; i += vec)
-		r->plan->dev->train_token_kernels->layernorm(dx + i, dy + i, src + i, npix * vec, v->vec, v->c, w,
+		r->plan->dev->train_token_kernels->layernorm(dx + i, y + i, src + i, npix * vec, v->vec, v->c, w,
 		                                             s->eps, dw, db);
 	for (int c = 0; c < 2 * v->c; c++)
 		sum[c] += (double) db[c];
 	if (train_wanted(r, &s->in[0]))
-		train_push(r, &s->in[0], image, n, dx, v);
+		train_push(r, &s->in[0], image, 1, dx, v);
 	return DFX_OK;
 }
 
 /* ---- ATTN ---- */
 
 static DfxStatus
-tokens_attn(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+tokens_attn(const TrainStep *s, const TrainRun *r, int image, float *y, DfxErr *err)
 {
 	const CpuView *in = &s->in[0].view;
-	const float *src = train_read(r, &s->in[0], image, n, in, train_scratch(r, TRAIN_SRC));
+	const float *src = train_read(r, &s->in[0], image, 1, in, train_scratch(r, TRAIN_SRC));
 
-	return cpu_attn_image(r->plan->dev, train_scratch(r, TRAIN_MORE), train_value(r->t, s->out, image),
-	                      &r->t->value[s->out].view, src, in, s->heads, err);
+	return cpu_attn_image(r->plan->dev, train_scratch(r, TRAIN_MORE), y, &s->y, src, in, s->heads, err);
 }
 
 /* Gradients in one head: of the result, of the scores (T x row), of q, k, v. */
@@ -194,11 +189,10 @@ tokens_head_back(const TrainRun *r, const CpuHead *h, const HeadGrad *d, DfxErr 
 }
 
 static DfxStatus
-tokens_attn_back(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr *err)
+tokens_attn_back(const TrainStep *s, const TrainRun *r, int image, float *y, DfxErr *err)
 {
-	const CpuView *in = &s->in[0].view, *out = &r->t->value[s->out].view;
-	const float *src = train_read(r, &s->in[0], image, n, in, train_scratch(r, TRAIN_SRC));
-	const float *dy = train_grad(r->t, s->out, image);
+	const CpuView *in = &s->in[0].view, *out = &s->y;
+	const float *src = train_read(r, &s->in[0], image, 1, in, train_scratch(r, TRAIN_SRC));
 	float *dz = train_scratch(r, TRAIN_DSRC), *scratch = train_scratch(r, TRAIN_MORE);
 	CpuHead h = cpu_head(scratch, out, s->heads);
 	HeadGrad d = tokens_head_grad(scratch + cpu_head_floats(out, s->heads), &h);
@@ -210,7 +204,7 @@ tokens_attn_back(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr
 		cpu_head_pack(h.q, src, in, c, h.width);
 		cpu_head_pack(h.k, src, in, c + out->c, h.width);
 		cpu_head_pack(h.v, src, in, c + 2 * out->c, h.width);
-		cpu_head_pack(d.out, dy, out, c, h.width);
+		cpu_head_pack(d.out, y, out, c, h.width);
 		st = cpu_head_scores(r->plan->dev, &h, err);
 		if (st == DFX_OK)
 			st = tokens_head_back(r, &h, &d, err);
@@ -220,7 +214,7 @@ tokens_attn_back(const TrainStep *s, const TrainRun *r, int image, int n, DfxErr
 		cpu_head_unpack(dz, in, c + out->c, d.k, h.width);
 		cpu_head_unpack(dz, in, c + 2 * out->c, d.v, h.width);
 	}
-	train_push(r, &s->in[0], image, n, dz, in);
+	train_push(r, &s->in[0], image, 1, dz, in);
 	return DFX_OK;
 }
 
@@ -248,18 +242,15 @@ train_tokens_step(TrainBuild *b, const DfxOp *op, TrainStep *s, DfxErr *err)
 	switch (op->kind)
 	{
 		case DFX_OP_TOKENS:
-			s->forward = tokens_tokens;
-			s->backward = tokens_tokens_back;
+			train_own(b, s, tokens_tokens, tokens_tokens_back);
 			return tokens_new_sums(b, s, err);
 		case DFX_OP_LAYERNORM:
-			s->forward = tokens_layernorm;
-			s->backward = tokens_layernorm_back;
+			train_own(b, s, tokens_layernorm, tokens_layernorm_back);
 			s->eps = op->u.eps;
 			train_need(b, TRAIN_MORE, 2 * (size_t) out->c * sizeof(float));
 			return tokens_new_sums(b, s, err);
 		default:
-			s->forward = tokens_attn;
-			s->backward = tokens_attn_back;
+			train_own(b, s, tokens_attn, tokens_attn_back);
 			s->heads = op->u.heads;
 			h = cpu_head(NULL, out, s->heads);
 			train_need(b, TRAIN_MORE,

@@ -88,15 +88,9 @@ heatmap_close(Heatmap *h)
 static DfxStatus
 heatmap_run(Heatmap *h, uint32_t class, DfxErr *err)
 {
-	DfxImageLimits limits = DFX_DEFAULT_LIMITS;
-	const char *path = h->options->file[0];
-	uint8_t *bytes;
-	size_t len;
-	DfxStatus st = dfx_read_file(path, limits.max_bytes, &bytes, &len, err);
+	const DfxOptions *o = h->options;
+	DfxStatus st = dfx_read_image(o, o->file[0], h->model->input_size, h->pixels, err);
 
-	if (st == DFX_OK)
-		st = dfx_image_prepare(bytes, len, &limits, h->model->input_size, h->pixels, err);
-	free(bytes);
 	if (st == DFX_OK)
 		st = dfx_heat_begin(&h->heat, h->model, h->pixels, class, err);
 	while (st == DFX_OK && !dfx_heat_done(&h->heat))

@@ -15,7 +15,6 @@
 
 #include "engine/output.h"
 #include "engine/verdict.h"
-#include "image/image.h"
 
 #define INFER_CLASSES 1000 /* ImageNet's, of a lone backbone with random weights */
 
@@ -42,21 +41,6 @@ typedef DfxStatus (*InferShow)(const Infer *in, const InferResult *result, DfxEr
 
 /* --- the loop ------------------------------------------------------------ */
 
-static DfxStatus
-infer_prepare(const Infer *in, const char *path, uint8_t *pixels, DfxErr *err)
-{
-	DfxImageLimits limits = DFX_DEFAULT_LIMITS;
-	uint8_t *bytes;
-	size_t len;
-	DfxStatus st = dfx_read_file(path, limits.max_bytes, &bytes, &len, err);
-
-	if (st != DFX_OK)
-		return st;
-	st = dfx_image_prepare(bytes, len, &limits, in->model->input_size, pixels, err);
-	free(bytes);
-	return st;
-}
-
 /* Run n files together and print a line for each, in their order; false when one of them failed. */
 static bool
 infer_group(const Infer *in, char *const *path, int n, InferShow show)
@@ -69,7 +53,8 @@ infer_group(const Infer *in, char *const *path, int n, InferShow show)
 
 	for (int i = 0; i < n; i++)
 	{
-		st[i] = infer_prepare(in, path[i], in->pixels + (size_t) good * dfx_model_input_bytes(m), &err[i]);
+		st[i] = dfx_read_image(in->options, path[i], m->input_size,
+		                       in->pixels + (size_t) good * dfx_model_input_bytes(m), &err[i]);
 		good += st[i] == DFX_OK;
 	}
 	if (good > 0)

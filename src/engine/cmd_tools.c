@@ -16,10 +16,7 @@ int
 dfx_cmd_decode(const DfxOptions *o)
 {
 	static uint8_t pixels[DFX_RESIZE_SIDE * DFX_RESIZE_SIDE * 3];
-	DfxImageLimits limits = DFX_DEFAULT_LIMITS;
 	DfxErr err;
-	uint8_t *bytes;
-	size_t len;
 	DfxStatus st;
 
 	if (o->nfile != 1)
@@ -27,10 +24,7 @@ dfx_cmd_decode(const DfxOptions *o)
 		fprintf(stderr, "dfx-engine decode: give one image\n");
 		return 2;
 	}
-	st = dfx_read_file(o->file[0], limits.max_bytes, &bytes, &len, &err);
-	if (st == DFX_OK)
-		st = dfx_image_prepare(bytes, len, &limits, DFX_RESIZE_SIDE, pixels, &err);
-	free(bytes);
+	st = dfx_read_image(o, o->file[0], DFX_RESIZE_SIDE, pixels, &err);
 	if (st == DFX_OK)
 		st = dfx_write_file(o->out, pixels, sizeof pixels, &err);
 	if (st != DFX_OK)

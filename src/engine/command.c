@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/safetensors.h"
+#include "image/image.h"
 
 int
 dfx_complain(const DfxErr *err)
@@ -64,6 +65,22 @@ dfx_read_file(const char *path, uint64_t max, uint8_t **bytes, size_t *len, DfxE
 		free(*bytes);
 		*bytes = NULL;
 	}
+	return st;
+}
+
+DfxStatus
+dfx_read_image(const DfxOptions *o, const char *path, uint32_t input_size, uint8_t *pixels, DfxErr *err)
+{
+	DfxImageLimits limits = DFX_DEFAULT_LIMITS;
+	uint8_t *bytes;
+	size_t len;
+	DfxStatus st = dfx_read_file(path, limits.max_bytes, &bytes, &len, err);
+
+	if (st == DFX_OK && o->fast_decode)
+		st = dfx_image_prepare_fast(bytes, len, &limits, input_size, pixels, err);
+	else if (st == DFX_OK)
+		st = dfx_image_prepare(bytes, len, &limits, input_size, pixels, err);
+	free(bytes);
 	return st;
 }
 

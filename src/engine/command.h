@@ -29,6 +29,13 @@ extern int dfx_complain(const DfxErr *err);
 /* Read a file of at most max bytes; *bytes is malloc'd.  DFX_EIO, DFX_ELIMIT, DFX_ENOMEM. */
 extern DfxStatus dfx_read_file(const char *path, uint64_t max, uint8_t **bytes, size_t *len, DfxErr *err);
 
+/*
+ * What a network of that input size sees of an image file, decoded as the
+ * options say; pixels: input_size^2 x 3 bytes.  Errors of reading and decoding.
+ */
+extern DfxStatus
+dfx_read_image(const DfxOptions *o, const char *path, uint32_t input_size, uint8_t *pixels, DfxErr *err);
+
 /* Write a file whole; a short write is an error too.  DFX_EIO. */
 extern DfxStatus dfx_write_file(const char *path, const uint8_t *bytes, size_t len, DfxErr *err);
 

@@ -3,7 +3,8 @@
  *	  The decode stage: encoded bytes in the ring to pixels in the task's buffer.
  *
  * IMAGE_INFO ends here, with what the header says, and PERTURB, with an image.
- * An image that is only resized is never held whole; one that is perturbed is,
+ * Of an image that is only resized no more is held than its file and a PNG's
+ * inflated bytes, at most four a pixel; one that is perturbed is held whole,
  * twice, so it counts twice against what may be decoded at one time.
  *
  * The only place in the project where a request's image bytes are decoded.
@@ -89,6 +90,18 @@ decode_answers(DfxRingOp op)
 	return op == DFX_RING_IMAGE_INFO || op == DFX_RING_PERTURB;
 }
 
+/* What the network sees of an image. */
+static DfxStatus
+decode_input(const DfxTask *task, const uint8_t *bytes, uint64_t len, DfxErr *err)
+{
+	const DfxRequest *req = &task->req;
+	uint32_t size = task->model->input_size;
+
+	if (req->fast_decode && req->how.kind == DFX_PERTURB_RAW)
+		return dfx_image_prepare_fast(bytes, len, &req->limits, size, task->pixels, err);
+	return dfx_image_prepare_as(bytes, len, &req->how, &req->limits, size, task->pixels, err);
+}
+
 static DfxStatus
 decode_image(DfxSched *s, DfxTask *task, uint64_t *reply_len, DfxErr *err)
 {
@@ -111,8 +124,7 @@ decode_image(DfxSched *s, DfxTask *task, uint64_t *reply_len, DfxErr *err)
 	if (req->op == DFX_RING_PERTURB)
 		st = decode_perturbed(s, req, bytes, len, reply_len, err);
 	else
-		st = dfx_image_prepare_as(bytes, len, &req->how, &req->limits, task->model->input_size, task->pixels,
-		                          err);
+		st = decode_input(task, bytes, len, err);
 	decode_unclaim(s, pixels);
 	return st;
 }

@@ -13,6 +13,7 @@
 
 #include "engine/command.h"
 #include "engine/serve.h"
+#include "image/image.h"
 
 static int
 main_serve(const DfxOptions *o)
@@ -46,23 +47,24 @@ static const struct Command
 	const char *options;
 	const char *usage, *summary;
 } command_table[] = {
-    {"classify", dfx_cmd_classify, NEED_MODEL | NEED_FILES, "model device precision threads json",
-     "--model FILE.safetensors [--device D] [--precision P] [--threads T] [--json] IMAGE...",
+    {"classify", dfx_cmd_classify, NEED_MODEL | NEED_FILES, "model device precision threads fast-decode json",
+     "--model FILE.safetensors [--device D] [--precision P] [--threads T] [--fast-decode] [--json] IMAGE...",
      "says of each image whether it is real, GAN- or diffusion-generated"},
     {"logits", dfx_cmd_logits, NEED_BACKBONE | NEED_FILES,
-     "backbone weights random-weights device precision threads json",
-     "--backbone B (--weights FILE | --random-weights SEED) [--device D] [--json] IMAGE...",
+     "backbone weights random-weights device precision threads fast-decode json",
+     "--backbone B (--weights FILE | --random-weights SEED) [--device D] [--fast-decode] [--json] IMAGE...",
      "features and logits of a lone backbone"},
     {"trinet", dfx_cmd_trinet, NEED_BACKBONE | NEED_FILES,
-     "backbone random-weights head-stride device precision threads json",
-     "--backbone B --random-weights SEED [--head-stride 1|2] [--device D] [--json] IMAGE...",
+     "backbone random-weights head-stride device precision threads fast-decode json",
+     "--backbone B --random-weights SEED [--head-stride 1|2] [--device D] [--fast-decode] [--json] IMAGE...",
      "features and logits of the complete network"},
     {"heatmap", dfx_cmd_heatmap, NEED_MODEL | NEED_OUT | NEED_FILES,
-     "model class out device precision threads json",
-     "--model FILE.safetensors [--class dm|gan|real|synthetic] [--device D] [--json] IMAGE --out FILE.png",
+     "model class out device precision threads fast-decode json",
+     "--model FILE.safetensors [--class dm|gan|real|synthetic] [--device D] [--fast-decode] [--json] "
+     "IMAGE --out FILE.png",
      "paints over an image what its verdict, or the class, rests on"},
-    {"decode", dfx_cmd_decode, NEED_OUT | NEED_FILES, "out json", "IMAGE --out FILE",
-     "writes the 256x256 RGB bytes that the network sees"},
+    {"decode", dfx_cmd_decode, NEED_OUT | NEED_FILES, "out fast-decode json",
+     "[--fast-decode] IMAGE --out FILE", "writes the 256x256 RGB bytes that the network sees"},
     {"bench", dfx_cmd_bench, NEED_BACKBONE | NO_FILES,
      "backbone branches batch head-stride random-weights device precision threads json",
      "--backbone B [--branches 1|3] [--batch N] [--device D] [--precision P] [--threads T] [--json]",
@@ -106,6 +108,7 @@ main_help(FILE *f)
 	fprintf(f, ".\nK is trinet (dm,gan,real), base (others,dm others,gan others,real), classifier "
 	           "(dm,gan,real synthetic,real)"
 	           "\nor hierarchy (synthetic,real;dm,gan;GENERATORS;GENERATORS); C is its classes.\n");
+	fprintf(f, "Common PNGs are inflated by %s.\n", dfx_image_inflater());
 }
 
 /* What is missing of what the command needs; NULL when nothing is. */

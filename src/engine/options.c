@@ -48,6 +48,7 @@ static const struct Option
     {"cache-limit", OPTION_NUMBER, offsetof(DfxOptions, cache_limit), 0, INT64_MAX},
     {"stream", OPTION_FLAG, offsetof(DfxOptions, stream)},
     {"json", OPTION_FLAG, offsetof(DfxOptions, json)},
+    {"fast-decode", OPTION_FLAG, offsetof(DfxOptions, fast_decode)},
     {"precision", OPTION_PRECISION, offsetof(DfxOptions, precision)},
     {"random-weights", OPTION_NUMBER, offsetof(DfxOptions, seed), 0, UINT64_MAX},
     {"head-stride", OPTION_NUMBER, offsetof(DfxOptions, head_stride), 1, 2},

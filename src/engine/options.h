@@ -25,7 +25,7 @@ typedef struct DfxOptions
 	const char *model, *weights, *backbone, *kind, *classes, *class, *device, *out;
 	const char *samples, *checkpoint, *resume, *init, *init_dm, *init_gan, *init_real, *cache_dir;
 	DfxPrecision precision;
-	bool has_seed, json, stream;
+	bool has_seed, json, stream, fast_decode;
 	uint64_t seed, model_memory, gpu_memory, cache_limit;
 	uint64_t head_stride, branches, batch, threads, max_batch, batch_wait, parent;
 	DfxOptionSet set[DFX_OPTIONS_SET];

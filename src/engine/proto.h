@@ -47,7 +47,7 @@
 #include "base/version.h"
 
 #define DFX_RING_MAGIC      0x44465852u /* "DFXR" */
-#define DFX_RING_VERSION    4u
+#define DFX_RING_VERSION    5u
 #define DFX_PAGE            4096u
 #define DFX_RING_HEADER     (4 * DFX_PAGE)
 #define DFX_RING_MODELS     128 /* versions that statistics are kept of; more than are ever resident */
@@ -140,7 +140,8 @@ typedef struct DfxSlot
 	uint8_t version[DFX_VERSION_LEN];
 	_Atomic uint64_t submit_gen;
 	_Atomic uint64_t cancel_gen;
-	uint32_t class; /* HEATMAP: DFX_CLASS_*; here, so that the words above stay where they were */
+	uint32_t class;       /* HEATMAP: DFX_CLASS_*; here, so that the words above stay where they were */
+	uint32_t fast_decode; /* non-zero: dfx_image_prepare_fast(), unless the image is perturbed */
 
 	/* ---- response: written by the engine before done_gen ---- */
 	_Alignas(64) _Atomic uint64_t start_gen;

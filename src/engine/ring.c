@@ -192,6 +192,7 @@ dfx_ring_read(const DfxRingMap *map, uint32_t i, uint64_t gen, DfxRequest *req, 
 	    .max_bytes = slot->max_bytes, .max_pixels = slot->max_pixels, .max_scans = RING_MAX_SCANS};
 	req->how = slot->how;
 	req->class = slot->class;
+	req->fast_decode = slot->fast_decode != 0;
 	memcpy(req->version, slot->version, sizeof req->version);
 
 	if (op >= DFX_RING_OP_COUNT || (ring_op_is_loader[op] != loader && op != DFX_RING_PING))

@@ -42,6 +42,7 @@ typedef struct DfxRequest
 	DfxImageLimits limits;
 	DfxPerturbation how;
 	uint32_t class;
+	bool fast_decode;
 	uint8_t version[DFX_VERSION_LEN];
 } DfxRequest;
 

@@ -32,8 +32,14 @@ typedef struct DfxRowSink
 
 extern DfxStatus dfx_jpeg_info(const uint8_t *bytes, size_t len, const DfxImageLimits *limits,
                                DfxImageInfo *info, DfxErr *err);
+
+/*
+ * enough: 0, or what either side may be reduced to: libjpeg then leaves out
+ * detail by halves, down to an eighth, as long as no side falls below it.
+ * The sink learns the reduced size; limits are for that of the file.
+ */
 extern DfxStatus dfx_jpeg_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits,
-                                 DfxRowSink *sink, DfxErr *err);
+                                 uint32_t enough, DfxRowSink *sink, DfxErr *err);
 
 extern DfxStatus
 dfx_png_info(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxImageInfo *info, DfxErr *err);

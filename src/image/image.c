@@ -183,7 +183,8 @@ dfx_image_info(const void *bytes, size_t len, const DfxImageLimits *limits, DfxI
 }
 
 static DfxStatus
-image_decode_to(const void *bytes, size_t len, const DfxImageLimits *limits, DfxRowSink *sink, DfxErr *err)
+image_decode_to(const void *bytes, size_t len, const DfxImageLimits *limits, uint32_t enough,
+                DfxRowSink *sink, DfxErr *err)
 {
 	DfxFormat format;
 	DfxStatus status = image_admit(bytes, len, limits, &format, err);
@@ -191,7 +192,7 @@ image_decode_to(const void *bytes, size_t len, const DfxImageLimits *limits, Dfx
 	if (status != DFX_OK)
 		return status;
 	if (format == DFX_FORMAT_JPEG)
-		return dfx_jpeg_decode(bytes, len, limits, sink, err);
+		return dfx_jpeg_decode(bytes, len, limits, enough, sink, err);
 	return dfx_png_decode(bytes, len, limits, sink, err);
 }
 
@@ -202,7 +203,7 @@ dfx_image_decode(const void *bytes, size_t len, const DfxImageLimits *limits, Df
 	DfxStatus status;
 
 	memset(out, 0, sizeof *out);
-	status = image_decode_to(bytes, len, limits, &pixels.sink, err);
+	status = image_decode_to(bytes, len, limits, 0, &pixels.sink, err);
 	if (status != DFX_OK)
 		dfx_image_free(out);
 	return status;
@@ -261,9 +262,9 @@ fit_end(Fit *fit, DfxStatus status)
 	return status;
 }
 
-DfxStatus
-dfx_image_prepare(const void *bytes, size_t len, const DfxImageLimits *limits, uint32_t input_size,
-                  uint8_t *dst, DfxErr *err)
+static DfxStatus
+image_prepare(const void *bytes, size_t len, const DfxImageLimits *limits, uint32_t enough,
+              uint32_t input_size, uint8_t *dst, DfxErr *err)
 {
 	ResizeSink resize = {.sink = {resize_begin, resize_row, resize_commit}};
 	Fit fit;
@@ -272,9 +273,23 @@ dfx_image_prepare(const void *bytes, size_t len, const DfxImageLimits *limits, u
 	if (status != DFX_OK)
 		return status;
 	resize.dst = fit.resized;
-	status = image_decode_to(bytes, len, limits, &resize.sink, err);
+	status = image_decode_to(bytes, len, limits, enough, &resize.sink, err);
 	dfx_resizer_end(&resize.resizer);
 	return fit_end(&fit, status);
+}
+
+DfxStatus
+dfx_image_prepare(const void *bytes, size_t len, const DfxImageLimits *limits, uint32_t input_size,
+                  uint8_t *dst, DfxErr *err)
+{
+	return image_prepare(bytes, len, limits, 0, input_size, dst, err);
+}
+
+DfxStatus
+dfx_image_prepare_fast(const void *bytes, size_t len, const DfxImageLimits *limits, uint32_t input_size,
+                       uint8_t *dst, DfxErr *err)
+{
+	return image_prepare(bytes, len, limits, DFX_FAST_SIDE, input_size, dst, err);
 }
 
 DfxStatus

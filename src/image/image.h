@@ -52,6 +52,9 @@ typedef struct DfxImage
 /* "jpeg", "png" or "unknown". */
 extern const char *dfx_format_name(DfxFormat format);
 
+/* What inflates the common PNGs: "libdeflate 1.14", or "zlib 1.2.13" in a build without it. */
+extern const char *dfx_image_inflater(void);
+
 /* By magic bytes alone; reads at most 8. */
 extern DfxFormat dfx_image_sniff(const void *bytes, size_t len);
 
@@ -92,6 +95,16 @@ dfx_image_resize(const DfxImage *src, uint32_t width, uint32_t height, uint8_t *
  */
 extern DfxStatus dfx_image_prepare(const void *bytes, size_t len, const DfxImageLimits *limits,
                                    uint32_t input_size, uint8_t *dst, DfxErr *err);
+
+/*
+ * Faster, and not Pillow's pixels: a JPEG whose sides are both at least twice
+ * DFX_FAST_SIDE is decoded at a half, a quarter or an eighth of its size, no
+ * side below DFX_FAST_SIDE, and resized from there.  Everything else, and
+ * every error, is as with dfx_image_prepare().
+ */
+#define DFX_FAST_SIDE (2 * DFX_RESIZE_SIDE)
+extern DfxStatus dfx_image_prepare_fast(const void *bytes, size_t len, const DfxImageLimits *limits,
+                                        uint32_t input_size, uint8_t *dst, DfxErr *err);
 
 /* The same for an image that is decoded already. */
 extern DfxStatus dfx_image_fit(const DfxImage *image, uint32_t input_size, uint8_t *dst, DfxErr *err);

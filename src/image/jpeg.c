@@ -37,6 +37,7 @@ typedef struct JpegReader
 	char message[JMSG_LENGTH_MAX]; /* of the libjpeg error that jumped */
 	bool over_scans;
 	const DfxImageLimits *limits;
+	uint32_t enough;  /* sides that may be reduced to this, 0: none */
 	DfxRowSink *sink; /* NULL to read the header only */
 	uint8_t *row;     /* one row of CMYK */
 	DfxErr *err;
@@ -155,7 +156,7 @@ jpeg_read_rows(JpegReader *r)
 
 		if (jpeg_read_scanlines(c, &row, 1) != 1)
 			return dfx_fail(r->err, DFX_EIMAGE, "JPEG is truncated: it ends in row %u of %u",
-			                c->output_scanline, c->output_height);
+			                c->output_scanline * c->scale_denom, c->image_height);
 		if (r->row)
 			jpeg_cmyk_to_rgb(r->row, rgb, c->output_width);
 		r->sink->commit(r->sink);
@@ -163,6 +164,21 @@ jpeg_read_rows(JpegReader *r)
 	/* All rows are there; like Pillow, do not insist on what may follow them. */
 	jpeg_finish_decompress(c);
 	return DFX_OK;
+}
+
+/*
+ * The inverse DCT can give 4x4, 2x2 or 1x1 pixels of a block instead of 8x8,
+ * from its lowest frequencies (libjpeg.txt, "Scaled decoding").  Other scales
+ * exist, but only these are vectorised in libjpeg-turbo.
+ */
+static void
+jpeg_reduce(JpegReader *r)
+{
+	struct jpeg_decompress_struct *c = &r->cinfo;
+	uint32_t least = c->image_width < c->image_height ? c->image_width : c->image_height;
+
+	while (r->enough > 0 && c->scale_denom < 8 && least / (2 * c->scale_denom) >= r->enough)
+		c->scale_denom *= 2;
 }
 
 static DfxStatus
@@ -175,6 +191,7 @@ jpeg_read_image(JpegReader *r)
 		return status;
 
 	/* All else stays at libjpeg's defaults, which are Pillow's: islow DCT, fancy upsampling. */
+	jpeg_reduce(r);
 	c->out_color_space = c->num_components == 4 ? JCS_CMYK : JCS_RGB;
 	c->mem->max_memory_to_use = (long) c->image_width * c->image_height * 8 + (32l << 20);
 	if (!jpeg_start_decompress(c))
@@ -259,9 +276,10 @@ dfx_jpeg_info(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, Df
 }
 
 DfxStatus
-dfx_jpeg_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxRowSink *sink, DfxErr *err)
+dfx_jpeg_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, uint32_t enough,
+                DfxRowSink *sink, DfxErr *err)
 {
-	JpegReader r = {.limits = limits, .sink = sink, .err = err};
+	JpegReader r = {.limits = limits, .enough = enough, .sink = sink, .err = err};
 	DfxStatus status = jpeg_guarded(&r, bytes, len);
 
 	jpeg_destroy_decompress(&r.cinfo);

@@ -17,6 +17,9 @@
  * is damaged between the last row and the end of the compressed stream, and
  * IHDR methods that the PNG specification does not define.
  *
+ * That is for any PNG, and for what is wrong with it.  The common kind, as long
+ * as nothing is wrong, is decoded faster by png_whole.c, which is tried first.
+ *
  * A libpng error longjmps to png_guarded(), the only setjmp; what must survive
  * it lives in the PngReader of the caller's frame.
  */
@@ -28,16 +31,7 @@
 #include <png.h>
 #include <zlib.h>
 
-#include "image/codec.h"
-
-/* What the walk found. */
-typedef struct PngHead
-{
-	uint32_t width, height;
-	uint8_t bits, colour, interlace;
-	uint8_t palette[256 * 3];
-	size_t idat; /* offset of the first IDAT's length field */
-} PngHead;
+#include "image/png_whole.h"
 
 /* Signature, IHDR and PLTE as libpng gets them. */
 #define PNG_SYNTHETIC_MAX (8 + 25 + 12 + 256 * 3)
@@ -52,17 +46,11 @@ typedef struct PngReader
 	size_t front_len, front_pos;
 	char message[128]; /* of the libpng error that jumped */
 	bool truncated, no_memory;
-	const PngHead *head;
+	const DfxPngHead *head;
 	DfxRowSink *sink;
 	uint8_t *pixels; /* the whole image, if it is interlaced */
 	DfxErr *err;
 } PngReader;
-
-static uint32_t
-png_u32(const uint8_t *p)
-{
-	return (uint32_t) p[0] << 24 | (uint32_t) p[1] << 16 | (uint32_t) p[2] << 8 | p[3];
-}
 
 static void
 png_put_u32(uint8_t *p, uint32_t v)
@@ -111,12 +99,12 @@ png_depth_allowed(uint8_t colour, uint8_t bits)
 }
 
 static DfxStatus
-png_take_ihdr(const uint8_t *data, uint32_t len, const DfxImageLimits *limits, PngHead *head, DfxErr *err)
+png_take_ihdr(const uint8_t *data, uint32_t len, const DfxImageLimits *limits, DfxPngHead *head, DfxErr *err)
 {
 	if (len != 13)
 		return dfx_fail(err, DFX_EIMAGE, "PNG is broken: IHDR has %" PRIu32 " bytes instead of 13", len);
-	head->width = png_u32(data);
-	head->height = png_u32(data + 4);
+	head->width = dfx_png_u32(data);
+	head->height = dfx_png_u32(data + 4);
 	head->bits = data[8];
 	head->colour = data[9];
 	head->interlace = data[12];
@@ -129,7 +117,7 @@ png_take_ihdr(const uint8_t *data, uint32_t len, const DfxImageLimits *limits, P
 }
 
 static void
-png_take_plte(const uint8_t *data, uint32_t len, PngHead *head)
+png_take_plte(const uint8_t *data, uint32_t len, DfxPngHead *head)
 {
 	size_t entries = len / 3 < 256 ? len / 3 : 256;
 
@@ -137,7 +125,7 @@ png_take_plte(const uint8_t *data, uint32_t len, PngHead *head)
 }
 
 static DfxStatus
-png_walk(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, PngHead *head, DfxErr *err)
+png_walk(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxPngHead *head, DfxErr *err)
 {
 	size_t pos = 8; /* the signature was sniffed */
 	bool have_ihdr = false;
@@ -153,7 +141,7 @@ png_walk(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, PngHead
 
 		if (left < 8)
 			return dfx_fail(err, DFX_EIMAGE, "PNG is truncated: it ends before its image data");
-		size = png_u32(chunk);
+		size = dfx_png_u32(chunk);
 		if (memcmp(chunk + 4, "IDAT", 4) == 0)
 		{
 			head->idat = pos;
@@ -161,7 +149,7 @@ png_walk(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, PngHead
 		}
 		if (left - 8 < 4 || size > left - 12)
 			return dfx_fail(err, DFX_EIMAGE, "PNG is truncated: the chunk at byte %zu does not end", pos);
-		if (crc32(crc32(0, NULL, 0), chunk + 4, size + 4) != png_u32(chunk + 8 + size))
+		if (crc32(crc32(0, NULL, 0), chunk + 4, size + 4) != dfx_png_u32(chunk + 8 + size))
 			return dfx_fail(err, DFX_EIMAGE, "PNG is broken: the chunk at byte %zu fails its checksum", pos);
 		if (memcmp(chunk + 4, "IHDR", 4) == 0 && !have_ihdr)
 		{
@@ -254,7 +242,7 @@ png_put_chunk(uint8_t *p, const char *name, const uint8_t *data, uint32_t len)
 static void
 png_compose_front(PngReader *r)
 {
-	const PngHead *head = r->head;
+	const DfxPngHead *head = r->head;
 	uint8_t ihdr[13] = {0};
 	uint8_t *p = r->front + 8;
 
@@ -285,7 +273,7 @@ png_configure(PngReader *r)
 static int
 png_transform(PngReader *r)
 {
-	const PngHead *head = r->head;
+	const DfxPngHead *head = r->head;
 	int passes;
 
 	if (head->bits == 16)
@@ -372,7 +360,7 @@ png_guarded(PngReader *r)
 DfxStatus
 dfx_png_info(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxImageInfo *info, DfxErr *err)
 {
-	PngHead head = {0};
+	DfxPngHead head = {0};
 	DfxStatus status = png_walk(bytes, len, limits, &head, err);
 
 	if (status == DFX_OK)
@@ -386,20 +374,14 @@ dfx_png_info(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, Dfx
 	return status;
 }
 
-DfxStatus
-dfx_png_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxRowSink *sink, DfxErr *err)
+/* By libpng, once the sink knows the size. */
+static DfxStatus
+png_decode_rows(const DfxPngHead *head, const uint8_t *bytes, size_t len, DfxRowSink *sink, DfxErr *err)
 {
-	PngHead head = {0};
-	PngReader r = {.bytes = bytes, .len = len, .head = &head, .sink = sink, .err = err};
-	DfxStatus status = png_walk(bytes, len, limits, &head, err);
+	PngReader r = {.bytes = bytes, .len = len, .pos = head->idat, .head = head, .sink = sink, .err = err};
+	DfxStatus status;
 
-	if (status == DFX_OK)
-		status = sink->begin(sink, head.width, head.height, err);
-	if (status != DFX_OK)
-		return status;
-	r.pos = head.idat;
 	png_compose_front(&r);
-
 	r.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &r, png_on_error, png_on_warning, &r,
 	                                 png_on_malloc, png_on_free);
 	if (r.png)
@@ -411,4 +393,27 @@ dfx_png_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, D
 	png_destroy_read_struct(&r.png, &r.info, NULL);
 	free(r.pixels);
 	return status;
+}
+
+DfxStatus
+dfx_png_decode_within(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, size_t whole_max,
+                      DfxRowSink *sink, bool *whole, DfxErr *err)
+{
+	DfxPngHead head = {0};
+	DfxStatus status = png_walk(bytes, len, limits, &head, err);
+
+	*whole = false;
+	if (status == DFX_OK)
+		status = sink->begin(sink, head.width, head.height, err);
+	if (status == DFX_OK)
+		*whole = dfx_png_whole(&head, bytes, len, whole_max, sink);
+	return status != DFX_OK || *whole ? status : png_decode_rows(&head, bytes, len, sink, err);
+}
+
+DfxStatus
+dfx_png_decode(const uint8_t *bytes, size_t len, const DfxImageLimits *limits, DfxRowSink *sink, DfxErr *err)
+{
+	bool whole;
+
+	return dfx_png_decode_within(bytes, len, limits, DFX_PNG_WHOLE_MAX, sink, &whole, err);
 }

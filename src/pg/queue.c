@@ -193,6 +193,7 @@ dfx_queue_fill(int slot, DfxRingOp op, const uint8 *version)
 	words->max_pixels = dfx_max_image_pixels;
 	words->how = (DfxPerturbation) {0};
 	words->class = 0;
+	words->fast_decode = dfx_fast_decode;
 	if (version != NULL)
 		memcpy(words->version, version, DFX_VERSION_LEN);
 	else

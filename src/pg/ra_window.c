@@ -94,6 +94,7 @@ window_question(const DfxCall *call, DfxQuestion *q)
 	q->precision = dfx_wanted_precision;
 	q->max_bytes = dfx_max_image_bytes;
 	q->max_pixels = dfx_max_image_pixels;
+	q->fast_decode = dfx_fast_decode;
 	q->perturb = call->how.kind;
 	q->perturb_value = call->how.value;
 	memcpy(q->version, call->version, DFX_VERSION_LEN);

@@ -38,6 +38,7 @@ typedef struct DfxQuestion
 	int			precision;
 	int			max_bytes;
 	int			max_pixels;
+	bool		fast_decode;
 	uint32		perturb;		/* a DfxPerturbation, without what the compiler puts between its parts */
 	double		perturb_value;
 	uint8		version[DFX_VERSION_LEN];

@@ -40,6 +40,7 @@ int			dfx_queue_timeout;
 int			dfx_request_timeout;
 int			dfx_read_ahead;
 int			dfx_priority;
+bool		dfx_fast_decode;
 
 #define SETTINGS_DEVICE_MAX 127 /* bytes; it becomes a word of the engine's command line */
 
@@ -198,6 +199,9 @@ dfx_settings_init(void)
 							 &dfx_wanted_precision, 0, settings_precision, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("dfx.priority", "Which requests the engine takes first.", NULL,
 							 &dfx_priority, DFX_PRIORITY_NORMAL, settings_priority, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("dfx.fast_decode", "Decodes large JPEG images at a reduced size.",
+							 "Faster, but the network sees slightly other pixels than those of an exact resize.",
+							 &dfx_fast_decode, false, PGC_USERSET, 0, NULL, NULL, NULL);
 
 	/* Last: it throws away what is in the namespace and not defined. */
 	MarkGUCPrefixReserved("dfx");

@@ -40,6 +40,7 @@ extern int	dfx_queue_timeout;
 extern int	dfx_request_timeout;
 extern int	dfx_read_ahead;		/* images; 0 = off */
 extern int	dfx_priority;		/* DfxPriority */
+extern bool dfx_fast_decode;
 
 extern void dfx_settings_init(void);
 

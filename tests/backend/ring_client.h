@@ -244,6 +244,7 @@ client_fill(Client *c, uint32_t i, DfxRingOp op, const void *data, size_t len, c
 	s->max_bytes = 64u << 20;
 	s->max_pixels = 100000000u;
 	s->how = (DfxPerturbation){0};
+	s->fast_decode = 0;
 	if (version)
 		memcpy(s->version, version, DFX_VERSION_LEN);
 	else

@@ -1,13 +1,15 @@
 /*
  * test_cpu_train_kernels.c
  *	  Do the loops of training agree to the bit for every instruction set this
- *	  CPU has, for any number of lanes; are activations and their derivatives
- *	  right over the whole range, and finite far out?
+ *	  CPU has, for any number of lanes, on floats and on bfloat16s; is a float
+ *	  rounded to a bfloat16 as src/base rounds it; are activations and their
+ *	  derivatives right over the whole range, and finite far out?
  */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/tensor.h"
 #include "cpu/kernels_train.h"
 #include "tests/backend/against_ref.h"
 #include "tests/unit/tap.h"
@@ -17,31 +19,45 @@ enum
 	LANES = 45, /* two vectors of 16, one of 8, and 5 */
 	PIXELS = 35,
 	COUNT = LANES * PIXELS,
-	KERNELS = 8
+	KERNELS = 7,
+	WINDOWS = 3,
+	TYPES = 3 /* floats; bfloat16s; bfloat16s where values are stored, floats elsewhere */
 };
 
-/* What the kernels read, and what each wrote: floats, then sums. */
+/* What the kernels read, in either type, and what each wrote: numbers, then sums. */
 static float a[COUNT], b[COUNT];
+static uint16_t half_a[COUNT], half_b[COUNT];
 typedef struct Written
 {
 	float f[2][COUNT];
 	double d[2][COUNT];
 } Written;
 
-static void
-run_kernel(const CpuTrainKernels *k, int which, Written *w)
+/* A run over all of an array: of floats, or its twin in bfloat16. */
+static CpuStrip
+strip(CpuType type, float *x, uint16_t *half)
 {
-	const CpuPoolGeom pool = {.ih = 5, .iw = 7, .oh = 3, .ow = 4, .kh = 3, .kw = 3, .s = 2, .p = 1};
-	const CpuDepthwise depthwise = {5, 7, 3, 4, 5, 5, 2, 2, 2, 2};
+	return (CpuStrip){type == CPU_BF16 ? (void *) half : (void *) x, LANES, type};
+}
+
+/* What is written lies where floats would. */
+static CpuStrip
+written(CpuType type, float *x)
+{
+	return strip(type, x, (uint16_t *) (void *) x);
+}
+
+static void
+run_kernel(const CpuTrainKernels *k, int which, int types, Written *w)
+{
 	const DfxAdamScalars adam = {1e-3f, 0.9f, 0.999f, 0.1f, 1e-3f, -1e-4f, 0.03f, 1e-8f};
 	const CpuNorm norm = {a, b, a + LANES};
+	CpuType stored = types > 0 ? CPU_BF16 : CPU_F32, passing = types == 1 ? CPU_BF16 : CPU_F32;
+	CpuStrip sa = strip(stored, a, half_a), sb = strip(stored, b, half_b);
 	static float moment[COUNT];
-	CpuPush push = {.g = w->f[0],
-	                .gps = LANES,
-	                .dz = a,
-	                .zps = LANES,
-	                .x = b,
-	                .xps = LANES,
+	CpuPush push = {.g = written(stored, w->f[0]),
+	                .dz = strip(passing, a, half_a),
+	                .x = sb,
 	                .npix = PIXELS,
 	                .nl = LANES,
 	                .norm = norm,
@@ -52,29 +68,29 @@ run_kernel(const CpuTrainKernels *k, int which, Written *w)
 
 	memset(w, 0, sizeof *w);
 	memset(moment, 0, sizeof moment);
-	memcpy(w->f[1], b, sizeof b);
+	memcpy(w->f[1], sb.at, sizeof half_b);
 	switch (which)
 	{
 		case 0:
-			k->act(w->f[0], LANES, a, LANES, PIXELS, LANES, &norm, DFX_ACT_SILU);
+			k->act(written(passing, w->f[0]), sa, PIXELS, LANES, &norm, DFX_ACT_SILU);
 			break;
 		case 1:
 			k->push(&push);
 			break;
 		case 2:
-			k->moments(a, LANES, PIXELS, LANES, w->f[0], w->f[1]);
+			k->moments(sa, PIXELS, LANES, w->f[0], w->f[1]);
 			break;
 		case 3:
-			k->finish(w->f[1], a, LANES, PIXELS, LANES, true, a, b, b + LANES);
+			k->finish(written(stored, w->f[1]), sa, PIXELS, LANES, true, a, b, b + LANES);
 			break;
 		case 4:
-			k->sum(w->d[0], a, LANES, b, LANES, PIXELS, LANES);
+			k->sum(w->d[0], sa, &sb, PIXELS, LANES);
+			k->sum(w->d[1], sa, NULL, PIXELS, LANES);
 			break;
 		case 5:
-			k->unpool(w->f[0], a, LANES, b, LANES, LANES, &pool, false);
-			break;
-		case 6:
-			k->depthwise(w->f[0], a, LANES, b, LANES, LANES, &depthwise);
+			k->copy(written(stored, w->f[0]), strip(passing, a, half_a), PIXELS, LANES, false);
+			k->copy(written(stored, w->f[0]), sb, PIXELS, LANES, true);
+			k->copy(written(passing, w->f[1]), sa, PIXELS, LANES, true);
 			break;
 		default:
 			for (int i = 0; i < COUNT; i++)
@@ -88,20 +104,73 @@ run_kernel(const CpuTrainKernels *k, int which, Written *w)
 static void
 check_variants(void)
 {
-	static Written want[KERNELS], got;
+	static Written want[KERNELS][TYPES], got;
 	const CpuTrainKernels *k;
 
 	for (int i = 0; (k = cpu_train_kernels_variant(i)) != NULL; i++)
 	{
 		int differ = 0;
 
-		for (int which = 0; which < KERNELS; which++)
+		for (int which = 0; which < KERNELS * TYPES; which++)
 		{
-			run_kernel(k, which, i == 0 ? &want[which] : &got);
-			differ += i > 0 && memcmp(&want[which], &got, sizeof got) != 0;
+			Written *all = &want[0][0] + which;
+
+			run_kernel(k, which / TYPES, which % TYPES, i == 0 ? all : &got);
+			differ += i > 0 && memcmp(all, &got, sizeof got) != 0;
 		}
 		ok(differ == 0, "kernels for %s agree with the best variant", k->name);
 	}
+}
+
+static void
+check_window_variants(void)
+{
+	const CpuPoolGeom pool = {.ih = 5, .iw = 7, .oh = 3, .ow = 4, .kh = 3, .kw = 3, .s = 2, .p = 1};
+	const CpuDepthwise depthwise = {5, 7, 3, 4, 5, 5, 2, 2, 2, 2};
+	static float want[WINDOWS][COUNT], got[WINDOWS][COUNT];
+	const CpuTrainWindowKernels *k;
+
+	for (int i = 0; (k = cpu_train_window_kernels_variant(i)) != NULL; i++)
+	{
+		float(*to)[COUNT] = i == 0 ? want : got;
+
+		memset(to, 0, sizeof want);
+		k->unpool(to[0], a, LANES, b, LANES, LANES, &pool, false);
+		for (CpuType type = CPU_F32; type <= CPU_BF16; type++)
+			k->depthwise(to[1 + type], strip(type, a, half_a), strip(type, b, half_b), LANES, &depthwise);
+		ok(memcmp(want, to, sizeof want) == 0, "window kernels for %s agree with the best variant", k->name);
+	}
+}
+
+/* Every bfloat16 there is, and floats between them: ties, what overflows, what is no number. */
+static void
+check_rounding(void)
+{
+	enum
+	{
+		ALL = 65536
+	};
+	static const uint32_t low[] = {0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF};
+	static float from[ALL], back[ALL];
+	static uint16_t got[ALL], want[ALL];
+	const CpuTrainKernels *k = cpu_train_kernels();
+	CpuStrip sf = {from, 16, CPU_F32}, sg = {got, 16, CPU_BF16}, sb = {back, 16, CPU_F32};
+	int wrong = 0;
+
+	for (size_t l = 0; l < sizeof low / sizeof low[0]; l++)
+	{
+		for (uint32_t i = 0; i < ALL; i++)
+			memcpy(&from[i], &(uint32_t){i << 16 | low[l]}, sizeof from[i]);
+		k->copy(sg, sf, ALL / 16, 16, false);
+		dfx_tensor_of_f32(DFX_BF16, from, ALL, want);
+		k->copy(sb, sg, ALL / 16, 16, false);
+		for (int i = 0; i < ALL; i++)
+			if (isnan(from[i]))
+				wrong += !isnan(back[i]);
+			else
+				wrong += got[i] != want[i] || (low[l] == 0 && back[i] != from[i]);
+	}
+	ok(wrong == 0, "floats become bfloat16s as in src/base, and go back as they are");
 }
 
 static void
@@ -163,12 +232,9 @@ check_acts(void)
 	}
 	for (DfxAct act = DFX_ACT_RELU; act < DFX_ACT_COUNT; act++)
 	{
-		CpuPush p = {.g = g,
-		             .gps = 1,
-		             .dz = dz,
-		             .zps = 1,
-		             .x = x,
-		             .xps = 1,
+		CpuPush p = {.g = {g, 1, CPU_F32},
+		             .dz = {dz, 1, CPU_F32},
+		             .x = {x, 1, CPU_F32},
 		             .npix = POINTS,
 		             .nl = 1,
 		             .norm = {zero, one, zero},
@@ -178,7 +244,7 @@ check_acts(void)
 		float far[2] = {1e30f, -1e30f}, at[2];
 		double worst = 0;
 
-		k->act(y, 1, x, 1, POINTS, 1, &p.norm, act);
+		k->act((CpuStrip){y, 1, CPU_F32}, p.x, POINTS, 1, &p.norm, act);
 		k->push(&p);
 		for (int i = 0; i < POINTS; i++)
 		{
@@ -188,7 +254,7 @@ check_acts(void)
 		}
 		if (!ok(worst < 1e-6, "%s and its derivative are within 1e-6", name[act]))
 			diag("%g", worst);
-		k->act(at, 1, far, 1, 2, 1, &p.norm, act);
+		k->act((CpuStrip){at, 1, CPU_F32}, (CpuStrip){far, 1, CPU_F32}, 2, 1, &p.norm, act);
 		ok(isfinite(at[0]) && isfinite(at[1]), "%s is finite far out", name[act]);
 	}
 }
@@ -203,7 +269,11 @@ main(void)
 		a[i] = noise(&seed);
 		b[i] = noise(&seed);
 	}
+	dfx_tensor_of_f32(DFX_BF16, a, COUNT, half_a);
+	dfx_tensor_of_f32(DFX_BF16, b, COUNT, half_b);
 	check_variants();
+	check_window_variants();
+	check_rounding();
 	check_token_variants();
 	check_acts();
 	return done_testing();

@@ -316,6 +316,28 @@ check_base_and_hierarchy(const Bench *b)
 	free_outcome(&o);
 }
 
+/* In bf16 the Base Models and the head; from the checkpoint to the same bits. */
+static void
+check_bf16(const Bench *b)
+{
+	static const char probe[] =
+	    "{" COMMON ", \"kind\": \"classifier\", \"epochs\": 1, \"precision\": \"bf16\"}";
+	Watched w = {0};
+	Outcome o = run_once(b, probe, 90, &w, NULL, 0);
+
+	if (o.status == DFX_EUNSUPPORTED && strstr(o.err.msg, "this CPU"))
+	{
+		diag("skipped: %s", o.err.msg);
+		return;
+	}
+	free_outcome(&o);
+	o = check_kind(b, "trinet in bf16",
+	               "{" COMMON
+	               ", \"epochs\": 4, \"head_epochs\": 8, \"head_stride\": 2, \"precision\": \"bf16\"}",
+	               180, 17, "\"three\"", 0.9);
+	free_outcome(&o);
+}
+
 static void
 check_refusals(const Bench *b)
 {
@@ -369,6 +391,7 @@ main(void)
 	check_trinet(&b);
 	check_classifiers(&b);
 	check_base_and_hierarchy(&b);
+	check_bf16(&b);
 	check_refusals(&b);
 	b.device.backend->close(b.device.dev);
 	return done_testing();

@@ -9,7 +9,7 @@
 #define DFX_TESTS_TRAIN_CASES_H
 
 #include "tests/backend/conv_cases.h"
-#include "tests/backend/train_against_ref.h"
+#include "tests/backend/train_subject.h"
 
 static Subject subject;
 

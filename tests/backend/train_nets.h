@@ -6,7 +6,7 @@
 #ifndef DFX_TESTS_TRAIN_NETS_H
 #define DFX_TESTS_TRAIN_NETS_H
 
-#include "tests/backend/train_against_ref.h"
+#include "tests/backend/train_subject.h"
 #include "tests/unit/tiny_nets.h"
 
 __attribute__((unused)) static void

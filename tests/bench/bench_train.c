@@ -3,7 +3,7 @@
  *	  How fast the CPU backend trains a network: images per second of a whole
  *	  step (forward, backward, Adam), and the memory it takes.
  *
- *	bench_train BACKBONE|head[1|2] [batch] [threads] [seconds]
+ *	bench_train BACKBONE|head[1|2] [batch] [threads] [seconds] [precision]
  *
  * "head" is the tri-branch head alone over vectors of 1024 (head1 with stride
  * 1, head2 with stride 2).  Prints one line of JSON as bench_net does, with
@@ -107,6 +107,7 @@ main(int argc, char **argv)
 	DfxDevOpts opts = {.threads = argc > 3 ? atoi(argv[3]) : 0};
 	double seconds = argc > 4 ? atof(argv[4]) : 5, compile, *part[5];
 	DfxPlanOpts po = {.max_batch = batch, .precision = DFX_PRECISION_FP32, .train = true};
+	const char *precision = argc > 5 ? argv[5] : "fp32";
 	DfxGraph *g = dfx_graph_new();
 	DfxErr err = {.msg = "a backbone and a batch of at least one are needed"};
 	DfxPlan *plan;
@@ -118,6 +119,8 @@ main(int argc, char **argv)
 	if (argc < 2 || batch < 1 || dfx_cpu_backend.open(&opts, &dev, &err) != DFX_OK ||
 	    build(g, argv[1], &err) != DFX_OK)
 		return fail(&err);
+	while (po.precision < DFX_PRECISION_COUNT && strcmp(precision, dfx_precision_name[po.precision]) != 0)
+		po.precision++;
 	compile = now(CLOCK_MONOTONIC);
 	if (dfx_cpu_backend.compile(dev, g, &po, &plan, &err) != DFX_OK)
 		return fail(&err);
@@ -125,10 +128,11 @@ main(int argc, char **argv)
 	if (measure(plan, g, batch, seconds, part, &n, &err) != DFX_OK)
 		return fail(&err);
 	getrusage(RUSAGE_SELF, &ru);
-	printf("{\"backbone\": \"%s\", \"batch\": %d, \"steps\": %d, \"images_per_second\": %.2f, "
+	printf("{\"backbone\": \"%s\", \"precision\": \"%s\", \"batch\": %d, \"steps\": %d, "
+	       "\"images_per_second\": %.2f, "
 	       "\"cpu_ms_per_image\": %.2f, \"forward_ms\": %.1f, \"backward_ms\": %.1f, \"adam_ms\": %.1f, "
 	       "\"compile_ms\": %.0f, \"plan_mb\": %.1f, \"peak_rss_mb\": %.1f}\n",
-	       argv[1], batch, n, batch / median(part[4], n), median(part[3], n) * 1e3 / batch,
+	       argv[1], precision, batch, n, batch / median(part[4], n), median(part[3], n) * 1e3 / batch,
 	       median(part[0], n) * 1e3, median(part[1], n) * 1e3, median(part[2], n) * 1e3, compile * 1e3,
 	       (double) dfx_cpu_backend.bytes(plan) / 1e6, (double) ru.ru_maxrss / 1024);
 	for (int i = 0; i < 5; i++)

@@ -1,10 +1,9 @@
 #!/usr/bin/python3
-"""Compare a training step of the CPU backend with PyTorch's: forward, backward, Adam, fp32.
+"""Compare a training step of the CPU backend with PyTorch's: forward, backward, Adam, in fp32 or bf16.
 
 As compare_torch.py, whose child process and rules this borrows: both take
 turns in one session, and the ratios are what to read.  PyTorch trains
-channels_last, with a tuned malloc and as many threads; --precision bf16 is its
-autocast, against our fp32.  On a machine that is busy with other work compare
+channels_last, with a tuned malloc and as many threads; its bf16 is autocast.  On a machine that is busy with other work compare
 CPU time with --threads 1 (cpu_ratio).
 
     tests/bench/compare_torch_train.py resnet18 densenet121 [--batch 32] [--rounds 3]
@@ -47,7 +46,7 @@ def torch_child(backbone, batch, threads, precision):
 
 
 def ours(bench, backbone, args):
-    command = [bench, backbone, str(args.batch), str(args.threads), str(args.seconds)]
+    command = [bench, backbone, str(args.batch), str(args.threads), str(args.seconds), args.mode]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 

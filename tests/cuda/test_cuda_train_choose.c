@@ -5,7 +5,7 @@
  *	  its own output unless it can; is a wrong one found out?
  */
 #include "cuda/train.h"
-#include "tests/backend/train_against_ref.h"
+#include "tests/backend/train_subject.h"
 #include "tests/cuda/fake_lib.h"
 
 enum

@@ -9,10 +9,9 @@
 #include <dirent.h>
 #include <stdio.h>
 
-#include <zlib.h>
-
 #include "image/image.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/unit/png_maker.h"
 #include "tests/unit/slurp.h"
 #include "tests/unit/tap.h"
 
@@ -23,26 +22,6 @@
 static const DfxImageLimits limits = {.max_bytes = 1u << 20, .max_pixels = 1u << 20, .max_scans = 30};
 
 static size_t decoded, refused;
-
-static void
-repair_checksums(uint8_t *p, size_t len)
-{
-	size_t pos = 8;
-
-	while (len >= pos + 12)
-	{
-		uint32_t size =
-		    (uint32_t) p[pos] << 24 | (uint32_t) p[pos + 1] << 16 | (uint32_t) p[pos + 2] << 8 | p[pos + 3];
-		uint32_t crc;
-
-		if (size > len - pos - 12)
-			return;
-		crc = (uint32_t) crc32(0, p + pos + 4, size + 4);
-		for (int i = 0; i < 4; i++)
-			p[pos + 8 + size + (size_t) i] = (uint8_t) (crc >> (24 - 8 * i));
-		pos += 12 + (size_t) size;
-	}
-}
 
 /* NULL, or the promise of image.h that was broken. */
 static const char *
@@ -106,7 +85,7 @@ fuzz_file(const char *name, size_t rounds)
 		while (changes-- > 0)
 			fuzz_mutate(copy, &n, cap);
 		if (n >= 8 && copy[0] == 0x89 && fuzz_below(2) == 0)
-			repair_checksums(copy, n);
+			png_repair(copy, n);
 		exact = malloc(n ? n : 1); /* so that ASan sees any reading on */
 		memcpy(exact, copy, n);
 		broken = check(exact, n);

@@ -13,7 +13,7 @@ out=$(realpath -m "${1:?usage: pack.sh OUT.tar.xz}")
 packages="postgresql-15 postgresql-client-15 libpq5 libicu72 libldap-2.5-0 libsasl2-2 libgssapi-krb5-2 libkrb5-3 libk5crypto3
 	libkrb5support0 libcom-err2 libkeyutils1 liblz4-1 libpam0g libaudit1 libcap-ng0 libselinux1 libpcre2-8-0 libssl3 libsystemd0
 	libcap2 libgcrypt20 libgpg-error0 liblzma5 libzstd1 libuuid1 libxml2 libxslt1.1 zlib1g libreadline8 libtinfo6 libdnnl2 libgomp1
-	ocl-icd-libopencl1 libjpeg62-turbo libpng16-16 libgnutls30 libp11-kit0 libidn2-0 libunistring2 libtasn1-6 libnettle8
+	ocl-icd-libopencl1 libjpeg62-turbo libpng16-16 libdeflate0 libgnutls30 libp11-kit0 libidn2-0 libunistring2 libtasn1-6 libnettle8
 	libhogweed6 libgmp10 libffi8"
 
 work=$(mktemp -d)

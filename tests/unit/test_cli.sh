@@ -75,6 +75,9 @@ ok "README.md lists them with these figures" json \
 run decode $images/photo-444-q75.jpg --out "$work/pixels"
 ok "decode succeeds" [ $status = 0 ]
 ok "256 x 256 x 3 bytes" [ "$(stat -c %s "$work/pixels")" = 196608 ]
+run decode --fast-decode $images/photo-444-q75.jpg --out "$work/fast"
+ok "decode --fast-decode succeeds" [ $status = 0 ]
+ok "and a small image is as ever" cmp -s "$work/pixels" "$work/fast"
 run decode --json "$0" --out "$work/none"
 ok "decode of no image fails" [ $status = 1 ]
 ok "and says so" json '$d[0]{sqlstate} eq "22P03" && $d[0]{image} && $d[0]{error}'

@@ -9,9 +9,8 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#include <zlib.h>
-
 #include "image/image.h"
+#include "tests/unit/png_maker.h"
 #include "tests/unit/slurp.h"
 #include "tests/unit/tap.h"
 
@@ -170,47 +169,6 @@ test_lying_jpeg(void)
 }
 
 /* --- PNG files made here ----------------------------------------------------------- */
-
-typedef struct Png
-{
-	uint8_t *bytes;
-	size_t len;
-} Png;
-
-static void
-png_chunk(Png *png, const char *name, const uint8_t *data, size_t n)
-{
-	uint8_t *p = png->bytes + png->len;
-	uint32_t crc;
-
-	for (int i = 0; i < 4; i++)
-		p[i] = (uint8_t) (n >> (24 - 8 * i));
-	memcpy(p + 4, name, 4);
-	if (n > 0)
-		memcpy(p + 8, data, n);
-	crc = (uint32_t) crc32(0, p + 4, (uInt) n + 4);
-	for (int i = 0; i < 4; i++)
-		p[8 + n + (size_t) i] = (uint8_t) (crc >> (24 - 8 * i));
-	png->len += 12 + n;
-}
-
-static Png
-png_begin(uint32_t width, uint32_t height, uint8_t bits, uint8_t colour)
-{
-	Png png = {.bytes = malloc(4u << 20), .len = 8};
-	uint8_t ihdr[13] = {0};
-
-	memcpy(png.bytes, "\x89PNG\r\n\x1a\n", 8);
-	for (int i = 0; i < 4; i++)
-	{
-		ihdr[i] = (uint8_t) (width >> (24 - 8 * i));
-		ihdr[4 + i] = (uint8_t) (height >> (24 - 8 * i));
-	}
-	ihdr[8] = bits;
-	ihdr[9] = colour;
-	png_chunk(&png, "IHDR", ihdr, sizeof ihdr);
-	return png;
-}
 
 /* IDAT with n zero bytes deflated. */
 static void

@@ -334,7 +334,7 @@ plan_build(DfxPlan *p, const DfxGraph *g, GpuType type, DfxErr *err)
 DfxStatus
 gpu_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **plan, DfxErr *err)
 {
-	const GpuType type[DFX_PRECISION_COUNT] = {[DFX_PRECISION_AUTO] = opts->train ? GPU_BF16 : GPU_F16,
+	const GpuType type[DFX_PRECISION_COUNT] = {[DFX_PRECISION_AUTO] = opts->train ? GPU_F32 : GPU_F16,
 	                                           [DFX_PRECISION_FP32] = GPU_F32,
 	                                           [DFX_PRECISION_FP16] = GPU_F16,
 	                                           [DFX_PRECISION_BF16] = GPU_BF16};

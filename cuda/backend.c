@@ -55,4 +55,9 @@ __attribute__((visibility("default"))) const DfxBackend dfx_backend = {
     .release = gpu_release,
     .bytes = gpu_bytes,
     .forward = gpu_forward,
+    .forward_train = gpu_forward_train,
+    .backward = gpu_backward,
+    .step = gpu_step,
+    .read_params = gpu_read_params,
+    .write_params = gpu_write_params,
 };

@@ -20,93 +20,42 @@
 
 #define CHOOSE_PLAIN_BUCKET 2 /* up to here the plain kernel is asked itself */
 #define CHOOSE_RUNS         3 /* timed */
-#define CHOOSE_TOLERANCE    2e-2
-#define CHOOSE_NOISE        ((size_t) 1 << 20) /* bytes, repeated */
 #define CHOOSE_KEY          512
 
-/* Buffers for trying, as large as the largest product needs. */
+/* A program's products being tried, in buffers as large as the largest needs. */
 typedef struct Choose
 {
 	DfxPlan *p;
 	const GpuProgram *g;
+	GpuTrial trial;
 	GpuMem in, want, got, result;
 	int tried;
 } Choose;
 
-static size_t
-choose_in_bytes(const GpuConvArgs *a, GpuType type, int n)
-{
-	size_t x = (size_t) n * (size_t) a->ih * (size_t) a->iw * (size_t) a->ldx;
-	size_t add = a->epi.add ? (size_t) n * (size_t) a->oh * (size_t) a->ow * (size_t) a->epi.ldadd : 0;
-
-	return (x > add ? x : add) * gpu_type_size(type);
-}
-
-static size_t
-choose_out_bytes(const GpuConvArgs *a, GpuType type, int n)
-{
-	return (size_t) n * (size_t) a->oh * (size_t) a->ow * (size_t) a->ldy * gpu_type_size(type);
-}
-
-/* Fill the input with values in [-1, 1), which any type holds. */
-static DfxStatus
-choose_noise(Choose *c, DfxErr *err)
-{
-	GpuRt *rt = c->p->dev->rt;
-	uint16_t *noise = malloc(CHOOSE_NOISE);
-	uint32_t state = 1;
-	size_t first = c->in.bytes < CHOOSE_NOISE ? c->in.bytes : CHOOSE_NOISE;
-	DfxStatus st;
-
-	if (!noise)
-		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
-	for (size_t i = 0; i < CHOOSE_NOISE / sizeof *noise; i++)
-	{
-		/* Half precision: sign, an exponent from 2^-8 to 2^-1, a fraction; in both half types. */
-		uint32_t exponent, bits;
-
-		state = state * 1664525u + 1013904223u;
-		bits = state >> 8;
-		exponent = bits >> 10 & 7;
-		noise[i] = c->g->type == GPU_F16
-		               ? (uint16_t) ((bits >> 8 & 0x8000u) | (7 + exponent) << 10 | (bits & 0x3ffu))
-		               : (uint16_t) ((bits >> 8 & 0x8000u) | (119 + exponent) << 7 | (bits & 0x7fu));
-	}
-	st = rt->ops->upload(rt, c->in.p, noise, first, err);
-	for (size_t at = first; st == DFX_OK && at < c->in.bytes; at += first)
-		st = rt->ops->copy(rt, c->in.p + at, c->in.p, c->in.bytes - at < first ? c->in.bytes - at : first,
-		                   err);
-	free(noise);
-	return st;
-}
-
 static DfxStatus
 choose_open(Choose *c, DfxErr *err)
 {
-	int n = 1 << (c->p->nbucket - 1);
+	DfxDev *dev = c->p->dev;
 	size_t in = 0, out = 0;
 	DfxStatus st;
 
 	for (int i = 0; i < c->g->nstep; i++)
-	{
-		const GpuStep *s = &c->g->step[i];
-		size_t size;
-
-		if (!s->product[0].w)
-			continue;
-		size = choose_in_bytes(&s->args[0].conv, c->g->type, n);
-		in = size > in ? size : in;
-		size = choose_out_bytes(&s->args[0].conv, c->g->type, n);
-		out = size > out ? size : out;
-	}
-	st = gpu_alloc(c->p->dev, in, &c->in, err);
+		if (c->g->step[i].product[0].w)
+			gpu_trial_room(&c->g->step[i].args[0].conv, c->g->type, 1 << (c->p->nbucket - 1), &in, &out);
+	st = gpu_alloc(dev, in, &c->in, err);
 	if (st == DFX_OK)
-		st = gpu_alloc(c->p->dev, out, &c->want, err);
+		st = gpu_alloc(dev, out, &c->want, err);
 	if (st == DFX_OK)
-		st = gpu_alloc(c->p->dev, out, &c->got, err);
+		st = gpu_alloc(dev, out, &c->got, err);
 	if (st == DFX_OK)
-		st = gpu_alloc(c->p->dev, 2 * sizeof(unsigned), &c->result, err);
-	return st == DFX_OK ? choose_noise(c, err) : st;
+		st = gpu_alloc(dev, 2 * sizeof(unsigned), &c->result, err);
+	c->trial = (GpuTrial){.dev = dev,
+	                      .type = c->g->type,
+	                      .in = c->in.p,
+	                      .want = c->want.p,
+	                      .got = c->got.p,
+	                      .result = (unsigned *) (void *) c->result.p};
+	return st == DFX_OK ? gpu_trial_noise(&c->trial, in, err) : st;
 }
 
 static void
@@ -118,81 +67,20 @@ choose_close(Choose *c)
 	gpu_free(c->p->dev, &c->result);
 }
 
-/*
- * Run a product of n images by one candidate, from noise into y: of the first
- * branch, or of all of them, which then write over each other.
- */
-static DfxStatus
-choose_run(Choose *c, const GpuStep *s, const GpuChoice *by, int n, int count, char *y, DfxErr *err)
-{
-	DfxDev *dev = c->p->dev;
-	GpuArgs args[GPU_BRANCHES];
-	DfxStatus st = DFX_OK;
-
-	for (int i = 0; i < count; i++)
-	{
-		args[i] = s->args[i];
-		args[i].conv.x = c->in.p;
-		args[i].conv.y = y;
-		if (args[i].conv.epi.add)
-			args[i].conv.epi.add = c->in.p;
-	}
-	if (!by->lib)
-		return dev->rt->ops->launch(dev->rt, by->kernel, c->g->type, args, count, n, err);
-	for (int i = 0; st == DFX_OK && i < count; i++)
-		st = by->lib->ops->run(by->lib, by->plan, &args[i].conv, &s->product[i], dev->work.p, dev->rt->stream,
-		                       err);
-	return st;
-}
-
-/* How far got is from want, relative to want's largest magnitude. */
-static DfxStatus
-choose_compare(Choose *c, const GpuStep *s, int n, double *apart, DfxErr *err)
-{
-	GpuRt *rt = c->p->dev->rt;
-	const GpuConvArgs *a = &s->args[0].conv;
-	GpuArgs args = {.compare = {.a = c->got.p,
-	                            .b = c->want.p,
-	                            .rows = a->oh * a->ow,
-	                            .c = a->co,
-	                            .lda = a->ldy,
-	                            .ldb = a->ldy,
-	                            .result = (unsigned *) (void *) c->result.p}};
-	float result[2] = {0, 0};
-	DfxStatus st = rt->ops->clear(rt, c->result.p, sizeof result, err);
-
-	if (st == DFX_OK)
-		st = rt->ops->launch(rt, GPU_COMPARE, c->g->type, &args, 1, n, err);
-	if (st == DFX_OK)
-		st = rt->ops->download(rt, result, c->result.p, sizeof result, err);
-	*apart = result[1] > 0 ? (double) result[0] / (double) result[1] : (result[0] > 0 ? INFINITY : 0);
-	return st;
-}
-
 /* Try one candidate: *ms is its time, infinite when it is not to be used. */
 static DfxStatus
 choose_try(Choose *c, const GpuStep *s, const GpuChoice *by, int n, const char *key, double *ms, DfxErr *err)
 {
 	GpuRt *rt = c->p->dev->rt;
-	double apart = 0;
-	DfxStatus st = rt->ops->clear(rt, c->got.p, choose_out_bytes(&s->args[0].conv, c->g->type, n), err);
+	bool agrees = false;
+	DfxStatus st = gpu_trial_agrees(&c->trial, s, by, n, key, &agrees, err);
 
 	*ms = INFINITY;
-	if (st == DFX_OK)
-		st = choose_run(c, s, by, n, 1, c->got.p, err);
-	if (st == DFX_OK)
-		st = choose_compare(c, s, n, &apart, err);
-	if (st != DFX_OK)
+	if (st != DFX_OK || !agrees)
 		return st;
-	if (!(apart <= CHOOSE_TOLERANCE))
-	{
-		dfx_log('W', "%s computes %s differently from the plain kernel (by %g): not used",
-		        gpu_choice_name(by), key, apart);
-		return DFX_OK;
-	}
 	st = rt->ops->start(rt, err);
 	for (int i = 0; st == DFX_OK && i < CHOOSE_RUNS; i++)
-		st = choose_run(c, s, by, n, s->count, c->got.p, err);
+		st = gpu_trial_run(&c->trial, s, by, n, s->count, c->trial.got, err);
 	return st == DFX_OK ? rt->ops->stop(rt, ms, err) : st;
 }
 
@@ -265,7 +153,7 @@ choose_trial(Choose *c, const GpuStep *s, int bucket, const char *key, GpuChoice
 	if (bucket > CHOOSE_PLAIN_BUCKET)
 		judge.kernel = s->choice[CHOOSE_PLAIN_BUCKET].lib ? s->kernel : s->choice[CHOOSE_PLAIN_BUCKET].kernel;
 	c->tried++;
-	st = choose_run(c, s, &judge, n, 1, c->want.p, err);
+	st = gpu_trial_run(&c->trial, s, &judge, n, 1, c->trial.want, err);
 	if (st == DFX_OK)
 		st = choose_compete(c, s, &own, n, key, &best, err);
 	if (st == DFX_OK)
@@ -274,11 +162,11 @@ choose_trial(Choose *c, const GpuStep *s, int bucket, const char *key, GpuChoice
 	return st;
 }
 
-/* A choice that an earlier process kept, made again; false: it cannot be. */
-static bool
-choose_recall(Choose *c, const GpuStep *s, int n, const char *key, GpuChoice *choice, char **keep)
+bool
+gpu_choose_recall(DfxDev *dev, GpuType type, const GpuStep *s, int n, const char *key, GpuChoice *choice,
+                  char **keep)
 {
-	const char *who = NULL, *kept = gpu_cache_kept(c->p->dev->cache, key, &who);
+	const char *who = NULL, *kept = gpu_cache_kept(dev->cache, key, &who);
 	DfxErr err;
 
 	if (!kept)
@@ -291,12 +179,12 @@ choose_recall(Choose *c, const GpuStep *s, int n, const char *key, GpuChoice *ch
 		return true;
 	for (int i = 0; i < GPU_LIBS; i++)
 	{
-		GpuLib *lib = c->p->dev->lib[i];
+		GpuLib *lib = dev->lib[i];
 
 		if (!lib || strcmp(who, lib->ops->name) != 0)
 			continue;
-		if (lib->ops->build(lib, &s->args[0].conv, &s->product[0], c->g->type, n, kept, &choice->plan,
-		                    &err) != DFX_OK)
+		if (lib->ops->build(lib, &s->args[0].conv, &s->product[0], type, n, kept, &choice->plan, &err) !=
+		    DFX_OK)
 			return false;
 		*choice = (GpuChoice){.lib = lib, .plan = choice->plan, .kernel = s->kernel};
 		*keep = strdup(kept);
@@ -328,7 +216,7 @@ choose_step(Choose *c, GpuStep *s, int bucket, DfxErr *err)
 	made = gpu_cache_find(cache, key);
 	if (!made)
 	{
-		if (!choose_recall(c, s, 1 << bucket, key, &choice, &keep))
+		if (!gpu_choose_recall(c->p->dev, c->g->type, s, 1 << bucket, key, &choice, &keep))
 		{
 			st = choose_trial(c, s, bucket, key, &choice, err);
 			if (st == DFX_OK && choice.lib && choice.lib->ops->save)

@@ -13,11 +13,43 @@
 #include "cuda/internal.h"
 
 const char *const gpu_kernel_name[GPU_KERNEL_COUNT] = {
-    [GPU_INPUT] = "input",         [GPU_MAP] = "map",      [GPU_BINARY] = "binary",
-    [GPU_POOL] = "pool",           [GPU_STACK] = "stack",  [GPU_TOKENS] = "tokens",
-    [GPU_LAYERNORM] = "layernorm", [GPU_ATTN] = "attn",    [GPU_CONV_DIRECT] = "direct",
-    [GPU_CONV_TILED] = "tiled",    [GPU_CONV_MMA] = "mma", [GPU_OUTPUT] = "output",
+    [GPU_INPUT] = "input",
+    [GPU_MAP] = "map",
+    [GPU_BINARY] = "binary",
+    [GPU_POOL] = "pool",
+    [GPU_STACK] = "stack",
+    [GPU_TOKENS] = "tokens",
+    [GPU_LAYERNORM] = "layernorm",
+    [GPU_ATTN] = "attn",
+    [GPU_CONV_DIRECT] = "direct",
+    [GPU_CONV_TILED] = "tiled",
+    [GPU_CONV_MMA] = "mma",
+    [GPU_OUTPUT] = "output",
     [GPU_COMPARE] = "compare",
+
+    [GPU_SEED] = "seed",
+    [GPU_PASS] = "pass",
+    [GPU_BN_PART] = "bn part",
+    [GPU_BN_STATS] = "bn stats",
+    [GPU_BN_MAP] = "bn map",
+    [GPU_SUM_PART] = "sum part",
+    [GPU_SUM] = "sum",
+    [GPU_BN_GRAD] = "bn grad",
+    [GPU_POOL_GRAD] = "pool grad",
+    [GPU_MUL_GRAD] = "mul grad",
+    [GPU_GATE_GRAD] = "gate grad",
+    [GPU_DROP] = "drop",
+    [GPU_UNSTACK] = "unstack",
+    [GPU_POS_GRAD] = "pos grad",
+    [GPU_LAYERNORM_GRAD] = "layernorm grad",
+    [GPU_ATTN_GRAD_Q] = "attn grad q",
+    [GPU_ATTN_GRAD_KV] = "attn grad kv",
+    [GPU_WGRAD_TILED] = "wgrad tiled",
+    [GPU_WGRAD_MMA] = "wgrad mma",
+    [GPU_WGRAD_DIRECT] = "wgrad direct",
+    [GPU_WGRAD_SUM] = "wgrad sum",
+    [GPU_LAYOUT] = "layout",
+    [GPU_ADAM] = "adam",
 };
 
 static const char *const describe_act[] = {"", " relu", " silu", " gelu", " sigmoid"};
@@ -53,6 +85,8 @@ describe_conv(Describe *d, const GpuConvArgs *a)
 	             a->ow, a->co, a->ldy, a->kh, a->kw, a->sh, a->sw, a->ph, a->pw);
 	if (a->groups != 1)
 		describe_add(d, " groups %d", a->groups);
+	if (a->uh > 1 || a->uw > 1)
+		describe_add(d, " spread %d,%d", a->uh, a->uw);
 	if (a->pre_scale)
 		describe_add(d, " pre%s", describe_act[a->pre_act]);
 	if (a->epi.bias)
@@ -120,8 +154,7 @@ gpu_step_describe(const GpuStep *s, char *buf, size_t size)
 		case GPU_OUTPUT:
 			describe_add(&d, " %d of %d(/%d)", a->output.pixels, a->output.c, a->output.ldx);
 			break;
-		case GPU_COMPARE:
-		case GPU_KERNEL_COUNT:
+		default: /* nobody asks for those of training, and of GPU_COMPARE there is nothing to say */
 			break;
 	}
 }

@@ -20,32 +20,12 @@
 #define DFX_CUDA_DISPATCH_CUH
 
 #include "cuda/element.cuh"
+#include "cuda/group.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/tile.cuh"
 
-#define GPU_DISPATCH_INVALID 1 /* cudaErrorInvalidValue */
 #define GPU_ATTN_SHARED                                                                                      \
 	((size_t) 64 << 10) /* bytes of a head: three blocks a multiprocessor, with the scores */
-
-/* Ops that differ in their pointers only. */
-template <class Op> struct GpuGroup
-{
-	Op op[GPU_BRANCHES];
-	int count;
-};
-
-/* The group of Ops that hold one member of the records each. */
-template <class Op, class Args>
-static GpuGroup<Op>
-gpu_group(const GpuArgs *args, int count, Args GpuArgs::*member)
-{
-	GpuGroup<Op> group = {};
-
-	group.count = count;
-	for (int i = 0; i < count; i++)
-		group.op[i] = Op{args[i].*member};
-	return group;
-}
 
 template <class T> struct GpuInputOp
 {
@@ -179,14 +159,6 @@ struct GpuConvOp
 {
 	GpuConvArgs a;
 };
-
-/* Whether V channels at a time are aligned and without a rest. */
-template <class T, int V>
-static bool
-gpu_wide(int c, int ld, const void *p)
-{
-	return c % V == 0 && ld % V == 0 && reinterpret_cast<uintptr_t>(p) % (sizeof(T) * V) == 0;
-}
 
 template <class T, class Runner>
 static int
@@ -335,10 +307,9 @@ gpu_dispatch_type(Runner &r, GpuKernel kernel, const GpuArgs *args, int count, s
 		case GPU_COMPARE:
 			return r.each(gpu_group<GpuCompareOp<T>>(args, count, &GpuArgs::compare),
 			              n * (size_t) a.compare.rows, a.compare.c);
-		case GPU_KERNEL_COUNT:
-			break;
+		default: /* dispatch_train.cuh */
+			return GPU_DISPATCH_INVALID;
 	}
-	return GPU_DISPATCH_INVALID;
 }
 
 template <class Runner>

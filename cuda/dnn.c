@@ -390,7 +390,7 @@ dnn_fits(const GpuConvArgs *a, GpuType type)
 	bool product = a->groups == 1 && a->kh == 1 && a->kw == 1 && a->sh == 1 && a->sw == 1 && a->ph == 0 &&
 	               a->pw == 0; /* cuBLASLt's */
 
-	return type != GPU_F32 && !product && !a->pre_scale && !a->epi.scale &&
+	return type != GPU_F32 && a->uh <= 1 && a->uw <= 1 && !product && !a->pre_scale && !a->epi.scale &&
 	       (a->epi.act == GPU_ACT_NONE || a->epi.act == GPU_ACT_RELU) && a->ldx % 8 == 0 && a->ldy % 8 == 0 &&
 	       a->co % 8 == 0 && a->ci % 8 == 0 && a->epi.ldadd % 8 == 0 && dnn_aligned(a->x) &&
 	       dnn_aligned(a->y) && dnn_aligned(a->epi.add);

@@ -382,6 +382,24 @@ gpu_attn_query(const GpuAttnArgs &a, size_t image, int head, const GpuAttnHead<T
 	}
 }
 
+/* From a place that a convolution asks for to the pixel that it reads there; false: there is none. */
+static GPU_HD bool
+gpu_conv_reads(const GpuConvArgs &a, int *iy, int *ix)
+{
+	if (*iy < 0 || *ix < 0)
+		return false;
+	if (a.uh > 1 || a.uw > 1)
+	{
+		int uh = a.uh > 1 ? a.uh : 1, uw = a.uw > 1 ? a.uw : 1;
+
+		if (*iy % uh != 0 || *ix % uw != 0)
+			return false;
+		*iy /= uh;
+		*ix /= uw;
+	}
+	return *iy < a.ih && *ix < a.iw;
+}
+
 /* row: over images and output pixels; c: output channel. */
 template <class T>
 static GPU_HD void
@@ -401,7 +419,7 @@ gpu_conv_direct_at(const GpuConvArgs &a, size_t row, int c)
 			int iy = y0 + ky, ix = x0 + kx;
 			const T *px, *pw;
 
-			if (iy < 0 || iy >= a.ih || ix < 0 || ix >= a.iw)
+			if (!gpu_conv_reads(a, &iy, &ix))
 				continue;
 			px = x + ((size_t) iy * (size_t) a.iw + (size_t) ix) * (size_t) a.ldx;
 			pw = w + (size_t) (ky * a.kw + kx) * (size_t) cig * (size_t) a.co;

@@ -12,9 +12,11 @@
  *	weights.c	parameters in the layouts and the type that steps want
  *	plan.c		compile, release: memory, buckets, graphs
  *	choose.c	which implementation runs a product: tried, compared, timed
+ *	trial.c		one implementation beside another
  *	lt.c, dnn.c	products by cuBLASLt and cuDNN
  *	cache.c		choices kept on disk
  *	run.c		forward
+ *	train.h		lists the files of training
  *	*.cu, *.cuh	kernels
  */
 #ifndef DFX_CUDA_INTERNAL_H
@@ -88,6 +90,8 @@ typedef struct GpuProgram
 	GpuMem weights;
 } GpuProgram;
 
+typedef struct GpuTrain GpuTrain;
+
 typedef struct GpuLane
 {
 	GpuMem in, out;
@@ -109,6 +113,8 @@ struct DfxPlan
 	size_t out_floats[DFX_MAX_OUT]; /* of one image */
 	int nout;
 	uint64_t redone; /* batches */
+
+	GpuTrain *train; /* of a plan for training, which has none of the above but sizes; NULL in others */
 };
 
 /*
@@ -200,6 +206,14 @@ gpu_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **p
 extern void gpu_release(DfxPlan *plan);
 extern size_t gpu_bytes(const DfxPlan *plan);
 
+/* train_run.c, train_params.c */
+extern DfxStatus
+gpu_forward_train(DfxPlan *plan, const void *in, int n, uint64_t seed, float *const *out, DfxErr *err);
+extern DfxStatus gpu_backward(DfxPlan *plan, int n, const float *const *dout, float *din, DfxErr *err);
+extern DfxStatus gpu_step(DfxPlan *plan, const DfxAdam *adam, DfxErr *err);
+extern DfxStatus gpu_read_params(const DfxPlan *plan, DfxState what, float *const *data, DfxErr *err);
+extern DfxStatus gpu_write_params(DfxPlan *plan, DfxState what, const float *const *data, DfxErr *err);
+
 /* run.c */
 extern DfxStatus gpu_forward(DfxPlan *plan, const void *in, int n, float *const *out, DfxErr *err);
 /* Put one step, or a whole program, for bucket on the stream, with a lane's buffers. */
@@ -216,6 +230,33 @@ extern size_t gpu_out_offset(const DfxPlan *p, int i, int n);
  * Only DFX_ELOST and the like are errors: what cannot be tried runs on its own kernel.
  */
 extern DfxStatus gpu_choose(DfxPlan *p, GpuProgram *g, DfxErr *err);
+
+/* A choice that an earlier process kept, made again, and what is to be kept of it; false: it cannot be. */
+extern bool gpu_choose_recall(DfxDev *dev, GpuType type, const GpuStep *s, int n, const char *key,
+                              GpuChoice *choice, char **keep);
+
+/* trial.c: buffers on the device for a product and two results */
+typedef struct GpuTrial
+{
+	DfxDev *dev;
+	GpuType type;
+	char *in, *want, *got;
+	unsigned *result; /* two of them */
+} GpuTrial;
+
+/* Let *in and *out be no less than this product of n images needs. */
+extern void gpu_trial_room(const GpuConvArgs *a, GpuType type, int n, size_t *in, size_t *out);
+/* Fill so many bytes of the input with values in [-1, 1), which any half type holds. */
+extern DfxStatus gpu_trial_noise(const GpuTrial *t, size_t bytes, DfxErr *err);
+/*
+ * Run a product of n images by one candidate, from noise into y: of the first
+ * branch, or of all of them, which then write over each other.
+ */
+extern DfxStatus gpu_trial_run(const GpuTrial *t, const GpuStep *s, const GpuChoice *by, int n, int count,
+                               char *y, DfxErr *err);
+/* Whether a candidate's result is that in want, but for rounding; if it is not, the log says so. */
+extern DfxStatus gpu_trial_agrees(const GpuTrial *t, const GpuStep *s, const GpuChoice *by, int n,
+                                  const char *key, bool *agrees, DfxErr *err);
 
 /*
  * cache.c: choices by key, for the life of the device, and in a file of dir

@@ -40,6 +40,31 @@ typedef enum GpuKernel
 	GPU_CONV_MMA,    /* tensor cores; fp16 and bf16 */
 	GPU_OUTPUT,
 	GPU_COMPARE, /* how far two results are apart, for the choice among implementations */
+
+	GPU_TRAIN_FIRST, /* those of kernels_train.h; not in fp16 */
+	GPU_SEED = GPU_TRAIN_FIRST,
+	GPU_PASS,
+	GPU_BN_PART,
+	GPU_BN_STATS,
+	GPU_BN_MAP,
+	GPU_SUM_PART,
+	GPU_SUM,
+	GPU_BN_GRAD,
+	GPU_POOL_GRAD,
+	GPU_MUL_GRAD,
+	GPU_GATE_GRAD,
+	GPU_DROP,
+	GPU_UNSTACK,
+	GPU_POS_GRAD,
+	GPU_LAYERNORM_GRAD,
+	GPU_ATTN_GRAD_Q,
+	GPU_ATTN_GRAD_KV,
+	GPU_WGRAD_TILED,
+	GPU_WGRAD_MMA, /* bf16 */
+	GPU_WGRAD_DIRECT,
+	GPU_WGRAD_SUM,
+	GPU_LAYOUT,
+	GPU_ADAM,
 	GPU_KERNEL_COUNT
 } GpuKernel;
 
@@ -151,7 +176,9 @@ typedef struct GpuEpilogue
  *	GPU_CONV_DIRECT		[kh][kw][ci / groups][co]
  *	the others			[co][kh][kw][ci]
  * pre_scale: the input is act(x * pre_scale[c] + pre_shift[c]), only where
- * there is no padding.
+ * there is no padding.  uh, uw: the input is spread out by these factors, with
+ * zeros between (0 and 1: it is not), as the gradient by the input of a
+ * convolution with strides wants it; libraries cannot.
  */
 typedef struct GpuConvArgs
 {
@@ -161,6 +188,7 @@ typedef struct GpuConvArgs
 	int ih, iw, oh, ow;
 	int kh, kw, sh, sw, ph, pw;
 	int groups;
+	int uh, uw;
 	const float *pre_scale, *pre_shift;
 	GpuAct pre_act;
 	GpuEpilogue epi;
@@ -183,6 +211,8 @@ typedef struct GpuCompareArgs
 	unsigned *result;
 } GpuCompareArgs;
 
+#include "cuda/kernels_train.h"
+
 typedef union GpuArgs
 {
 	GpuInputArgs input;
@@ -196,6 +226,20 @@ typedef union GpuArgs
 	GpuConvArgs conv;
 	GpuOutputArgs output;
 	GpuCompareArgs compare;
+	GpuSeedArgs seed;
+	GpuPassArgs pass;
+	GpuNormArgs norm;
+	GpuPoolGradArgs pool_grad;
+	GpuMulGradArgs mul_grad;
+	GpuGateGradArgs gate_grad;
+	GpuDropArgs drop;
+	GpuUnstackArgs unstack;
+	GpuPosGradArgs pos_grad;
+	GpuLayernormGradArgs layernorm_grad;
+	GpuAttnGradArgs attn_grad;
+	GpuWgradArgs wgrad;
+	GpuLayoutArgs layout;
+	GpuAdamArgs adam;
 } GpuArgs;
 
 #ifdef __cplusplus
@@ -212,5 +256,9 @@ typedef union GpuArgs
  */
 GPU_FROM_C int
 gpu_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n, void *stream);
+
+/* Its part for kernels of training; launch_train.cu. */
+GPU_FROM_C int
+gpu_launch_train(GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n, void *stream);
 
 #endif /* DFX_CUDA_KERNELS_H */

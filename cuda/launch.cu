@@ -2,60 +2,9 @@
  * launch.cu
  *	  The kernels: grids over the element functions, and the entry that C calls.
  */
-#include <cuda_runtime.h>
-
 #include "cuda/dispatch.cuh"
-
-#define LAUNCH_THREADS 256
-#define LAUNCH_WARPS   4 /* of a block of row teams */
-#define LAUNCH_BLOCKS  0x7fffffff
-
-template <class Op>
-static __global__ void
-launch_each(const __grid_constant__ GpuGroup<Op> group, unsigned total, unsigned width)
-{
-	unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
-
-	if (i < total)
-		group.op[blockIdx.z](i / width, (int) (i % width));
-}
-
-/* A warp as a team of lanes. */
-struct GpuWarp
-{
-	static const int count = 32;
-	__device__ int id() const
-	{
-		return (int) (threadIdx.x % 32);
-	}
-	__device__ float sum(float v) const
-	{
-		for (int step = 16; step > 0; step /= 2)
-			v += __shfl_xor_sync(0xffffffffu, v, step);
-		return v;
-	}
-	__device__ float max(float v) const
-	{
-		for (int step = 16; step > 0; step /= 2)
-			v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, step));
-		return v;
-	}
-	__device__ void sync() const
-	{
-		__syncwarp();
-	}
-};
-
-template <class Op>
-static __global__ void
-launch_lanes(const __grid_constant__ GpuGroup<Op> group, unsigned rows, unsigned scratch)
-{
-	extern __shared__ float launch_scratch[];
-	unsigned team = threadIdx.x / 32, row = blockIdx.x * LAUNCH_WARPS + team;
-
-	if (row < rows)
-		group.op[blockIdx.z]((size_t) row, launch_scratch + team * scratch, GpuWarp());
-}
+#include "cuda/grid.cuh"
+#include "cuda/mma_device.cuh"
 
 /* A block has one head of one image (x) and a share of its queries (y), a warp a query. */
 template <class T>
@@ -97,51 +46,6 @@ __launch_bounds__(GPU_TILE_THREADS)
 	gpu_tile_store<T>(a, rows, m0, n0, thread, sum);
 }
 
-static __device__ __forceinline__ void
-launch_mma_one(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const __half *)
-{
-	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-	             "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-	             : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-	             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-static __device__ __forceinline__ void
-launch_mma_one(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const __nv_bfloat16 *)
-{
-	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-	             "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-	             : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-	             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-/* Multiply one stage, whose first k is k0. */
-template <class T, class S, bool Pre>
-static __device__ __forceinline__ void
-launch_mma_stage(const GpuConvArgs &a, const typename S::Tile &tile, int stage, int k0, typename S::Thread &t)
-{
-	int warp = (int) threadIdx.x / 32, lane = (int) threadIdx.x % 32;
-
-#pragma unroll
-	for (int kk = 0; kk < GPU_MMA_K; kk += 16)
-	{
-		uint32_t x[S::FM][4], w[S::FN][2];
-
-#pragma unroll
-		for (int i = 0; i < S::FM; i++)
-			gpu_mma_fragment_x<T, S, Pre>(a, tile, stage, warp, lane, i, k0, kk, x[i]);
-#pragma unroll
-		for (int j = 0; j < S::FN; j++)
-			gpu_mma_fragment_w<S>(tile, stage, warp, lane, j, kk, w[j]);
-#pragma unroll
-		for (int i = 0; i < S::FM; i++)
-		{
-#pragma unroll
-			for (int j = 0; j < S::FN; j++)
-				launch_mma_one(t.sum[i][j], x[i], w[j], static_cast<const T *>(nullptr));
-		}
-	}
-}
-
 /*
  * The stage that is loaded while tile k is multiplied was last read for tile
  * k - 1, before the barrier at the top: no second barrier is needed.
@@ -180,39 +84,8 @@ __launch_bounds__(GPU_MMA_THREADS) launch_mma(const __grid_constant__ GpuGroup<G
 	gpu_mma_store<T, S>(a, rows, m0, n0, thread, t);
 }
 
-/* Blocks that cover n in steps of each; 0 when there are more than a grid's side takes. */
-static unsigned
-launch_blocks(size_t n, size_t each, size_t most)
+struct LaunchRunner : GpuGrid
 {
-	size_t blocks = (n + each - 1) / each;
-
-	return blocks <= most ? (unsigned) blocks : 0;
-}
-
-struct LaunchRunner
-{
-	cudaStream_t stream;
-
-	template <class Op> int each(const GpuGroup<Op> &group, size_t rows, int width)
-	{
-		size_t total = rows * (size_t) width;
-		dim3 grid(launch_blocks(total, LAUNCH_THREADS, LAUNCH_BLOCKS), 1, group.count);
-
-		if (grid.x == 0 || total > 0xffffffffu - LAUNCH_THREADS)
-			return cudaErrorInvalidConfiguration;
-		launch_each<<<grid, LAUNCH_THREADS, 0, stream>>>(group, (unsigned) total, (unsigned) width);
-		return cudaPeekAtLastError();
-	}
-	template <class T, class Op> int lanes(const GpuGroup<Op> &group, size_t rows, int floats)
-	{
-		dim3 grid(launch_blocks(rows, LAUNCH_WARPS, LAUNCH_BLOCKS), 1, group.count);
-		size_t shared = (size_t) floats * LAUNCH_WARPS * sizeof(float);
-
-		if (grid.x == 0 || floats > GPU_MAX_TOKENS)
-			return cudaErrorInvalidConfiguration;
-		launch_lanes<<<grid, LAUNCH_WARPS * 32, shared, stream>>>(group, (unsigned) rows, (unsigned) floats);
-		return cudaPeekAtLastError();
-	}
 	template <class T> int attn(const GpuGroup<GpuAttnOp<T>> &group, size_t n)
 	{
 		const GpuAttnArgs &a = group.op[0].a;
@@ -269,7 +142,9 @@ struct LaunchRunner
 int
 gpu_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n, void *stream)
 {
-	LaunchRunner runner = {static_cast<cudaStream_t>(stream)};
+	LaunchRunner runner = {{static_cast<cudaStream_t>(stream)}};
 
+	if (kernel >= GPU_TRAIN_FIRST)
+		return gpu_launch_train(kernel, type, args, count, n, stream);
 	return gpu_dispatch(runner, kernel, type, args, count, (size_t) n);
 }

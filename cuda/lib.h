@@ -35,6 +35,9 @@ typedef struct GpuLibOps
 	const char *name;
 	void (*close)(GpuLib *lib);
 
+	/* Whether a residual may be the output itself (epi.add == y). */
+	bool adds_in_place;
+
 	/* Whether it is worth asking. */
 	bool (*fits)(const GpuConvArgs *a, GpuType type);
 

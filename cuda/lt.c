@@ -70,8 +70,8 @@ lt_aligned(const void *p)
 static bool
 lt_fits(const GpuConvArgs *a, GpuType type)
 {
-	return type != GPU_F32 && a->groups == 1 && a->kh == 1 && a->kw == 1 && a->sh == 1 && a->sw == 1 &&
-	       a->ph == 0 && a->pw == 0 && !a->pre_scale && !a->epi.scale &&
+	return type != GPU_F32 && a->uh <= 1 && a->uw <= 1 && a->groups == 1 && a->kh == 1 && a->kw == 1 &&
+	       a->sh == 1 && a->sw == 1 && a->ph == 0 && a->pw == 0 && !a->pre_scale && !a->epi.scale &&
 	       (a->epi.act == GPU_ACT_NONE || a->epi.act == GPU_ACT_RELU) && a->ci % 8 == 0 && a->co % 8 == 0 &&
 	       a->ldx % 8 == 0 && a->ldy % 8 == 0 && a->epi.ldadd % 8 == 0 && lt_aligned(a->x) &&
 	       lt_aligned(a->y) && lt_aligned(a->epi.add);
@@ -209,6 +209,7 @@ lt_close(GpuLib *lib)
 
 static const GpuLibOps lt_ops = {
     .name = "cublaslt",
+    .adds_in_place = true, /* C and D may be one matrix (cuBLAS library, "cublasLtMatmul()") */
     .close = lt_close,
     .fits = lt_fits,
     .build = lt_build,

@@ -162,7 +162,7 @@ gpu_mma_load(const GpuConvArgs &a, typename S::Tile &tile, int stage, int n0, in
 	{
 		int iy = t.row[i].y0 + ky, ix = t.row[i].x0 + kx;
 		int m = first + i * (GPU_MMA_THREADS / GPU_MMA_CHUNKS);
-		bool in = t.row[i].in && k < depth && iy >= 0 && iy < a.ih && ix >= 0 && ix < a.iw;
+		bool in = t.row[i].in && k < depth && gpu_conv_reads(a, &iy, &ix);
 		size_t at =
 		    t.row[i].image + ((size_t) iy * (size_t) a.iw + (size_t) ix) * (size_t) a.ldx + (size_t) c;
 

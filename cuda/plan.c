@@ -14,15 +14,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cuda/internal.h"
+#include "cuda/train.h"
 
 static DfxStatus
 plan_check(const DfxGraph *g, const DfxPlanOpts *opts, DfxErr *err)
 {
 	if (opts->max_batch < 1)
 		return dfx_fail(err, DFX_EINVAL, "a batch of %d images", opts->max_batch);
-	if (opts->train)
-		return dfx_fail(err, DFX_EUNSUPPORTED, "the CUDA backend does not train");
+	if (opts->train && opts->precision == DFX_PRECISION_FP16)
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the CUDA backend trains in fp32 and bf16, not in fp16");
 	if (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32 &&
 	    opts->precision != DFX_PRECISION_FP16 && opts->precision != DFX_PRECISION_BF16)
 		return dfx_fail(err, DFX_EUNSUPPORTED, "the CUDA backend does not compute in %s",
@@ -84,6 +84,8 @@ gpu_release(DfxPlan *p)
 		return;
 	dev = p->dev;
 	gpu_turn_take(dev);
+	if (p->train)
+		gpu_train_free(p);
 	plan_clear(p);
 	gpu_turn_end(dev);
 	free(p);
@@ -92,7 +94,7 @@ gpu_release(DfxPlan *p)
 size_t
 gpu_bytes(const DfxPlan *p)
 {
-	size_t n = p->arena.bytes;
+	size_t n = p->train ? gpu_train_bytes(p) : p->arena.bytes;
 
 	for (int l = 0; l < GPU_LANES; l++)
 		n += p->lane[l].in.bytes + p->lane[l].out.bytes;
@@ -289,14 +291,12 @@ plan_try(DfxPlan *p, GpuBuild *b, GpuType type, int nbucket, DfxErr *err)
 	return st;
 }
 
-static DfxStatus
-plan_build(DfxPlan *p, const DfxGraph *g, GpuType type, DfxErr *err)
+/* Sizes of what goes in and out. */
+static void
+plan_measure(DfxPlan *p, const DfxGraph *g)
 {
 	const DfxValue *in = &g->val[g->input];
 	bool rgb8 = g->op[in->def].u.input.rgb8;
-	GpuBuild b;
-	DfxStatus st;
-	int nbucket = 1;
 
 	p->image_bytes = (size_t) in->c * (size_t) in->h * (size_t) in->w * (rgb8 ? 1 : sizeof(float));
 	p->nout = g->nout;
@@ -306,6 +306,15 @@ plan_build(DfxPlan *p, const DfxGraph *g, GpuType type, DfxErr *err)
 
 		p->out_floats[i] = (size_t) v->c * (size_t) v->h * (size_t) v->w;
 	}
+}
+
+static DfxStatus
+plan_build(DfxPlan *p, const DfxGraph *g, GpuType type, DfxErr *err)
+{
+	GpuBuild b;
+	DfxStatus st;
+	int nbucket = 1;
+
 	while (nbucket < GPU_BUCKETS && 1 << (nbucket - 1) < p->max_batch)
 		nbucket++;
 
@@ -325,10 +334,10 @@ plan_build(DfxPlan *p, const DfxGraph *g, GpuType type, DfxErr *err)
 DfxStatus
 gpu_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **plan, DfxErr *err)
 {
-	static const GpuType type[DFX_PRECISION_COUNT] = {[DFX_PRECISION_AUTO] = GPU_F16,
-	                                                  [DFX_PRECISION_FP32] = GPU_F32,
-	                                                  [DFX_PRECISION_FP16] = GPU_F16,
-	                                                  [DFX_PRECISION_BF16] = GPU_BF16};
+	const GpuType type[DFX_PRECISION_COUNT] = {[DFX_PRECISION_AUTO] = opts->train ? GPU_F32 : GPU_F16,
+	                                           [DFX_PRECISION_FP32] = GPU_F32,
+	                                           [DFX_PRECISION_FP16] = GPU_F16,
+	                                           [DFX_PRECISION_BF16] = GPU_BF16};
 	DfxStatus st = plan_check(g, opts, err);
 	DfxPlan *p;
 
@@ -341,7 +350,13 @@ gpu_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **p
 	p->dev = dev;
 	p->max_batch = opts->max_batch;
 	gpu_turn_take(dev);
-	st = plan_build(p, g, type[opts->precision], err);
+	plan_measure(p, g);
+	if (opts->train)
+		st = gpu_train_compile(p, g, opts, type[opts->precision], err);
+	else
+		st = plan_build(p, g, type[opts->precision], err);
+	if (st != DFX_OK && p->train)
+		gpu_train_free(p);
 	gpu_turn_end(dev);
 	if (st != DFX_OK)
 		free(p);

@@ -11,7 +11,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "cuda/internal.h"
+#include "cuda/train.h"
 
 /*
  * The largest bucket that is full, or the next larger one when it would be
@@ -197,6 +197,8 @@ gpu_forward(DfxPlan *p, const void *in, int n, float *const *out, DfxErr *err)
 {
 	DfxStatus st;
 
+	if (p->train)
+		return gpu_train_infer(p, in, n, out, err);
 	if (n < 1 || n > p->max_batch)
 		return dfx_fail(err, DFX_EINVAL, "a batch of %d images for a plan of at most %d", n, p->max_batch);
 	gpu_turn_take(p->dev);

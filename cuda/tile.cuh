@@ -40,7 +40,7 @@ gpu_tile_x(const GpuConvArgs &a, size_t row, int k)
 	int iy = pixel / a.ow * a.sh - a.ph + tap / a.kw, ix = pixel % a.ow * a.sw - a.pw + tap % a.kw;
 	float v;
 
-	if (iy < 0 || iy >= a.ih || ix < 0 || ix >= a.iw)
+	if (!gpu_conv_reads(a, &iy, &ix))
 		return 0;
 	v = gpu_get(static_cast<const T *>(
 	    a.x)[((image * (size_t) a.ih + (size_t) iy) * (size_t) a.iw + (size_t) ix) * (size_t) a.ldx +

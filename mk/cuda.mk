@@ -22,7 +22,7 @@ ifdef HAVE_CUDA
 ifndef SANITIZE
 CUDA_SO := $(BUILD)/dfx_cuda.so
 GPU_T := $(patsubst tests/%.c,$(BUILD)/t/%.t,$(wildcard tests/gpu/test_*.c))
-GPU_P := $(BUILD)/t/gpu/deviceprop
+GPU_P := $(BUILD)/t/gpu/deviceprop $(BUILD)/t/gpu/bench_train
 endif
 CUDA_LIB := $(firstword $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a $(CUDA_HOME)/lib/libcudart_static.a))
 CUDA_INCLUDE := -isystem $(CUDA_HOME)/include
@@ -38,9 +38,9 @@ space := $(empty) $(empty)
 
 CUDA_O := $(call room,cuda) $(patsubst %.cu,$(BUILD)/obj/%.cu.o,$(wildcard cuda/*.cu))
 # What the tests run on the host: all but the device itself, on the kernels' twins.
-CUDA_GPU_ONLY := $(patsubst %,$(BUILD)/obj/cuda/%.o,backend rt_cuda launch.cu)
-CUDA_HOST_O := $(filter-out $(CUDA_GPU_ONLY),$(CUDA_O)) $(BUILD)/obj/cuda/host/launch.cc.o \
-	$(BUILD)/obj/tests/cuda/host_rt.o
+CUDA_GPU_ONLY := $(patsubst %,$(BUILD)/obj/cuda/%.o,backend rt_cuda launch.cu launch_train.cu)
+CUDA_HOST_O := $(filter-out $(CUDA_GPU_ONLY),$(CUDA_O)) $(BUILD)/obj/tests/cuda/host_rt.o \
+	$(patsubst %.cc,$(BUILD)/obj/%.cc.o,$(wildcard cuda/host/*.cc))
 
 $(BUILD)/obj/cuda/%.o $(BUILD)/obj/tests/cuda/%.o: ENGINE_CFLAGS += $(CUDA_INCLUDE) -fvisibility=hidden
 $(BUILD)/obj/%.cu.o: %.cu
@@ -66,7 +66,9 @@ $(BUILD)/t/cuda/libcuda.so.1: tests/cuda/stub/driver.c
 	$(ENGINE_CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra $(CUDA_INCLUDE) -shared -fPIC -Wl,-soname,libcuda.so.1 -o $@ $<
 
 # These need a GPU and skip themselves without one; they load the library as the engine does.
+$(BUILD)/t/gpu/bench_train: $(BUILD)/obj/tests/gpu/bench_train.o $(LIB_O) $(REF_O) | $(CUDA_SO)
 $(GPU_T): $(BUILD)/t/gpu/%.t: $(BUILD)/obj/tests/gpu/%.o $(LIB_O) $(REF_O) | $(CUDA_SO)
+$(GPU_T) $(BUILD)/t/gpu/bench_train:
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) $(ENGINE_EXPORT) -o $@ $(filter %.o,$^) $(ENGINE_LIBS)
 

@@ -16,4 +16,7 @@
  */
 GPU_FROM_C int gpu_host_launch(GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n);
 
+/* Its part for kernels of training; launch_train.cc. */
+GPU_FROM_C int gpu_host_launch_train(GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n);
+
 #endif /* DFX_CUDA_HOST_LAUNCH_H */

@@ -354,7 +354,7 @@ add_body(float *dst, const float *src, size_t count)
 
 /* torch.optim.Adam, operation by operation in floats; n is a multiple of 16. */
 KERNEL void
-adam_body(float *p, const float *g, float *m, float *v, size_t n, const CpuAdam *a)
+adam_body(float *p, const float *g, float *m, float *v, size_t n, const DfxAdamScalars *a)
 {
 	for (size_t i = 0; i < n; i += 16)
 	{
@@ -430,7 +430,7 @@ adam_body(float *p, const float *g, float *m, float *v, size_t n, const CpuAdam 
 	{                                                                                                        \
 		add_body(dst, src, n);                                                                               \
 	}                                                                                                        \
-	attr static void adam_##suffix(float *p, const float *g, float *m, float *v, size_t n, const CpuAdam *a) \
+	attr static void adam_##suffix(float *p, const float *g, float *m, float *v, size_t n, const DfxAdamScalars *a) \
 	{                                                                                                        \
 		adam_body(p, g, m, v, n, a);                                                                         \
 	}                                                                                                        \

@@ -11,16 +11,7 @@
 #define DFX_CPU_KERNELS_TRAIN_H
 
 #include "cpu/kernels.h"
-#include "nn/nn.h"
-
-/* One step of Adam on floats; the caller has taken the bias corrections out of the step number. */
-typedef struct CpuAdam
-{
-	float decay, beta1, beta2, rest1, rest2; /* rest: 1 - beta */
-	float step;                              /* lr / (1 - beta1^t), negative */
-	float root;                              /* sqrt(1 - beta2^t) */
-	float eps;
-} CpuAdam;
+#include "nn/training.h"
 
 /* One side of a run: its first number, and numbers from pixel to pixel. */
 typedef struct CpuStrip
@@ -83,7 +74,7 @@ typedef struct CpuTrainKernels
 	/* dst += src */
 	void (*add)(float *dst, const float *src, size_t n);
 
-	void (*adam)(float *p, const float *g, float *m, float *v, size_t n, const CpuAdam *a);
+	void (*adam)(float *p, const float *g, float *m, float *v, size_t n, const DfxAdamScalars *a);
 } CpuTrainKernels;
 
 /* The best variant this CPU runs; all variants, best first, NULL past the end. */

@@ -7,25 +7,9 @@
  * with zeros to TRAIN_PAD floats, so that Adam is one loop over all of them,
  * then the running statistics (which have a value only).
  */
-#include <math.h>
 #include <string.h>
 
 #include "cpu/train.h"
-
-/* Offsets of the parameters that are trained, or of those that are not, from *at on. */
-static void
-params_place(CpuTrain *t, const DfxGraph *g, bool trained, size_t *at)
-{
-	for (int i = 0; i < g->nparam; i++)
-	{
-		t->param_trained[i] = dfx_param_trained(&g->param[i]);
-		if (t->param_trained[i] != trained)
-			continue;
-		t->param_off[i] = *at;
-		t->param_len[i] = dfx_param_count(&g->param[i]);
-		*at += (t->param_len[i] + TRAIN_PAD - 1) / TRAIN_PAD * TRAIN_PAD;
-	}
-}
 
 DfxStatus
 train_params_new(TrainBuild *b, DfxErr *err)
@@ -40,9 +24,7 @@ train_params_new(TrainBuild *b, DfxErr *err)
 	t->param_trained = cpu_plan_alloc(b->plan, n * sizeof *t->param_trained, err);
 	if (t->param_off == NULL || t->param_len == NULL || t->param_trained == NULL)
 		return DFX_ENOMEM;
-	params_place(t, g, true, &t->trained);
-	t->floats = t->trained;
-	params_place(t, g, false, &t->floats);
+	dfx_params_place(g, TRAIN_PAD, t->param_off, t->param_len, t->param_trained, &t->trained, &t->floats);
 	for (int i = 0; i < DFX_STATE_COUNT; i++)
 	{
 		/* A kernel may load a whole vector at the last parameter's end. */
@@ -64,7 +46,7 @@ typedef struct ParamsStep
 {
 	CpuTrain *t;
 	const CpuTrainKernels *kernels;
-	CpuAdam adam;
+	DfxAdamScalars adam;
 	int threads;
 } ParamsStep;
 
@@ -95,31 +77,16 @@ params_check(const DfxPlan *plan, DfxErr *err)
 	return plan->train ? DFX_OK : dfx_fail(err, DFX_EINVAL, "the plan was not compiled for training");
 }
 
-/*
- * torch.optim.Adam's arithmetic: scalars in double, rounded once to float where
- * they meet a tensor.
- */
 DfxStatus
 cpu_step(DfxPlan *plan, const DfxAdam *a, DfxErr *err)
 {
 	ParamsStep s = {.t = plan->train, .kernels = plan->dev->train_kernels, .threads = plan->dev->threads};
 	DfxStatus st = params_check(plan, err);
 
+	if (st == DFX_OK)
+		st = dfx_adam_scalars(a, &s.adam, err);
 	if (st != DFX_OK)
 		return st;
-	if (a->step < 1 || !(a->lr >= 0) || !(a->eps >= 0) || !(a->beta1 >= 0 && a->beta1 < 1) ||
-	    !(a->beta2 >= 0 && a->beta2 < 1) || !(a->weight_decay >= 0))
-		return dfx_fail(err, DFX_EINVAL,
-		                "Adam cannot take step %llu with lr %g, betas %g and %g, eps %g, weight decay %g",
-		                (unsigned long long) a->step, a->lr, a->beta1, a->beta2, a->eps, a->weight_decay);
-	s.adam = (CpuAdam){.decay = (float) a->weight_decay,
-	                   .beta1 = (float) a->beta1,
-	                   .beta2 = (float) a->beta2,
-	                   .rest1 = (float) (1 - a->beta1),
-	                   .rest2 = (float) (1 - a->beta2),
-	                   .step = (float) -(a->lr / (1 - pow(a->beta1, (double) a->step))),
-	                   .root = (float) sqrt(1 - pow(a->beta2, (double) a->step)),
-	                   .eps = (float) a->eps};
 	cpu_workers_run(plan->dev->workers, s.threads, params_step_worker, &s);
 	params_moved(plan->train);
 	cpu_progress(plan->dev);

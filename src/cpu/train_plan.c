@@ -301,24 +301,11 @@ plan_steps(PlanBuild *p, DfxErr *err)
 
 /* ---- compile ---- */
 
-/* As the builders leave an op. */
-static bool
-plan_is_raw(const DfxOp *op)
-{
-	return op->epi_add < 0 && op->epi_act == DFX_ACT_NONE && op->epi_scale < 0 && !op->placed &&
-	       op->kind != DFX_OP_AFFINE && (op->kind != DFX_OP_BN || op->nin == 1);
-}
-
 static DfxStatus
 plan_check(const DfxGraph *g, DfxErr *err)
 {
-	bool raw = true;
-
-	for (int i = 0; i < g->nop; i++)
-		raw = raw && plan_is_raw(&g->op[i]);
-	for (int v = 0; v < g->nval; v++)
-		raw = raw && g->val[v].def >= 0;
-	return raw ? DFX_OK
+	return dfx_graph_is_raw(g)
+	           ? DFX_OK
 	           : dfx_fail(err, DFX_EINVAL, "a plan for training needs a graph that is not optimised");
 }
 

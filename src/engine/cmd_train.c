@@ -14,7 +14,8 @@
 DfxStatus
 dfx_train_cmd_device(DfxTrainCmd *t, DfxErr *err)
 {
-	DfxDeviceOpts dev = {.spec = t->options->device, .threads = (int) t->options->threads};
+	DfxDeviceOpts dev = {
+	    .spec = t->options->device, .threads = (int) t->options->threads, .memory = t->options->gpu_memory};
 	DfxTrainDevice device;
 	sigset_t all, before;
 	DfxStatus st;

@@ -55,7 +55,4 @@ dfx_op_plain(const DfxOp *op)
 	return op->epi_add < 0 && op->epi_act == DFX_ACT_NONE && op->epi_scale < 0;
 }
 
-/* place.c: buffer[i] is the value whose CONCAT op i absorbed, -1: none. */
-extern DfxStatus dfx_graph_place(DfxGraph *g, const DfxVal *buffer, DfxErr *err);
-
 #endif /* DFX_NN_GRAPH_PRIV_H */

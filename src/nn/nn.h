@@ -398,6 +398,13 @@ extern DfxStatus dfx_graph_optimize(DfxGraph *g, DfxSupports supports, void *arg
  */
 extern bool dfx_pool_first(DfxGraph *g, DfxOp *conv, DfxOp *pool);
 
+/*
+ * Another: place concats (place.c says how), setting root and c0 of values and
+ * placed of ops.  absorbed[i] is the value whose CONCAT op i has taken over,
+ * -1: none.  DFX_ENOMEM.
+ */
+extern DfxStatus dfx_graph_place(DfxGraph *g, const DfxVal *absorbed, DfxErr *err);
+
 /* A piece of memory that is needed from moment first to moment last, both included. */
 typedef struct DfxMemBlock
 {

@@ -126,9 +126,9 @@ place_group(Place *p, int n)
 	}
 }
 
-/* Sets root and c0 of values and placed of ops; lifetimes must be up to date.  DFX_ENOMEM. */
+/* Lifetimes must be up to date where they matter. */
 DfxStatus
-dfx_graph_place(DfxGraph *g, const DfxVal *buffer, DfxErr *err)
+dfx_graph_place(DfxGraph *g, const DfxVal *absorbed, DfxErr *err)
 {
 	Place p = {.g = g};
 	DfxStatus st = DFX_OK;
@@ -142,7 +142,7 @@ dfx_graph_place(DfxGraph *g, const DfxVal *buffer, DfxErr *err)
 	{
 		for (int i = 0; i < g->nout; i++)
 			p.fixed[g->out[i]] = true;
-		place_collect(&p, buffer);
+		place_collect(&p, absorbed);
 		for (int n = 0; n < p.ngroup; n++)
 			place_group(&p, n);
 

@@ -50,7 +50,7 @@ written(CpuType type, float *x)
 static void
 run_kernel(const CpuTrainKernels *k, int which, int types, Written *w)
 {
-	const CpuAdam adam = {1e-3f, 0.9f, 0.999f, 0.1f, 1e-3f, -1e-4f, 0.03f, 1e-8f};
+	const DfxAdamScalars adam = {1e-3f, 0.9f, 0.999f, 0.1f, 1e-3f, -1e-4f, 0.03f, 1e-8f};
 	const CpuNorm norm = {a, b, a + LANES};
 	CpuType stored = types > 0 ? CPU_BF16 : CPU_F32, passing = types == 1 ? CPU_BF16 : CPU_F32;
 	CpuStrip sa = strip(stored, a, half_a), sb = strip(stored, b, half_b);

@@ -235,11 +235,12 @@ host_enter(GpuRt *rt)
 	(void) rt;
 }
 
-/* The test looks at its counters afterwards and frees it. */
+/* A test looks at the counters of its own device afterwards, and frees it. */
 static void
 host_close(GpuRt *rt)
 {
-	(void) rt;
+	if (host_self(rt)->opened)
+		free(rt);
 }
 
 static const GpuRtOps host_ops = {
@@ -290,9 +291,21 @@ host_device(HostRt *rt, const DfxDevOpts *opts)
 	return dev;
 }
 
+static DfxStatus
+host_open(const DfxDevOpts *opts, DfxDev **dev, DfxErr *err)
+{
+	HostRt *rt = host_rt_new();
+
+	(void) err;
+	rt->opened = true;
+	*dev = host_device(rt, opts);
+	return DFX_OK;
+}
+
 const DfxBackend host_backend = {
     .api = DFX_BACKEND_API,
     .name = "cuda on the host",
+    .open = host_open,
     .close = gpu_close,
     .info = gpu_info,
     .supports = gpu_supports,
@@ -300,4 +313,9 @@ const DfxBackend host_backend = {
     .release = gpu_release,
     .bytes = gpu_bytes,
     .forward = gpu_forward,
+    .forward_train = gpu_forward_train,
+    .backward = gpu_backward,
+    .step = gpu_step,
+    .read_params = gpu_read_params,
+    .write_params = gpu_write_params,
 };

@@ -23,6 +23,7 @@ typedef struct HostRt
 	double clock;    /* advances with each launch by cost[kernel] milliseconds */
 	double cost[GPU_KERNEL_COUNT];
 	void *recording; /* the graph being captured */
+	bool opened;     /* by host_backend.open, and so freed with its device */
 } HostRt;
 
 extern HostRt *host_rt_new(void);
@@ -30,7 +31,7 @@ extern HostRt *host_rt_new(void);
 /* A backend's device on rt, which it does not free, without libraries. */
 extern DfxDev *host_device(HostRt *rt, const DfxDevOpts *opts);
 
-/* The CUDA backend, less its opening: devices come from host_device. */
+/* The CUDA backend on such devices; its own open makes one that nobody can look at. */
 extern const DfxBackend host_backend;
 
 #endif /* DFX_TESTS_CUDA_HOST_RT_H */

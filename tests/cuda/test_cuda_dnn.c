@@ -1,7 +1,8 @@
 /*
  * test_cuda_dnn.c
  *	  Does cuDNN make plans for the convolutions of our networks, as we describe
- *	  them, on an H100; and can a plan be made again from what it was saved as?
+ *	  them, on an H100, those of training included; and can a plan be made again
+ *	  from what it was saved as?
  *
  * No GPU is needed: cuDNN is given a description of one and a driver that only
  * pretends (stub/driver.c).  Nothing runs, so nothing is said about results.
@@ -12,7 +13,10 @@
 #include <string.h>
 
 #include "cuda/load.h"
+#include "cuda/train.h"
+#include "tests/cuda/host_rt.h"
 #include "tests/unit/tap.h"
+#include "tests/unit/train_net.h"
 
 static const char h100[] =
     "{\"maxGridSize\":[2147483647,65535,65535],\"maxBlockSize\":[1024,1024,64],\"regsPerBlock\":65536,"
@@ -96,6 +100,82 @@ check_plan(GpuLib *lib, size_t i, GpuType type)
 	free(saved);
 }
 
+/* ---- training ---- */
+
+enum
+{
+	TRAIN_BATCH = 32,
+	TRAIN_SHAPES = 64
+};
+
+/* Plans for the products of a list that are cuDNN's, each shape once; how many it refuses. */
+static int
+plan_list(GpuLib *lib, const GpuTrainList *list, int *made)
+{
+	static char seen[TRAIN_SHAPES][GPU_DESCRIBE];
+	int nseen = 0, refused = 0;
+
+	for (int i = 0; i < list->n; i++)
+	{
+		const GpuTrainStep *s = &list->step[i];
+		GpuStep as = {.kernel = s->kernel, .count = 1, .args = {s->args}};
+		char line[GPU_DESCRIBE];
+		void *plan = NULL;
+		bool again = false;
+		DfxErr err;
+
+		if (!s->product.w || s->args.conv.epi.add || !lib->ops->fits(&s->args.conv, GPU_BF16))
+			continue;
+		gpu_step_describe(&as, line, sizeof line);
+		for (int k = 0; k < nseen; k++)
+			again = again || strcmp(seen[k], line) == 0;
+		if (again || nseen == TRAIN_SHAPES)
+			continue;
+		memcpy(seen[nseen++], line, sizeof line);
+		if (lib->ops->build(lib, &s->args.conv, &s->product, GPU_BF16, TRAIN_BATCH, "", &plan, &err) ==
+		    DFX_OK)
+		{
+			lib->ops->drop(lib, plan);
+			++*made;
+		}
+		else
+		{
+			refused++;
+			diag("%s: %s", line, err.msg);
+		}
+	}
+	return refused;
+}
+
+/* Shapes do not depend on the batch, so that of the plan itself is small. */
+static void
+check_training(GpuLib *lib, const char *name)
+{
+	HostRt *rt = host_rt_new();
+	DfxDevOpts opts = {0};
+	DfxDev *dev = host_device(rt, &opts);
+	DfxGraph *g = dfx_graph_new();
+	DfxErr err = {0};
+	DfxPlan *plan = NULL;
+	int forward = 0, backward = 0, refused = 0;
+
+	if (dfx_build_backbone(g, dfx_backbone_find(name), 2, &err) == DFX_OK &&
+	    dfx_weights_random(g, 1, &err) == DFX_OK)
+		plan = train_compile_in(DFX_PRECISION_BF16, &host_backend, dev, g, 1, &err);
+	if (plan)
+	{
+		refused += plan_list(lib, &plan->train->forward, &forward);
+		refused += plan_list(lib, &plan->train->backward, &backward);
+		gpu_release(plan);
+	}
+	ok(plan && refused == 0 && forward > 3 && backward > 2,
+	   "training of %s at %d: plans for %d shapes forward, for %d backward", name, TRAIN_BATCH, forward,
+	   backward);
+	dfx_graph_free(g);
+	gpu_close(dev);
+	free(rt);
+}
+
 /* The driver beside this program, under the name that cuDNN looks for. */
 static bool
 load_driver(const char *program)
@@ -137,6 +217,8 @@ main(int argc, char **argv)
 		for (GpuType type = GPU_F16; type <= GPU_BF16; type++)
 			if (type == GPU_F16 || i < 2)
 				check_plan(lib, i, type);
+	check_training(lib, "resnet18");
+	check_training(lib, "densenet121");
 	ok(lib->ops->build(lib, &a, &p, GPU_F16, 8, "{\"not\":\"a plan\"}", &plan, &err) == DFX_EUNSUPPORTED &&
 	       !plan && strstr(err.msg, "a kept plan"),
 	   "a plan that was spoilt is refused");

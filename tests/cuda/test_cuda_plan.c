@@ -342,8 +342,6 @@ check_requests(DfxDev *dev)
 	opts.precision = DFX_PRECISION_INT8;
 	ok(gpu_compile(dev, g, &opts, &none, &err) == DFX_EUNSUPPORTED && strstr(err.msg, "int8"),
 	   "an unsupported precision is refused by name");
-	opts = (DfxPlanOpts){.max_batch = 3, .train = true};
-	ok(gpu_compile(dev, g, &opts, &none, &err) == DFX_EUNSUPPORTED, "training is refused");
 	opts = (DfxPlanOpts){.max_batch = 0};
 	ok(gpu_compile(dev, g, &opts, &none, &err) == DFX_EINVAL && none == NULL, "a batch of 0 is refused");
 	free(in);

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # programs.sh ops|sanitize - parts 2 and 4 of run.sh: the C test programs that pack.sh carried.
 #
-# All of them, test_gpu_*.t, are part 2; the one of the single ops also runs under compute-sanitizer (part 4).
+# All of them, test_gpu_*.t, are part 2; those of the single ops also run under compute-sanitizer (part 4).
 set -uo pipefail
 what=$1 status=0 ran=0
-export LD_LIBRARY_PATH=$LIBS DFX_CUDA_SO=$WORK/bin/dfx_cuda.so
+cd "$TOP" || exit 2 # golden files are found from there
+export LD_LIBRARY_PATH=$LIBS
 
 run() {
 	local name=$1 log
@@ -25,9 +26,9 @@ for program in "$WORK"/tests/test_gpu_*.t; do
 	name=$(basename "$program" .t)
 	case $what:$name in
 		ops:*) run "$name" "$program" ;;
-		sanitize:test_gpu_ops)
-			run "$name-memcheck" compute-sanitizer --tool memcheck --error-exitcode 9 "$program"
-			run "$name-racecheck" compute-sanitizer --tool racecheck --error-exitcode 9 "$program"
+		sanitize:test_gpu_ops | sanitize:test_gpu_train)
+			run "$name-memcheck" compute-sanitizer --tool memcheck --error-exitcode 9 "$program" ops
+			run "$name-racecheck" compute-sanitizer --tool racecheck --error-exitcode 9 "$program" ops
 			;;
 	esac
 done

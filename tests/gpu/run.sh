@@ -13,6 +13,7 @@
 #	  4 sanitize	the kernels under compute-sanitizer
 #	  5 sql			PostgreSQL end to end, and the GPU engine killed under load
 #	  6 throughput	images per second beside PyTorch, and the share of the roofline
+#	  7 training	a training step beside PyTorch; that it is right, part 2 has shown
 #
 #	DEVICE=cpu runs what does not need the GPU on any machine, to test the parts themselves.
 set -uo pipefail
@@ -33,7 +34,7 @@ for s in site.getsitepackages():
     for d in sorted(glob.glob(os.path.join(s, "nvidia", "*", "lib"))): print(d)' 2>/dev/null); do
 	[ -d "$dir" ] && cuda_lib=$cuda_lib:$dir
 done
-export WORK LIBS=$WORK/lib$cuda_lib
+export WORK LIBS=$WORK/lib$cuda_lib DFX_CUDA_SO=$WORK/bin/dfx_cuda.so
 
 # PyTorch must not see the carried libraries, and PostgreSQL starts its engine with an empty
 # environment: so each program gets a wrapper that sets its own.
@@ -61,6 +62,7 @@ for n in "${@:-1 2 3}"; do
 			4) part sanitize "$here/programs.sh" sanitize ;;
 			5) part sql "$here/sql.sh" ;;
 			6) part throughput python3 "$here/throughput.py" --engine "$ENGINE" --device "$DEVICE" --json "$OUT/throughput.json" ;;
+			7) part training python3 "$here/training.py" --bench "$WORK/tests/bench_train" --json "$OUT/training.json" ;;
 			*) echo "run.sh: no part $i" >&2; exit 2 ;;
 		esac
 	done

@@ -11,7 +11,7 @@
 #include "nn/backend.h"
 
 /* A graph with weights, compiled for training; NULL on failure.  The graph may go. */
-static DfxPlan *
+__attribute__((unused)) static DfxPlan *
 train_compile_in(DfxPrecision precision, const DfxBackend *be, DfxDev *dev, const DfxGraph *g, int max_batch,
                  DfxErr *err)
 {

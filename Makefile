@@ -5,7 +5,7 @@
 #	make demo				sets everything up, classifies photographs in a private server
 #	make check				sets everything up, runs every test
 #	make golden				remakes the golden files (needs PyTorch, torchvision, Pillow, OpenCV)
-#	make bench				the measurements of docs/PERFORMANCE.md
+#	make bench				the measurements of docs/PERFORMANCE.md (PARTS="net archive", BENCH_JSON=file)
 #
 # Two programs come out of one tree: deepfeaturex.so (src/pg and src/base, by
 # PGXS) and dfx-engine (everything without PostgreSQL, by mk/engine.mk); and,

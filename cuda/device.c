@@ -142,7 +142,7 @@ gpu_device_new(GpuRt *rt, GpuLib *const lib[GPU_LIBS], const DfxDevOpts *opts, c
 void
 gpu_info(const DfxDev *dev, DfxDevInfo *info)
 {
-	*info = (DfxDevInfo){.memory = dev->rt->memory, .automatic = DFX_PRECISION_FP16};
+	*info = (DfxDevInfo){.lanes = 1, .memory = dev->rt->memory, .automatic = DFX_PRECISION_FP16};
 	memcpy(info->name, dev->name, sizeof info->name);
 	info->precision[DFX_PRECISION_AUTO] = true;
 	info->precision[DFX_PRECISION_FP32] = true;

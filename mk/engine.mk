@@ -101,7 +101,7 @@ test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(CUDA_T) $(GPU_T) $(GPU_P) $(CU
 golden:
 	for script in $(sort $(wildcard tests/golden/make_*.py)); do /usr/bin/python3 $$script || exit 1; done
 bench: $(BUILD)/dfx-engine $(BENCH_P)
-	tests/bench/run.sh
+	tests/bench/run.sh $(BENCH_JSON)
 -include $(shell find $(BUILD)/obj $(BUILD)/trig -name '*.d' 2>/dev/null)
 
 .PHONY: unit backend fuzz test-programs golden bench

@@ -244,6 +244,16 @@ CREATE FUNCTION dfx_import_backbone(name text, backbone text, large_object oid) 
 COMMENT ON FUNCTION dfx_import_backbone(text, text, oid) IS
 	'import one backbone, with torchvision''s or timm''s names and without its classifier, from a safetensors file in a large object; returns its version';
 
+CREATE PROCEDURE dfx_quantize(model text, samples regclass, image_column name DEFAULT 'image', images int DEFAULT 256,
+		label_column name DEFAULT NULL, labels jsonb DEFAULT NULL, new_model text DEFAULT NULL, max_errors int DEFAULT 0,
+		INOUT version text DEFAULT NULL, INOUT convolutions int DEFAULT NULL, INOUT calibrated bigint DEFAULT NULL,
+		INOUT compared bigint DEFAULT NULL, INOUT changed bigint DEFAULT NULL,
+		INOUT mean_difference double precision DEFAULT NULL, INOUT max_difference double precision DEFAULT NULL,
+		INOUT accuracy_fp32 double precision DEFAULT NULL, INOUT accuracy_int8 double precision DEFAULT NULL)
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON PROCEDURE dfx_quantize IS
+	'make a version of a model that runs on 8-bit integers, calibrated on images of a relation; reports how its verdicts differ';
+
 CREATE FUNCTION dfx_export_model(name text, file text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'dfx_export_model_file' LANGUAGE C;
 COMMENT ON FUNCTION dfx_export_model(text, text) IS
@@ -561,7 +571,8 @@ CREATE PROCEDURE dfx_train(model text, samples regclass, image_column text DEFAU
 		labels jsonb DEFAULT NULL, init text DEFAULT NULL, head_stride int DEFAULT NULL, epochs int DEFAULT NULL,
 		head_epochs int DEFAULT NULL, batch int DEFAULT NULL, learning_rate double precision DEFAULT NULL,
 		weight_decay double precision DEFAULT NULL, step_size int DEFAULT NULL, gamma double precision DEFAULT NULL,
-		share double precision DEFAULT NULL, weighted boolean DEFAULT NULL, flip double precision DEFAULT NULL,
+		share double precision DEFAULT NULL, weighted boolean DEFAULT NULL, flip double precision DEFAULT NULL, turn double precision DEFAULT NULL,
+		shuffle double precision DEFAULT NULL, crop double precision DEFAULT NULL, crop_min double precision DEFAULT NULL,
 		jpeg double precision DEFAULT NULL, jpeg_min double precision DEFAULT NULL,
 		jpeg_max double precision DEFAULT NULL, blur double precision DEFAULT NULL,
 		blur_min double precision DEFAULT NULL, blur_max double precision DEFAULT NULL,
@@ -576,7 +587,8 @@ CREATE PROCEDURE dfx_train_base(model text, samples regclass, main_class text, i
 		labels jsonb DEFAULT NULL, init text DEFAULT NULL, epochs int DEFAULT NULL, batch int DEFAULT NULL,
 		learning_rate double precision DEFAULT NULL, weight_decay double precision DEFAULT NULL,
 		step_size int DEFAULT NULL, gamma double precision DEFAULT NULL, share double precision DEFAULT NULL,
-		flip double precision DEFAULT NULL, jpeg double precision DEFAULT NULL,
+		flip double precision DEFAULT NULL, turn double precision DEFAULT NULL,
+		shuffle double precision DEFAULT NULL, crop double precision DEFAULT NULL, crop_min double precision DEFAULT NULL, jpeg double precision DEFAULT NULL,
 		jpeg_min double precision DEFAULT NULL, jpeg_max double precision DEFAULT NULL,
 		blur double precision DEFAULT NULL, blur_min double precision DEFAULT NULL,
 		blur_max double precision DEFAULT NULL, "precision" text DEFAULT NULL, storage text DEFAULT NULL,
@@ -604,7 +616,8 @@ CREATE PROCEDURE dfx_train_baseline(model text, samples regclass, image_column t
 		init text DEFAULT NULL, epochs int DEFAULT NULL, batch int DEFAULT NULL,
 		learning_rate double precision DEFAULT NULL, weight_decay double precision DEFAULT NULL,
 		step_size int DEFAULT NULL, gamma double precision DEFAULT NULL, weighted boolean DEFAULT NULL,
-		flip double precision DEFAULT NULL, jpeg double precision DEFAULT NULL,
+		flip double precision DEFAULT NULL, turn double precision DEFAULT NULL,
+		shuffle double precision DEFAULT NULL, crop double precision DEFAULT NULL, crop_min double precision DEFAULT NULL, jpeg double precision DEFAULT NULL,
 		jpeg_min double precision DEFAULT NULL, jpeg_max double precision DEFAULT NULL,
 		blur double precision DEFAULT NULL, blur_min double precision DEFAULT NULL,
 		blur_max double precision DEFAULT NULL, "precision" text DEFAULT NULL, storage text DEFAULT NULL,

@@ -264,6 +264,27 @@ SELECT p ->> 'Custom Plan Provider' AS provider, p -> 'Read-Ahead' AS read_ahead
 SET dfx.read_ahead = 2;
 SELECT p -> 'Read-Ahead' AS read_ahead, p -> 'Max In Flight' AS in_flight FROM explained('SELECT dfx_classify(image) FROM good') AS p;
 RESET dfx.read_ahead;
+-- ... are those of all processes: here only workers read ahead
+CREATE FUNCTION explained_text(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+	line text;
+BEGIN
+	FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) ' || query LOOP
+		RETURN NEXT line;
+	END LOOP;
+END $$;
+ALTER TABLE pics SET (parallel_workers = 2);
+SET max_parallel_workers_per_gather = 2;
+SET parallel_leader_participation = off;
+SELECT p ->> 'Node Type' AS top, s -> 'Parallel Aware' AS parallel, (s -> 'Max In Flight')::int BETWEEN 2 AND 12 AS in_flight,
+	(s -> 'Average Batch')::numeric BETWEEN 1 AND 12 AS batch
+	FROM explained('SELECT dfx_classify(image) FROM good') AS p, LATERAL (SELECT p -> 'Plans' -> 0) AS l (s);
+SELECT regexp_replace(line, '[1-9][0-9.]*$', 'N') FROM explained_text('SELECT dfx_classify(image) FROM good') AS line
+	WHERE line ~ 'In Flight|Batch';
+RESET parallel_leader_participation;
+ALTER TABLE pics RESET (parallel_workers);
+RESET max_parallel_workers_per_gather;
+SET max_parallel_workers_per_gather = 0;
 
 -- The array form
 SELECT dfx_classify_many(array_agg(image ORDER BY id)) = array_agg(dfx_classify(image) ORDER BY id) AS same FROM good;
@@ -278,4 +299,4 @@ SELECT slots FROM held;
 
 DROP VIEW good, held;
 DROP TABLE pics, expected;
-DROP FUNCTION rows_of, scans_in, compare, requests, inside, first_of, explained;
+DROP FUNCTION rows_of, scans_in, compare, requests, inside, first_of, explained, explained_text;

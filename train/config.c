@@ -65,6 +65,10 @@ static const ConfigKey config_key[] = {
     {"share", CONFIG_REAL, CONFIG_AT(share), 0.001, 0.999},
     {"weighted", CONFIG_BOOL, CONFIG_AT(weighted)},
     {"flip", CONFIG_REAL, CONFIG_AT(augment.flip), 0, 1},
+    {"turn", CONFIG_REAL, CONFIG_AT(augment.turn), 0, 1},
+    {"shuffle", CONFIG_REAL, CONFIG_AT(augment.shuffle), 0, 1},
+    {"crop", CONFIG_REAL, CONFIG_AT(augment.crop), 0, 1},
+    {"crop_min", CONFIG_REAL, CONFIG_AT(augment.crop_min), 0.1, 1},
     {"jpeg", CONFIG_REAL, CONFIG_AT(augment.jpeg), 0, 1},
     {"jpeg_min", CONFIG_WHOLE, CONFIG_AT(augment.jpeg_min), 1, 100},
     {"jpeg_max", CONFIG_WHOLE, CONFIG_AT(augment.jpeg_max), 1, 100},
@@ -97,7 +101,7 @@ dfx_train_config_init(DfxTrainConfig *c)
 	c->gamma = 0.1;
 	c->share = 0.1;
 	c->weighted = true;
-	c->augment = (DfxAugment){.jpeg_min = 30, .jpeg_max = 100, .blur_max = 3};
+	c->augment = (DfxAugment){.crop_min = 0.5, .jpeg_min = 30, .jpeg_max = 100, .blur_max = 3};
 	c->precision = DFX_PRECISION_FP32;
 	c->storage = DFX_F32;
 	c->limits = DFX_DEFAULT_LIMITS;

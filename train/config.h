@@ -26,8 +26,12 @@
  *	weighted		true (the default): cross entropy weighted by 1 / images of the class (paper,
  *					equation 1); Base Models never are
  *	flip			probability of a mirror image; default 0
- *	jpeg			probability of a JPEG round trip at a quality from jpeg_min to jpeg_max; default 0, 30,
- *100 blur			probability of a Gaussian blur with a sigma from blur_min to blur_max; default 0, 0, 3
+ *	turn			probability of a turn by 90, 180 or 270 degrees; default 0
+ *	crop			probability of a random square part, of crop_min to 1 of the side; default 0, 0.5
+ *	shuffle			probability of 4 x 4 tiles in another order; default 0
+ *	jpeg			probability of a JPEG round trip at a quality from jpeg_min to jpeg_max; default 0,
+ *					30, 100
+ *	blur			probability of a Gaussian blur with a sigma from blur_min to blur_max; default 0, 0, 3
  *	precision		"fp32" (the default), or another that the device trains in
  *	storage			"f32" (the default), "f16" or "bf16": of the weights in the result
  *	max_image_bytes, max_image_pixels	limits of a sample; defaults as in image/image.h
@@ -68,7 +72,8 @@ extern int dfx_train_class_find(const char *name);
 /* Changes made to training images, each with a probability: augment.h. */
 typedef struct DfxAugment
 {
-	double flip;
+	double flip, turn, shuffle;
+	double crop, crop_min;
 	double jpeg;
 	uint64_t jpeg_min, jpeg_max;
 	double blur, blur_min, blur_max;

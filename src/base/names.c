@@ -176,13 +176,25 @@ dfx_scheme_refusal(const DfxScheme *scheme)
 	return scheme->refusal;
 }
 
+/* Whether tail is the end of name. */
+static bool
+names_end(const char *name, const char *tail)
+{
+	size_t n = strlen(name), k = strlen(tail);
+
+	return n >= k && strcmp(name + n - k, tail) == 0;
+}
+
 bool
 dfx_tensor_is_counter(const char *name)
 {
-	static const char tail[] = ".num_batches_tracked";
-	size_t n = strlen(name), k = sizeof tail - 1;
+	return names_end(name, ".num_batches_tracked");
+}
 
-	return n >= k && strcmp(name + n - k, tail) == 0;
+bool
+dfx_tensor_is_scale(const char *name)
+{
+	return names_end(name, DFX_SCALE_SUFFIX);
 }
 
 bool

@@ -25,6 +25,15 @@ extern const char *dfx_scheme_refusal(const DfxScheme *scheme);
 extern bool dfx_tensor_is_counter(const char *name);
 
 /*
+ * A calibrated convolution's tensor, an F32 scalar beside its weight
+ * ("layer1.0.conv1.input_scale"): what a step of its input is worth, of which
+ * there are DFX_SCALE_STEPS from 0 on.
+ */
+#define DFX_SCALE_SUFFIX ".input_scale"
+#define DFX_SCALE_STEPS  255
+extern bool dfx_tensor_is_scale(const char *name);
+
+/*
  * What a tensor of a backbone's checkpoint is called here, into ours; false for
  * one that the features do not depend on: the classifier, of whatever size, and
  * counters.

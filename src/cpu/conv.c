@@ -15,6 +15,7 @@
  * library would choose differently, the plan is made again with images going
  * one by one (CpuBuild.uneven, plan.c).
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "cpu/internal.h"
@@ -25,6 +26,7 @@ typedef struct ConvShape
 	const float *weights, *bias;
 	const float *scale, *shift; /* of the epilogue */
 	const char *name;
+	CpuType type; /* of the source and the weights; the bias and sums are floats */
 } ConvShape;
 
 /* Descriptors of one bucket; all freed together. */
@@ -68,7 +70,8 @@ conv_shape(const CpuBuild *b, const DfxOp *op)
 	                   .bias = conv_data(g, op->param[DFX_B]),
 	                   .scale = conv_data(g, op->epi_scale),
 	                   .shift = conv_data(g, op->epi_shift),
-	                   .name = g->param[op->param[DFX_W]].name};
+	                   .name = g->param[op->param[DFX_W]].name,
+	                   .type = b->view[op->in[0]].type};
 }
 
 /*
@@ -85,12 +88,13 @@ cpu_conv_winograd(const CpuConvShape *c, const CpuView *out)
 	       out->w >= 4;
 }
 
-static DfxStatus
-conv_view_md(DnnlMd *md, const CpuView *v, int n, DfxErr *err)
+DfxStatus
+cpu_view_md(DnnlMd *md, const CpuView *v, int n, DfxErr *err)
 {
 	const dnnl_dims_t dim = {n, v->c, v->h, v->w};
 
-	return cpu_fail_dnnl(dfx_md_new(md, 4, dim, v->tag), "a memory descriptor", err);
+	return cpu_fail_dnnl(dfx_md_typed(md, 4, dim, cpu_dnnl_type(v->type), v->tag), "a memory descriptor",
+	                     err);
 }
 
 static DfxStatus
@@ -99,7 +103,10 @@ conv_weights_md(DnnlMd *md, const ConvShape *c, dnnl_format_tag_t tag, dnnl_form
 	const dnnl_dims_t dim = {c->s.co, c->s.ci, c->s.kh, c->s.kw};
 	const dnnl_dims_t gdim = {c->s.groups, c->s.co / c->s.groups, c->s.ci / c->s.groups, c->s.kh, c->s.kw};
 
-	return cpu_fail_dnnl(c->s.groups > 1 ? dfx_md_new(md, 5, gdim, grouped) : dfx_md_new(md, 4, dim, tag),
+	dnnl_data_type_t type = cpu_dnnl_type(c->type);
+
+	return cpu_fail_dnnl(c->s.groups > 1 ? dfx_md_typed(md, 5, gdim, type, grouped)
+	                                     : dfx_md_typed(md, 4, dim, type, tag),
 	                     "a weights descriptor", err);
 }
 
@@ -120,9 +127,9 @@ conv_mds(ConvMds *m, const ConvShape *c, const CpuStep *s, int n, DfxErr *err)
 	DfxStatus st;
 
 	*m = (ConvMds){0};
-	st = conv_view_md(&m->src, &s->in[0], n, err);
+	st = cpu_view_md(&m->src, &s->in[0], n, err);
 	if (st == DFX_OK)
-		st = conv_view_md(&m->dst, &s->out, n, err);
+		st = cpu_view_md(&m->dst, &s->out, n, err);
 	if (st == DFX_OK)
 		st = conv_weights_md(&m->weights, c, dnnl_format_tag_any, dnnl_format_tag_any, err);
 	if (st == DFX_OK && c->bias)
@@ -156,7 +163,7 @@ conv_attr(dnnl_primitive_attr_t *attr, const DfxOp *op, const ConvShape *c, Dnnl
 	if (st == dnnl_success)
 		st = dnnl_post_ops_create(&ops);
 	if (st == dnnl_success && op->epi_add >= 0)
-		st = dfx_post_sum(ops);
+		st = dfx_post_sum(ops, 1);
 	if (st == dnnl_success && op->epi_act != DFX_ACT_NONE)
 		st = dfx_post_eltwise(ops, conv_act[op->epi_act].alg, conv_act[op->epi_act].alpha);
 	if (st == dnnl_success && c->scale)
@@ -203,15 +210,6 @@ conv_create_one(CpuBuild *b, const DfxOp *op, const ConvShape *c, const ConvMds 
 	return st;
 }
 
-static const_dnnl_primitive_desc_t
-conv_pd_of(const CpuPrim *prim)
-{
-	const_dnnl_primitive_desc_t pd = NULL;
-
-	dnnl_primitive_get_primitive_desc(prim->prim, &pd);
-	return pd;
-}
-
 static void
 conv_destroy_prims(CpuStep *s, int from)
 {
@@ -252,7 +250,7 @@ conv_create(CpuBuild *b, const DfxOp *op, const ConvShape *c, dnnl_alg_kind_t al
 			return st;
 		}
 		weights = k == 0 ? m.weights
-		                 : dnnl_primitive_desc_query_md(conv_pd_of(&s->prim[0]), dnnl_query_weights_md, 0);
+		                 : dnnl_primitive_desc_query_md(cpu_prim_pd(&s->prim[0]), dnnl_query_weights_md, 0);
 		dst = conv_create_one(b, op, c, &m, weights, alg, &s->prim[k], impl);
 		conv_free_mds(&m);
 		if (dst == dnnl_unimplemented || (dst == dnnl_success && k > 0 && strcmp(impl, s->impl) != 0))
@@ -273,9 +271,9 @@ conv_create(CpuBuild *b, const DfxOp *op, const ConvShape *c, dnnl_alg_kind_t al
 }
 
 /* Copy data (plain) into a block of the plan in the format of md, as an argument all workers share. */
-static DfxStatus
-conv_share(CpuBuild *b, CpuStep *s, int arg, const float *data, DnnlConstMd plain, DnnlConstMd md,
-           DfxErr *err)
+DfxStatus
+cpu_conv_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd plain, DnnlConstMd md,
+               DfxErr *err)
 {
 	dnnl_engine_t engine = b->dev->engine;
 	dnnl_memory_t from = NULL, to;
@@ -313,48 +311,93 @@ conv_share(CpuBuild *b, CpuStep *s, int arg, const float *data, DnnlConstMd plai
 	return cpu_fail_dnnl(dst, "reordering weights", err);
 }
 
+/*
+ * Weights as numbers of the source's type, each rounded to the nearest after
+ * what the one before it in its kernel lost was added.  So every kernel of
+ * kh x kw keeps its sum, and that is most of what it does to neighbouring
+ * pixels, which are much alike: a quarter to three quarters of the error that
+ * plain rounding of the weights makes is gone (docs/PERFORMANCE.md).
+ */
+static void
+conv_round_weights(void *to, const ConvShape *c, size_t n)
+{
+	size_t kernel = (size_t) (c->s.kh * c->s.kw);
+	float lost = 0;
+
+	if (kernel == 1)
+	{
+		cpu_convert(to, c->type, c->weights, CPU_F32, n);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+	{
+		void *at = (char *) to + i * cpu_size(c->type);
+		float want = c->weights[i] + (i % kernel > 0 ? lost : 0), got;
+
+		cpu_convert(at, c->type, &want, CPU_F32, 1);
+		cpu_convert(&got, CPU_F32, at, c->type, 1);
+		lost = want - got;
+	}
+}
+
+/* The weights, as numbers of the source's type. */
+static DfxStatus
+conv_share_weights(CpuBuild *b, const ConvShape *c, CpuStep *s, DnnlConstMd chosen, DfxErr *err)
+{
+	size_t n = (size_t) (c->s.co * (c->s.ci / c->s.groups) * c->s.kh * c->s.kw);
+	DnnlMd plain = NULL;
+	void *rounded = NULL;
+	DfxStatus st = conv_weights_md(&plain, c, dnnl_oihw, dnnl_goihw, err);
+
+	if (st == DFX_OK && c->type != CPU_F32)
+	{
+		rounded = malloc(n * cpu_size(c->type));
+		if (rounded == NULL)
+			st = dfx_fail(err, DFX_ENOMEM, "out of memory for the weights of %s", c->name);
+		else
+			conv_round_weights(rounded, c, n);
+	}
+	if (st == DFX_OK)
+		st = cpu_conv_share(b, s, DNNL_ARG_WEIGHTS, rounded ? rounded : c->weights, plain, chosen, err);
+	free(rounded);
+	dfx_md_free(plain);
+	return st;
+}
+
 /* Weights, bias, and the epilogue's scale and shift. */
 static DfxStatus
 conv_share_params(CpuBuild *b, const DfxOp *op, const ConvShape *c, CpuStep *s, DfxErr *err)
 {
 	int at = (op->epi_add >= 0) + (op->epi_act != DFX_ACT_NONE); /* place of scale among the post-ops */
-	DnnlConstMd chosen = dnnl_primitive_desc_query_md(conv_pd_of(&s->prim[0]), dnnl_query_weights_md, 0);
-	DnnlMd plain = NULL;
+	DnnlConstMd chosen = dnnl_primitive_desc_query_md(cpu_prim_pd(&s->prim[0]), dnnl_query_weights_md, 0);
 	ConvMds m;
 	DfxStatus st = conv_mds(&m, c, s, 1, err);
 
 	if (st == DFX_OK)
-		st = conv_weights_md(&plain, c, dnnl_oihw, dnnl_goihw, err);
-	if (st == DFX_OK)
-		st = conv_share(b, s, DNNL_ARG_WEIGHTS, c->weights, plain, chosen, err);
+		st = conv_share_weights(b, c, s, chosen, err);
 	if (st == DFX_OK && c->bias)
-		st = conv_share(b, s, DNNL_ARG_BIAS, c->bias, m.bias, m.bias, err);
+		st = cpu_conv_share(b, s, DNNL_ARG_BIAS, c->bias, m.bias, m.bias, err);
 	if (st == DFX_OK && c->scale)
-		st = conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->scale, m.channel,
-		                m.channel, err);
+		st = cpu_conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->scale, m.channel,
+		                    m.channel, err);
 	at += c->scale != NULL;
 	if (st == DFX_OK && c->shift)
-		st = conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->shift, m.channel,
-		                m.channel, err);
-	dfx_md_free(plain);
+		st = cpu_conv_share(b, s, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, c->shift, m.channel,
+		                    m.channel, err);
 	conv_free_mds(&m);
 	return st;
 }
 
-static DfxStatus
-conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err)
+DfxStatus
+cpu_conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
-	const CpuPrim *p = &s->prim[run->bucket < s->nprim ? run->bucket : s->nprim - 1];
 	dnnl_status_t dst;
 
 	if (s->copy_add)
 		for (int n = 0; n < run->n; n++)
-			cpu_copy_channels(
-			    (float *) (void *) (run->arena + s->out.off) + (size_t) n * s->out.stride, &s->out, 0,
-			    (float *) (void *) (run->arena + s->add_from.off) + (size_t) n * s->add_from.stride,
-			    &s->add_from);
-	dst = dnnl_primitive_execute(p->prim, run->plan->dev->stream[run->worker], p->narg,
-	                             p->arg + (size_t) run->worker * (size_t) p->narg);
+			cpu_int8_copy(run->plan->dev, cpu_at(run->arena, &s->out, n), &s->out,
+			              cpu_at(run->arena, &s->add_from, n), &s->add_from);
+	dst = cpu_prim_execute(&s->prim[run->bucket < s->nprim ? run->bucket : s->nprim - 1], run);
 	return dst == dnnl_success ? DFX_OK : cpu_fail_dnnl(dst, dfx_op_info[s->kind].name, err);
 }
 
@@ -362,13 +405,22 @@ static void
 conv_note_scratch(CpuBuild *b, const CpuStep *s)
 {
 	for (int k = 0; k < s->nprim; k++)
-	{
-		size_t size = dnnl_memory_desc_get_size(
-		    dnnl_primitive_desc_query_md(conv_pd_of(&s->prim[k]), dnnl_query_scratchpad_md, 0));
+		cpu_need_scratch(b, cpu_prim_scratch(&s->prim[k]));
+}
 
-		if (size > b->scratch)
-			b->scratch = size;
-	}
+static DfxStatus
+conv_bind(DfxPlan *p, CpuStep *s, DfxErr *err)
+{
+	const CpuPrimArg own[] = {
+	    {DNNL_ARG_SRC, dnnl_query_src_md, s->in[0].off},
+	    {DNNL_ARG_DST, dnnl_query_dst_md, s->out.off},
+	    {DNNL_ARG_SCRATCHPAD, dnnl_query_scratchpad_md, p->scratch_off},
+	};
+	DfxStatus st = DFX_OK;
+
+	for (int k = 0; k < s->nprim && st == DFX_OK; k++)
+		st = cpu_prim_bind(p, &s->prim[k], own, 3, s->shared, s->nshared, err);
+	return st;
 }
 
 DfxStatus
@@ -378,13 +430,14 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	bool even = true;
 	DfxStatus st = DFX_OK;
 
-	s->run = conv_run;
+	s->run = cpu_conv_run;
+	s->bind = conv_bind;
 	if (op->epi_add >= 0 && b->view[op->epi_add].off != b->view[op->out].off)
 	{
 		s->copy_add = true;
 		s->add_from = b->view[op->epi_add];
 	}
-	if (cpu_conv_winograd(&c.s, &s->out))
+	if (c.type == CPU_F32 && cpu_conv_winograd(&c.s, &s->out))
 		st = conv_create(b, op, &c, dnnl_convolution_winograd, s, &even, err);
 	if (st == DFX_OK && s->nprim == 0)
 		st = conv_create(b, op, &c, dnnl_convolution_direct, s, &even, err);
@@ -394,9 +447,9 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	b->no_conv = even && s->nprim == 0;
 	if (s->nprim == 0)
 		return dfx_fail(err, DFX_EUNSUPPORTED,
-		                "%s %s (%d to %d channels, %dx%d) has no optimised implementation in this oneDNN",
+		                "%s %s (%d to %d channels, %dx%d, %s) has no optimised implementation in this oneDNN",
 		                dfx_op_info[op->kind].name, c.name, (int) c.s.ci, (int) c.s.co, (int) c.s.kh,
-		                (int) c.s.kw);
+		                (int) c.s.kw, cpu_type_name(c.type));
 	conv_note_scratch(b, s);
 	return conv_share_params(b, op, &c, s, err);
 }
@@ -408,14 +461,15 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 DfxStatus
 cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 {
-	s->run = conv_run;
+	s->run = cpu_conv_run;
+	s->bind = conv_bind;
 	for (int k = 0; k < b->plan->nbucket; k++)
 	{
 		const dnnl_dims_t dim = {(dnnl_dim_t) (cpu_floats(&s->out) * (size_t) b->plan->bucket[k])};
 		dnnl_primitive_attr_t attr = NULL;
 		dnnl_primitive_desc_t pd = NULL;
 		DnnlMd md = NULL;
-		dnnl_status_t st = dfx_md_new(&md, 1, dim, dnnl_a);
+		dnnl_status_t st = dfx_md_typed(&md, 1, dim, cpu_dnnl_type(s->out.type), dnnl_a);
 
 		if (st == dnnl_success)
 			st = dnnl_primitive_attr_create(&attr);
@@ -439,60 +493,5 @@ cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 			return cpu_fail_dnnl(st, "an activation", err);
 	}
 	conv_note_scratch(b, s);
-	return DFX_OK;
-}
-
-/* One worker's arguments for one bucket. */
-static DfxStatus
-conv_bind_worker(DfxPlan *p, CpuStep *s, const CpuPrim *prim, char *arena, dnnl_exec_arg_t *arg, DfxErr *err)
-{
-	const_dnnl_primitive_desc_t pd = conv_pd_of(prim);
-	const struct
-	{
-		int arg;
-		dnnl_query_t what;
-		size_t off;
-	} own[] = {
-	    {DNNL_ARG_SRC, dnnl_query_src_md, s->in[0].off},
-	    {DNNL_ARG_DST, dnnl_query_dst_md, s->out.off},
-	    {DNNL_ARG_SCRATCHPAD, dnnl_query_scratchpad_md, p->scratch_off},
-	};
-	int n = 0;
-
-	for (; n < 3; n++)
-	{
-		DfxStatus st = cpu_plan_memory(p, dnnl_primitive_desc_query_md(pd, own[n].what, 0),
-		                               arena + own[n].off, &arg[n].memory, err);
-
-		if (st != DFX_OK)
-			return st;
-		arg[n].arg = own[n].arg;
-	}
-	for (int j = 0; j < s->nshared; j++)
-		arg[n++] = s->shared[j];
-	return DFX_OK;
-}
-
-DfxStatus
-cpu_prim_bind(DfxPlan *p, CpuStep *s, DfxErr *err)
-{
-	for (int k = 0; k < s->nprim; k++)
-	{
-		CpuPrim *prim = &s->prim[k];
-		size_t threads = (size_t) p->dev->threads;
-
-		prim->narg = 3 + s->nshared;
-		prim->arg = cpu_plan_alloc(p, threads * (size_t) prim->narg * sizeof *prim->arg, err);
-		if (prim->arg == NULL)
-			return DFX_ENOMEM;
-		for (size_t w = 0; w < threads; w++)
-		{
-			DfxStatus st =
-			    conv_bind_worker(p, s, prim, p->arena[w], prim->arg + w * (size_t) prim->narg, err);
-
-			if (st != DFX_OK)
-				return st;
-		}
-	}
 	return DFX_OK;
 }

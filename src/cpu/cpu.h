@@ -1,8 +1,9 @@
 /*
  * cpu.h
- *	  The oneDNN backend: fp32 inference and training on whatever x86-64 (or other) CPU the
- *	  process finds, with no device to set up.  It is what a machine without a
- *	  GPU uses, and always present.
+ *	  The oneDNN backend: inference and training on whatever x86-64 (or other)
+ *	  CPU the process finds, with no device to set up: in fp32, and inference in
+ *	  bf16 too where the CPU multiplies bf16.  It is what a machine without a GPU
+ *	  uses, and always present.
  */
 #ifndef DFX_CPU_CPU_H
 #define DFX_CPU_CPU_H

@@ -10,7 +10,7 @@
 #include "cpu/train.h"
 
 #define DEVICE_MAX_THREADS 1024
-#define DEVICE_BATCH       4   /* images a worker: the largest of the micro-batches, see layout.c */
+#define DEVICE_BATCH       4   /* images a worker: the largest of the micro-batches, see plan.c */
 #define DEVICE_CACHE       256 /* primitives kept by the library: a large network has about 120 shapes */
 
 static const struct
@@ -139,11 +139,16 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->progress = opts->progress;
 	dev->kernels = cpu_kernels();
 	dev->token_kernels = cpu_token_kernels();
+	dev->bf16_kernels = cpu_bf16_kernels();
+	dev->bf16_token_kernels = cpu_bf16_token_kernels();
+	dev->int8_kernels = cpu_int8_kernels();
 	dev->train_kernels = cpu_train_kernels();
 	dev->train_window_kernels = cpu_train_window_kernels();
 	dev->train_token_kernels = cpu_train_token_kernels();
 	dev->block = device_has(dnnl_cpu_isa_avx512_core) ? 16 : 8;
 	dev->bf16 = device_has(dnnl_cpu_isa_avx512_core_bf16);
+	dev->int8 =
+	    DNNL_HAS_INT8 && (device_has(dnnl_cpu_isa_avx512_core_vnni) || device_has(dnnl_cpu_isa_avx2_vnni));
 	dnnl_set_primitive_cache_capacity(DEVICE_CACHE);
 	device_name(dev);
 	st = device_fill(dev, err);
@@ -159,10 +164,17 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 static void
 device_info(const DfxDev *dev, DfxDevInfo *info)
 {
-	*info = (DfxDevInfo){.threads = dev->threads, .batch = DEVICE_BATCH * dev->threads};
+	*info = (DfxDevInfo){.threads = dev->threads, .lanes = dev->threads, .batch = DEVICE_BATCH};
 	memcpy(info->name, dev->name, sizeof info->name);
 	info->precision[DFX_PRECISION_AUTO] = true;
 	info->precision[DFX_PRECISION_FP32] = true;
+	info->precision[DFX_PRECISION_BF16] = dev->bf16;
+	info->precision[DFX_PRECISION_INT8] = dev->int8;
+	if (!dev->int8)
+		info->why_not[DFX_PRECISION_INT8] =
+		    DNNL_HAS_INT8 ? "this CPU has no VNNI" : "it is there with oneDNN 2 only";
+	if (!dev->bf16)
+		info->why_not[DFX_PRECISION_BF16] = "this CPU has neither avx512_bf16 nor amx_bf16";
 }
 
 /* Convolutions and linear layers take any epilogue as post-ops; the rest is ops.c's. */
@@ -203,4 +215,5 @@ const DfxBackend dfx_cpu_backend = {
     .step = cpu_step,
     .read_params = cpu_read_params,
     .write_params = cpu_write_params,
+    .largest = cpu_largest,
 };

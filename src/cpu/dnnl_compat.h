@@ -14,6 +14,8 @@
  *						moves a descriptor on.  dfx_conv_pd walks either.
  *	post-ops			3.x dropped the scale of eltwise and gave sum a zero
  *						point and a data type.
+ *	scales of integers	2.x: one set for the output, the bias included; 3.x: of
+ *						each argument.  Written for 2.x only: with 3.x the backend has no int8.
  */
 #ifndef DFX_CPU_DNNL_COMPAT_H
 #define DFX_CPU_DNNL_COMPAT_H
@@ -69,6 +71,12 @@ static inline dnnl_status_t
 dfx_md_typed(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_data_type_t type, dnnl_format_tag_t tag)
 {
 	return dnnl_memory_desc_create_with_tag(md, rank, dim, type, tag);
+}
+
+static inline dnnl_status_t
+dfx_md_matrix(DnnlMd *md, const dnnl_dims_t dim, dnnl_data_type_t type, const dnnl_dims_t stride)
+{
+	return dnnl_memory_desc_create_with_strides(md, 2, dim, type, stride);
 }
 
 static inline void
@@ -133,15 +141,33 @@ dfx_eltwise_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, dnnl_alg_kind_t 
 }
 
 static inline dnnl_status_t
+dfx_matmul_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, DnnlConstMd a, DnnlConstMd b, DnnlConstMd c,
+              const_dnnl_primitive_attr_t attr)
+{
+	return dnnl_matmul_primitive_desc_create(pd, engine, a, b, NULL, c, attr);
+}
+
+static inline dnnl_status_t
 dfx_post_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t alg, float alpha)
 {
 	return dnnl_post_ops_append_eltwise(ops, alg, alpha, 0);
 }
 
 static inline dnnl_status_t
-dfx_post_sum(dnnl_post_ops_t ops)
+dfx_post_sum(dnnl_post_ops_t ops, float scale)
 {
-	return dnnl_post_ops_append_sum(ops, 1, 0, dnnl_data_type_undef);
+	return dnnl_post_ops_append_sum(ops, scale, 0, dnnl_data_type_undef);
+}
+
+#define DNNL_HAS_INT8 false
+
+static inline dnnl_status_t
+dfx_attr_scales(dnnl_primitive_attr_t attr, dnnl_dim_t n, const float *scale)
+{
+	(void) attr;
+	(void) n;
+	(void) scale;
+	return dnnl_unimplemented;
 }
 
 #else /* 2.x */
@@ -149,21 +175,34 @@ dfx_post_sum(dnnl_post_ops_t ops)
 typedef dnnl_memory_desc_t *DnnlMd;
 typedef const dnnl_memory_desc_t *DnnlConstMd;
 
+/* *md is kept if st is success, else freed. */
 static inline dnnl_status_t
-dfx_md_typed(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_data_type_t type, dnnl_format_tag_t tag)
+dfx_md_made(DnnlMd *md, dnnl_status_t st)
 {
-	dnnl_status_t st;
-
-	*md = malloc(sizeof **md);
-	if (*md == NULL)
-		return dnnl_out_of_memory;
-	st = dnnl_memory_desc_init_by_tag(*md, rank, dim, type, tag);
 	if (st != dnnl_success)
 	{
 		free(*md);
 		*md = NULL;
 	}
 	return st;
+}
+
+static inline dnnl_status_t
+dfx_md_typed(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_data_type_t type, dnnl_format_tag_t tag)
+{
+	*md = malloc(sizeof **md);
+	if (*md == NULL)
+		return dnnl_out_of_memory;
+	return dfx_md_made(md, dnnl_memory_desc_init_by_tag(*md, rank, dim, type, tag));
+}
+
+static inline dnnl_status_t
+dfx_md_matrix(DnnlMd *md, const dnnl_dims_t dim, dnnl_data_type_t type, const dnnl_dims_t stride)
+{
+	*md = malloc(sizeof **md);
+	if (*md == NULL)
+		return dnnl_out_of_memory;
+	return dfx_md_made(md, dnnl_memory_desc_init_by_strides(*md, 2, dim, type, stride));
 }
 
 static inline void
@@ -236,15 +275,34 @@ dfx_eltwise_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, dnnl_alg_kind_t 
 }
 
 static inline dnnl_status_t
+dfx_matmul_pd(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, DnnlConstMd a, DnnlConstMd b, DnnlConstMd c,
+              const_dnnl_primitive_attr_t attr)
+{
+	dnnl_matmul_desc_t desc;
+	dnnl_status_t st = dnnl_matmul_desc_init(&desc, a, b, NULL, c);
+
+	return st == dnnl_success ? dnnl_primitive_desc_create(pd, &desc, attr, engine, NULL) : st;
+}
+
+static inline dnnl_status_t
 dfx_post_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t alg, float alpha)
 {
 	return dnnl_post_ops_append_eltwise(ops, 1, alg, alpha, 0);
 }
 
 static inline dnnl_status_t
-dfx_post_sum(dnnl_post_ops_t ops)
+dfx_post_sum(dnnl_post_ops_t ops, float scale)
 {
-	return dnnl_post_ops_append_sum(ops, 1);
+	return dnnl_post_ops_append_sum(ops, scale);
+}
+
+#define DNNL_HAS_INT8 true
+
+/* What sums of integers, and the bias, are multiplied by: one for each output channel. */
+static inline dnnl_status_t
+dfx_attr_scales(dnnl_primitive_attr_t attr, dnnl_dim_t n, const float *scale)
+{
+	return dnnl_primitive_attr_set_output_scales(attr, n, 1 << 1, scale);
 }
 
 #endif

@@ -7,8 +7,11 @@
  *	layout.c	which layout and which place each value gets
  *	plan.c		from a graph to steps: compile, release
  *	conv.c		steps that the library runs
- *	ops.c		steps that we run (kernels.c has their loops)
+ *	prim.c		its primitives, with each worker's arguments
+ *	ops.c		steps that we run (kernels.c and kernels_bf16.c have their loops)
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)
+ *	attn_bf16.c	attention in bf16
+ *	int8.c		steps on 8-bit integers (kernels_int8.c has their loops)
  *	run.c		forward: images over workers
  *	train_*.c	plans for training (train.h)
  *
@@ -18,6 +21,9 @@
  *		(c / vec * P + i) * vec + c % vec
  * and channels are padded with zeros to a multiple of vec, which is also what
  * oneDNN expects of its blocked formats.
+ *
+ * Another says what its numbers are: floats, or bf16 in a plan of that
+ * precision, except where layout.c says otherwise.
  */
 #ifndef DFX_CPU_INTERNAL_H
 #define DFX_CPU_INTERNAL_H
@@ -27,6 +33,7 @@
 #include "cpu/cpu.h"
 #include "cpu/dnnl_compat.h"
 #include "cpu/kernels.h"
+#include "cpu/kernels_int8.h"
 #include "cpu/kernels_train.h"
 #include "cpu/workers.h"
 
@@ -42,11 +49,15 @@ struct DfxDev
 	dnnl_stream_t *stream; /* one per worker */
 	const CpuKernels *kernels;
 	const CpuTokenKernels *token_kernels;
+	const CpuKernels *bf16_kernels;
+	const CpuTokenKernels *bf16_token_kernels;
+	const CpuInt8Kernels *int8_kernels;
 	const CpuTrainKernels *train_kernels;
 	const CpuTrainWindowKernels *train_window_kernels;
 	const CpuTrainTokenKernels *train_token_kernels;
 	int block; /* channels in a block: 16 with AVX-512, else 8 */
 	bool bf16; /* the CPU multiplies bfloat16s: AVX512_BF16 or AMX */
+	bool int8; /* and 8-bit integers, without saturation half-way: VNNI */
 	_Atomic uint64_t *progress;
 	char name[96];
 };
@@ -57,7 +68,8 @@ typedef struct CpuView
 	int c, h, w;
 	int vec;
 	dnnl_format_tag_t tag;
-	CpuType type;  /* in plans for inference always floats */
+	CpuType type;
+	float step;    /* of u8: what a step is worth */
 	size_t off;    /* bytes */
 	size_t stride; /* numbers from one image of a micro-batch to the next */
 } CpuView;
@@ -74,7 +86,7 @@ cpu_planes(const CpuView *v)
 	return (v->c + v->vec - 1) / v->vec;
 }
 
-/* Floats of one image, padding included. */
+/* Numbers of one image, padding included. */
 static inline size_t
 cpu_floats(const CpuView *v)
 {
@@ -89,17 +101,30 @@ cpu_image_bytes(const CpuView *v)
 }
 
 /* Where an image of a micro-batch starts. */
-static inline float *
+static inline void *
 cpu_at(char *arena, const CpuView *v, int image)
 {
-	return (float *) (void *) (arena + v->off) + (size_t) image * v->stride;
+	return arena + v->off + (size_t) image * cpu_image_bytes(v);
 }
 
-/* Where channel c of an image starts. */
+/* Which number of an image channel c starts at. */
 static inline size_t
 cpu_channel(const CpuView *v, int c)
 {
 	return (size_t) (c / v->vec) * cpu_pixels(v) * (size_t) v->vec + (size_t) (c % v->vec);
+}
+
+/* Where number i of an image is. */
+static inline void *
+cpu_to(void *image, const CpuView *v, size_t i)
+{
+	return (char *) image + i * cpu_size(v->type);
+}
+
+static inline const void *
+cpu_from(const void *image, const CpuView *v, size_t i)
+{
+	return (const char *) image + i * cpu_size(v->type);
 }
 
 /* How many channels from c on lie together. */
@@ -113,6 +138,19 @@ static inline int
 cpu_min(int a, int b)
 {
 	return a < b ? a : b;
+}
+
+/* The loops for what reads numbers of this type. */
+static inline const CpuKernels *
+cpu_kernels_for(const DfxDev *dev, CpuType type)
+{
+	return type == CPU_F32 ? dev->kernels : dev->bf16_kernels;
+}
+
+static inline const CpuTokenKernels *
+cpu_token_kernels_for(const DfxDev *dev, CpuType type)
+{
+	return type == CPU_F32 ? dev->token_kernels : dev->bf16_token_kernels;
 }
 
 /* A primitive for one bucket, with each worker's arguments (memory objects that point into its arena). */
@@ -141,6 +179,7 @@ struct CpuStep
 {
 	CpuStepFn run;
 	DfxOpKind kind;
+	int op; /* its index in the graph */
 	int nin;
 	CpuView *in;
 	CpuView out;
@@ -149,11 +188,13 @@ struct CpuStep
 	int index;     /* TAKE */
 	int heads;     /* ATTN */
 	float eps;     /* LAYERNORM */
-	float *param;  /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; tokens.c */
+	void *param;   /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; tokens.c */
 	bool copy_add; /* conv: the residual add_from must be copied into out first */
 	CpuView add_from;
+	bool add_apart; /* int8: add_from is an argument of its own */
 
 	/* Steps that the library runs. */
+	DfxStatus (*bind)(DfxPlan *p, CpuStep *s, DfxErr *err); /* makes the workers' arguments; NULL: none */
 	CpuPrim prim[CPU_MAX_BUCKET];
 	int nprim;                 /* buckets from here on use the last one */
 	dnnl_exec_arg_t shared[4]; /* weights, bias, epilogue scale and shift: the same for all workers */
@@ -165,6 +206,7 @@ struct DfxPlan
 {
 	DfxDev *dev;
 	int max_batch;
+	bool int8;
 	int nbucket, bucket[CPU_MAX_BUCKET]; /* micro-batch sizes, descending, the last 1 */
 	size_t image_bytes;                  /* of one input image */
 	struct CpuTrain *train; /* of a plan for training: all that follows is empty but for block and mem */
@@ -194,8 +236,11 @@ typedef struct CpuBuild
 	DfxDev *dev;
 	DfxPlan *plan;
 	DfxGraph g;
+	CpuType type;  /* of values, but for those that layout.c makes floats */
 	CpuView *view; /* of each value */
 	int *last_use; /* of each value, as the copy has it */
+	bool int8;     /* a plan on integers, where the graph has steps for them ... */
+	float *step;   /* ... which are these, of each value: dfx_graph_steps() */
 	bool nhwc;
 	bool placed;  /* some value is a range of a larger one: images go one by one */
 	bool uneven;  /* set by conv.c: the buckets would not compute alike */
@@ -203,6 +248,14 @@ typedef struct CpuBuild
 	size_t scratch;
 	DfxMemPlan mem;
 } CpuBuild;
+
+/* A step needs so many bytes of scratch memory while it runs. */
+static inline void
+cpu_need_scratch(CpuBuild *b, size_t bytes)
+{
+	if (bytes > b->scratch)
+		b->scratch = bytes;
+}
 
 /* layout.c */
 extern DfxStatus cpu_layout(CpuBuild *b, const DfxGraph *g, DfxErr *err); /* copy, layouts, placements */
@@ -229,30 +282,62 @@ typedef struct CpuConvShape
 extern CpuConvShape cpu_conv_shape(const DfxGraph *g, const DfxOp *op);
 extern bool cpu_conv_winograd(const CpuConvShape *c, const CpuView *out); /* whether it may be asked for */
 
-/* conv.c: steps for CONV, LINEAR and ACT; bind makes the workers' arguments once their arenas exist */
+/* prim.c: the library's primitives in steps */
+
+/* An argument that each worker has in its own arena, at off. */
+typedef struct CpuPrimArg
+{
+	int arg;
+	dnnl_query_t what; /* which of the primitive's descriptors it has */
+	size_t off;
+} CpuPrimArg;
+
+extern dnnl_data_type_t cpu_dnnl_type(CpuType type);
+extern const char *cpu_type_name(CpuType type); /* "bf16" */
+extern const_dnnl_primitive_desc_t cpu_prim_pd(const CpuPrim *prim);
+extern size_t cpu_prim_scratch(const CpuPrim *prim); /* bytes */
+/* The workers' arguments, once their arenas exist: their own, and nshared that are the same for all. */
+extern DfxStatus cpu_prim_bind(DfxPlan *p, CpuPrim *prim, const CpuPrimArg *own, int nown,
+                               const dnnl_exec_arg_t *shared, int nshared, DfxErr *err);
+extern dnnl_status_t cpu_prim_execute(const CpuPrim *prim, const CpuRun *run);
+
+/* conv.c: steps for CONV, LINEAR and ACT; and what convolutions on integers share with them */
+extern DfxStatus cpu_view_md(DnnlMd *md, const CpuView *v, int n, DfxErr *err);
+/* Data (as plain says) in a block of the plan in the format of md: an argument that all workers share. */
+extern DfxStatus cpu_conv_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd plain,
+                                DnnlConstMd md, DfxErr *err);
+extern DfxStatus cpu_conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err);
 extern DfxStatus cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 extern DfxStatus cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
-extern DfxStatus cpu_prim_bind(DfxPlan *p, CpuStep *s, DfxErr *err);
+
+/* int8.c: whether op reads or writes steps; its step then */
+extern bool cpu_int8_wants(const CpuBuild *b, const DfxOp *op);
+extern DfxStatus cpu_int8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
+/* Copy one image of a residual, whatever its type. */
+extern void
+cpu_int8_copy(const DfxDev *dev, void *dst, const CpuView *out, const void *src, const CpuView *from);
 
 /* ops.c */
 extern DfxStatus cpu_own_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 extern bool cpu_own_supports(const DfxGraph *g, const DfxOp *op);
 /* Copy one image's channels into channels c0 .. of dst, whatever the two layouts. */
-extern void cpu_copy_channels(float *dst, const CpuView *dv, int c0, const float *src, const CpuView *sv);
+extern void cpu_copy_channels(void *dst, const CpuView *dv, int c0, const void *src, const CpuView *sv);
 
 /* Channels beyond the last real one must read as zero. */
-extern void cpu_zero_padding(float *dst, const CpuView *v);
+extern void cpu_zero_padding(void *dst, const CpuView *v);
 
 /* One image each: the input (table as cpu_input_table makes it: the 256 values that each channel's bytes
  * stand for, in PyTorch's order of operations; NULL for floats), a pool, a sum or product (y of C x 1 x 1 is
  * repeated over x's pixels). */
 extern DfxStatus cpu_input_table(DfxPlan *plan, const DfxInput *in, float **table, DfxErr *err);
-extern void cpu_input_image(float *dst, const CpuView *v, const void *in, const float *table);
+extern void cpu_input_image(void *dst, const CpuView *v, const void *in, const void *table);
 extern CpuPoolGeom cpu_pool_geometry(const DfxPool *pool, const CpuView *in, const CpuView *out);
-extern void cpu_pool_image(const DfxDev *dev, const DfxPool *pool, float *dst, const CpuView *out,
-                           const float *src, const CpuView *in);
-extern void cpu_binary_image(const DfxDev *dev, float *dst, const CpuView *out, const float *x,
-                             const CpuView *a, const float *y, const CpuView *b, bool mul, bool relu);
+extern void cpu_pool_image(const DfxDev *dev, const DfxPool *pool, void *dst, const CpuView *out,
+                           const void *src, const CpuView *in);
+extern void cpu_binary_image(const DfxDev *dev, void *dst, const CpuView *out, const void *x,
+                             const CpuView *a, const void *y, const CpuView *b, bool mul, bool relu);
+/* n numbers as another type, rounded to the nearest. */
+extern void cpu_convert(void *to, CpuType to_type, const void *from, CpuType from_type, size_t n);
 
 /* tokens.c: steps for TOKENS, LAYERNORM and ATTN; and what training shares of them */
 
@@ -266,15 +351,18 @@ typedef struct CpuHead
 extern size_t cpu_head_floats(const CpuView *out, int heads); /* of a head's scratch memory */
 extern CpuHead cpu_head(float *scratch, const CpuView *out, int heads);
 /* width channels of all tokens, from c on, out of the layout into a dense matrix, and back. */
-extern void cpu_head_pack(float *dense, const float *value, const CpuView *v, int c, size_t width);
-extern void cpu_head_unpack(float *value, const CpuView *v, int c, const float *dense, size_t width);
+extern void cpu_head_pack(void *dense, const void *value, const CpuView *v, int c, size_t width);
+extern void cpu_head_unpack(void *value, const CpuView *v, int c, const void *dense, size_t width);
 extern DfxStatus cpu_head_scores(const DfxDev *dev, const CpuHead *h, DfxErr *err);
 extern DfxStatus cpu_attn_image(const DfxDev *dev, float *scratch, float *dst, const CpuView *out,
                                 const float *src, const CpuView *in, int heads, DfxErr *err);
-extern void cpu_layernorm_image(const DfxDev *dev, float *dst, const CpuView *out, const float *src,
+extern void cpu_layernorm_image(const DfxDev *dev, void *dst, const CpuView *out, const void *src,
                                 const CpuView *in, const float *scale, const float *shift, float eps);
 extern DfxStatus cpu_tokens_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 extern bool cpu_tokens_supports(const DfxOp *op);
+
+/* attn_bf16.c: ATTN over bf16 */
+extern DfxStatus cpu_attn_bf16_step(CpuBuild *b, CpuStep *s, DfxErr *err);
 
 /* A sign of life for the watchdog. */
 static inline void
@@ -286,5 +374,7 @@ cpu_progress(const DfxDev *dev)
 
 /* run.c */
 extern DfxStatus cpu_forward(DfxPlan *plan, const void *in, int n, float *const *out, DfxErr *err);
+extern DfxStatus
+cpu_largest(DfxPlan *plan, const void *in, int n, const int *op, int nop, float *largest, DfxErr *err);
 
 #endif /* DFX_CPU_INTERNAL_H */

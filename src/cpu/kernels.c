@@ -148,7 +148,7 @@ pool_body(float *dst, size_t dps, const float *src, size_t sps, int nl, const Cp
 /* One wrapper per kernel and instruction set; nl 16 is spelled out so that the common case has no tail code.
  */
 #define VARIANT(suffix, attr)                                                                                \
-	attr static void affine_##suffix(float *dst, size_t dps, const float *src, size_t sps, size_t npix,      \
+	attr static void affine_##suffix(void *dst, size_t dps, const void *src, size_t sps, size_t npix,        \
 	                                 int nl, const float *scale, const float *shift, bool relu)              \
 	{                                                                                                        \
 		if (relu)                                                                                            \
@@ -156,12 +156,12 @@ pool_body(float *dst, size_t dps, const float *src, size_t sps, int nl, const Cp
 		else                                                                                                 \
 			affine_body(dst, dps, src, sps, npix, nl, scale, shift, false);                                  \
 	}                                                                                                        \
-	attr static void binary_##suffix(float *dst, size_t dps, const float *a, size_t aps, const float *b,     \
+	attr static void binary_##suffix(void *dst, size_t dps, const void *a, size_t aps, const void *b,        \
 	                                 size_t bps, size_t npix, int nl, bool mul, bool relu)                   \
 	{                                                                                                        \
 		binary_body(dst, dps, a, aps, b, bps, npix, nl, mul, relu);                                          \
 	}                                                                                                        \
-	attr static void pool_##suffix(float *dst, size_t dps, const float *src, size_t sps, int nl,             \
+	attr static void pool_##suffix(void *dst, size_t dps, const void *src, size_t sps, int nl,               \
 	                               const CpuPoolGeom *g, bool avg)                                           \
 	{                                                                                                        \
 		if (avg)                                                                                             \

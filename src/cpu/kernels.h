@@ -7,6 +7,10 @@
  * channels (lanes), at a distance of ps floats from pixel to pixel.  A run
  * is one block of a blocked layout, a whole NHWC image, or (nl 1) one plane
  * of a plain one, so that one loop serves all layouts.
+ *
+ * There is a table of them for floats and one for bf16, whose distances count
+ * bf16 numbers.  The latter reads bf16, adds and multiplies floats, and writes
+ * bf16; what is one pixel large is floats there too.
  */
 #ifndef DFX_CPU_KERNELS_H
 #define DFX_CPU_KERNELS_H
@@ -18,13 +22,14 @@
 typedef enum CpuType
 {
 	CPU_F32 = 0,
-	CPU_BF16
+	CPU_BF16,
+	CPU_U8 /* steps (nn/quantize.c); only int8.c knows them */
 } CpuType;
 
 static inline size_t
 cpu_size(CpuType type)
 {
-	return type == CPU_BF16 ? 2 : 4;
+	return type == CPU_U8 ? 1 : type == CPU_BF16 ? 2 : 4;
 }
 
 /* Geometry of one pooling window walk; p is padding before and after. */
@@ -39,16 +44,15 @@ typedef struct CpuKernels
 	const char *name;
 
 	/* dst = src * scale[l] + shift[l], then max(0, .) if relu */
-	void (*affine)(float *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl,
+	void (*affine)(void *dst, size_t dps, const void *src, size_t sps, size_t npix, int nl,
 	               const float *scale, const float *shift, bool relu);
 
-	/* dst = a + b or a * b, then max(0, .) if relu; bps 0 repeats one pixel of b */
-	void (*binary)(float *dst, size_t dps, const float *a, size_t aps, const float *b, size_t bps,
-	               size_t npix, int nl, bool mul, bool relu);
+	/* dst = a + b or a * b, then max(0, .) if relu; bps 0 repeats one pixel of b (floats) */
+	void (*binary)(void *dst, size_t dps, const void *a, size_t aps, const void *b, size_t bps, size_t npix,
+	               int nl, bool mul, bool relu);
 
-	/* Mean (no padding then) or maximum over windows. */
-	void (*pool)(float *dst, size_t dps, const float *src, size_t sps, int nl, const CpuPoolGeom *g,
-	             bool avg);
+	/* Mean (no padding then) or maximum over windows; a single window's result is floats. */
+	void (*pool)(void *dst, size_t dps, const void *src, size_t sps, int nl, const CpuPoolGeom *g, bool avg);
 } CpuKernels;
 
 /*
@@ -90,6 +94,9 @@ typedef struct CpuKernels
 /* The best variant this CPU runs. */
 extern const CpuKernels *cpu_kernels(void);
 
+/* Those for bf16, for CPUs with AVX-512's instructions for it; NULL elsewhere than on x86-64. */
+extern const CpuKernels *cpu_bf16_kernels(void);
+
 /* All variants this CPU runs, best first, so that tests can compare them; NULL past the end. */
 extern const CpuKernels *cpu_kernels_variant(int i);
 
@@ -102,10 +109,12 @@ typedef struct CpuTokenKernels
 	const char *name;
 
 	/* One token of c channels: (x - mean) / sqrt(variance + eps) * scale + shift. */
-	void (*layernorm)(float *dst, size_t dps, const float *src, size_t sps, int nl, int c, const float *scale,
+	void (*layernorm)(void *dst, size_t dps, const void *src, size_t sps, int nl, int c, const float *scale,
 	                  const float *shift, float eps);
 
-	/* exp(x) / sum of exp(x), in place; room for n rounded up to CPU_SOFTMAX_STEP, whose rest is overwritten.
+	/*
+	 * exp(x) / sum of exp(x), in place; room for n rounded up to CPU_SOFTMAX_STEP, whose rest is overwritten.
+	 * The table for bf16 takes floats too and leaves n bf16 numbers in the first half of their place.
 	 */
 	void (*softmax)(float *x, int n);
 } CpuTokenKernels;
@@ -113,6 +122,7 @@ typedef struct CpuTokenKernels
 #define CPU_SOFTMAX_STEP 16
 
 extern const CpuTokenKernels *cpu_token_kernels(void);
+extern const CpuTokenKernels *cpu_bf16_token_kernels(void);
 extern const CpuTokenKernels *cpu_token_kernels_variant(int i);
 
 #endif /* DFX_CPU_KERNELS_H */

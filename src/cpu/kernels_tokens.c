@@ -124,7 +124,7 @@ softmax_body(float *x, int n)
 }
 
 #define VARIANT(suffix, attr)                                                                                \
-	attr static void layernorm_##suffix(float *dst, size_t dps, const float *src, size_t sps, int nl, int c, \
+	attr static void layernorm_##suffix(void *dst, size_t dps, const void *src, size_t sps, int nl, int c,   \
 	                                    const float *scale, const float *shift, float eps)                   \
 	{                                                                                                        \
 		layernorm_body(dst, dps, src, sps, nl, c, scale, shift, eps);                                        \

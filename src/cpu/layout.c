@@ -6,13 +6,19 @@
  *	blocked	nChw16c or nChw8c, the library's fastest; values of at most three
  *			channels that the stem or the head's first convolution reads are plain;
  *	nhwc	for networks with grouped (not depthwise) convolutions, which are
- *			hundreds of times slower in a blocked layout; and, at plan.c's second
- *			attempt, for those with a convolution that has no blocked form.
+ *			hundreds of times slower in a blocked layout; for plans on integers (int8.c);
+ *			and, at plan.c's second attempt, for those with a convolution that has no blocked form.
  *
  * A channel range of a root buffer is a dense tensor of its own only when it
  * starts at a block and the micro-batch is one image.  Where a graph's
  * placements do not start at blocks (odd channel counts), they are taken back:
  * its CONCATs then copy.
+ *
+ * In bf16 every value is, but for those of one pixel, which stay floats: the
+ * feature vector, what a classifier makes of it, the factors of a squeeze and
+ * excitation.  They cost next to nothing, and verdicts depend on them.  What
+ * an operation makes of floats alone is floats (a vector that becomes a signal
+ * excepted: STACK).
  *
  * A residual add accumulates into the convolution's destination, so the sum
  * takes over the residual's buffer where that dies there.
@@ -63,6 +69,29 @@ layout_of_value(CpuBuild *b, int v)
 	}
 }
 
+static void
+layout_types(CpuBuild *b)
+{
+	for (int v = 0; v < b->g.nval; v++)
+	{
+		b->view[v].type = cpu_pixels(&b->view[v]) == 1 ? CPU_F32 : b->type;
+		b->view[v].step = b->step[v];
+	}
+	for (int i = 0; i < b->g.nop; i++)
+	{
+		const DfxOp *op = &b->g.op[i];
+		bool floats = op->nin > 0 && op->kind != DFX_OP_STACK;
+
+		for (int j = 0; j < op->nin; j++)
+			floats = floats && b->view[op->in[j]].type == CPU_F32;
+		if (floats)
+			b->view[op->out].type = CPU_F32;
+	}
+	for (int v = 0; v < b->g.nval; v++)
+		if (b->view[v].step > 0)
+			b->view[v].type = CPU_U8;
+}
+
 /* Keep the graph's placements if every range is a dense tensor, else take all of them back. */
 static void
 layout_placements(CpuBuild *b)
@@ -77,6 +106,7 @@ layout_placements(CpuBuild *b)
 			continue;
 		b->placed = true;
 		if (val->c0 % b->dev->block != 0 || b->view[v].vec != b->view[val->root].vec ||
+		    b->view[v].type != b->view[val->root].type ||
 		    (val->c % b->dev->block != 0 && val->c0 + val->c != b->g.val[val->root].c))
 			usable = false;
 	}
@@ -125,7 +155,8 @@ layout_alias_sums(CpuBuild *b)
 		int add = op->epi_add;
 		bool reads = false;
 
-		if (add < 0 || b->last_use[add] != i || b->view[add].vec != b->view[op->out].vec)
+		if (add < 0 || b->last_use[add] != i || b->view[add].vec != b->view[op->out].vec ||
+		    b->view[add].type != b->view[op->out].type)
 			continue;
 		for (int j = 0; j < op->nin; j++)
 			reads = reads || g->val[op->in[j]].root == g->val[add].root;
@@ -144,14 +175,18 @@ cpu_layout(CpuBuild *b, const DfxGraph *g, DfxErr *err)
 	b->g.op = malloc(nop * sizeof *g->op);
 	b->view = calloc(nval, sizeof *b->view);
 	b->last_use = calloc(nval, sizeof *b->last_use);
-	if (!b->g.val || !b->g.op || !b->view || !b->last_use)
+	b->step = calloc(nval, sizeof *b->step);
+	if (!b->g.val || !b->g.op || !b->view || !b->last_use || !b->step)
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
 	memcpy(b->g.val, g->val, (size_t) g->nval * sizeof *g->val);
 	memcpy(b->g.op, g->op, (size_t) g->nop * sizeof *g->op);
 
-	b->nhwc = b->nhwc || layout_is_grouped(&b->g);
+	if (b->int8)
+		dfx_graph_steps(&b->g, b->step);
+	b->nhwc = b->nhwc || b->int8 || layout_is_grouped(&b->g);
 	for (int v = 0; v < g->nval; v++)
 		layout_of_value(b, v);
+	layout_types(b);
 	layout_placements(b);
 	layout_last_uses(b);
 	layout_alias_sums(b);
@@ -164,7 +199,7 @@ layout_bytes(void *arg, const DfxGraph *g, DfxVal v)
 	const CpuBuild *b = arg;
 
 	(void) g;
-	return cpu_floats(&b->view[v]) * sizeof(float) * (size_t) b->plan->bucket[0];
+	return cpu_floats(&b->view[v]) * cpu_size(b->view[v].type) * (size_t) b->plan->bucket[0];
 }
 
 DfxStatus
@@ -178,7 +213,8 @@ cpu_layout_memory(CpuBuild *b, DfxErr *err)
 	{
 		CpuView *view = &b->view[v];
 
-		view->off = b->mem.off[b->g.val[v].root] + (size_t) b->g.val[v].c0 * cpu_pixels(view) * sizeof(float);
+		view->off =
+		    b->mem.off[b->g.val[v].root] + (size_t) b->g.val[v].c0 * cpu_pixels(view) * cpu_size(view->type);
 		view->stride = cpu_floats(view);
 	}
 	return DFX_OK;
@@ -191,5 +227,6 @@ cpu_layout_free(CpuBuild *b)
 	free(b->g.op);
 	free(b->view);
 	free(b->last_use);
+	free(b->step);
 	dfx_plan_memory_free(&b->mem);
 }

@@ -13,58 +13,93 @@
 #include "cpu/internal.h"
 
 void
-cpu_zero_padding(float *dst, const CpuView *v)
+cpu_zero_padding(void *dst, const CpuView *v)
 {
 	int used = v->c % v->vec;
-	float *last;
+	size_t size = cpu_size(v->type);
+	char *last;
 
 	if (used == 0)
 		return;
-	last = dst + cpu_channel(v, v->c - used);
+	last = cpu_to(dst, v, cpu_channel(v, v->c - used) + (size_t) used);
 	for (size_t i = 0; i < cpu_pixels(v); i++)
-		memset(last + i * (size_t) v->vec + used, 0, (size_t) (v->vec - used) * sizeof *dst);
+		memset(last + i * (size_t) v->vec * size, 0, (size_t) (v->vec - used) * size);
 }
 
 void
-cpu_copy_channels(float *dst, const CpuView *dv, int c0, const float *src, const CpuView *sv)
+cpu_convert(void *to, CpuType to_type, const void *from, CpuType from_type, size_t n)
 {
-	size_t npix = cpu_pixels(sv), dps = (size_t) dv->vec, sps = (size_t) sv->vec;
+	DfxTensor halves = {.dtype = DFX_BF16, .data = from};
+
+	if (to_type == from_type)
+		memcpy(to, from, n * cpu_size(to_type));
+	else if (to_type == CPU_BF16)
+		dfx_tensor_of_f32(DFX_BF16, from, n, to);
+	else
+		dfx_tensor_to_f32(&halves, 0, n, to);
+}
+
+/* nl neighbouring channels of all pixels, of values of one type. */
+static void
+own_copy_lanes(char *to, size_t dps, const char *from, size_t sps, size_t npix, size_t bytes)
+{
+	if (bytes == dps && bytes == sps)
+		memcpy(to, from, npix * bytes);
+	else if (bytes == sizeof(float))
+		for (size_t i = 0; i < npix; i++)
+			memcpy(to + i * dps, from + i * sps, sizeof(float));
+	else if (bytes == sizeof(uint16_t))
+		for (size_t i = 0; i < npix; i++)
+			memcpy(to + i * dps, from + i * sps, sizeof(uint16_t));
+	else
+		for (size_t i = 0; i < npix; i++)
+			memcpy(to + i * dps, from + i * sps, bytes);
+}
+
+void
+cpu_copy_channels(void *dst, const CpuView *dv, int c0, const void *src, const CpuView *sv)
+{
+	size_t npix = cpu_pixels(sv), dps = (size_t) dv->vec * cpu_size(dv->type),
+	       sps = (size_t) sv->vec * cpu_size(sv->type);
 
 	for (int c = 0, nl; c < sv->c; c += nl)
 	{
-		float *to = dst + cpu_channel(dv, c0 + c);
-		const float *from = src + cpu_channel(sv, c);
+		char *to = cpu_to(dst, dv, cpu_channel(dv, c0 + c));
+		const char *from = cpu_from(src, sv, cpu_channel(sv, c));
 
 		nl = cpu_min(cpu_min(cpu_lanes(sv, c), cpu_lanes(dv, c0 + c)), sv->c - c);
-		if ((size_t) nl == dps && (size_t) nl == sps)
-			memcpy(to, from, npix * (size_t) nl * sizeof *to);
-		else if (nl == 1)
-			for (size_t i = 0; i < npix; i++)
-				to[i * dps] = from[i * sps];
+		if (dv->type == sv->type)
+			own_copy_lanes(to, dps, from, sps, npix, (size_t) nl * cpu_size(dv->type));
 		else
 			for (size_t i = 0; i < npix; i++)
-				memcpy(to + i * dps, from + i * sps, (size_t) nl * sizeof *to);
+				cpu_convert(to + i * dps, dv->type, from + i * sps, sv->type, (size_t) nl);
 	}
 }
 
+/* Pixels by their table, whose numbers are of the value's type. */
+#define INPUT_PIXELS(Type)                                                                                   \
+	for (int c = 0; c < 3; c++)                                                                              \
+	{                                                                                                        \
+		const uint8_t *px = (const uint8_t *) in + c;                                                        \
+		const Type *value = (const Type *) table + c * 256;                                                  \
+		Type *to = (Type *) dst + cpu_channel(v, c);                                                         \
+                                                                                                             \
+		for (size_t i = 0; i < npix; i++)                                                                    \
+			to[i * vec] = value[px[i * 3]];                                                                  \
+	}
+
 void
-cpu_input_image(float *dst, const CpuView *v, const void *in, const float *table)
+cpu_input_image(void *dst, const CpuView *v, const void *in, const void *table)
 {
 	CpuView plain = {.c = v->c, .h = v->h, .w = v->w, .vec = 1};
 	size_t npix = cpu_pixels(v), vec = (size_t) v->vec;
 
 	if (table == NULL)
 		cpu_copy_channels(dst, v, 0, in, &plain);
+	else if (v->type == CPU_F32)
+		INPUT_PIXELS(float)
 	else
-		for (int c = 0; c < 3; c++)
-		{
-			const uint8_t *px = (const uint8_t *) in + c;
-			const float *value = table + c * 256;
-			float *to = dst + cpu_channel(v, c);
-
-			for (size_t i = 0; i < npix; i++)
-				to[i * vec] = value[px[i * 3]];
-		}
+		INPUT_PIXELS(uint16_t)
 	cpu_zero_padding(dst, v);
 }
 
@@ -81,25 +116,26 @@ own_run_input(const CpuStep *s, const CpuRun *run, DfxErr *err)
 static DfxStatus
 own_run_affine(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
-	const float *scale = s->param, *shift = s->param + s->out.c;
+	const CpuKernels *kernels = cpu_kernels_for(run->plan->dev, s->out.type);
+	const float *scale = s->param, *shift = scale + s->out.c;
 
 	(void) err;
 	for (int n = 0; n < run->n; n++)
 	{
-		float *dst = cpu_at(run->arena, &s->out, n);
+		void *dst = cpu_at(run->arena, &s->out, n);
 		int c0 = 0;
 
 		for (int j = 0; j < s->nin; j++)
 		{
 			const CpuView *in = &s->in[j];
-			const float *src = cpu_at(run->arena, in, n);
+			const void *src = cpu_at(run->arena, in, n);
 
 			for (int c = 0, nl; c < in->c; c += nl)
 			{
 				nl = cpu_min(cpu_min(cpu_lanes(in, c), cpu_lanes(&s->out, c0 + c)), in->c - c);
-				run->plan->dev->kernels->affine(dst + cpu_channel(&s->out, c0 + c), (size_t) s->out.vec,
-				                                src + cpu_channel(in, c), (size_t) in->vec, cpu_pixels(in),
-				                                nl, scale + c0 + c, shift + c0 + c, s->relu);
+				kernels->affine(cpu_to(dst, &s->out, cpu_channel(&s->out, c0 + c)), (size_t) s->out.vec,
+				                cpu_from(src, in, cpu_channel(in, c)), (size_t) in->vec, cpu_pixels(in), nl,
+				                scale + c0 + c, shift + c0 + c, s->relu);
 			}
 			c0 += in->c;
 		}
@@ -121,16 +157,17 @@ cpu_pool_geometry(const DfxPool *pool, const CpuView *in, const CpuView *out)
 }
 
 void
-cpu_pool_image(const DfxDev *dev, const DfxPool *pool, float *dst, const CpuView *out, const float *src,
+cpu_pool_image(const DfxDev *dev, const DfxPool *pool, void *dst, const CpuView *out, const void *src,
                const CpuView *in)
 {
+	const CpuKernels *kernels = cpu_kernels_for(dev, in->type);
 	CpuPoolGeom g = cpu_pool_geometry(pool, in, out);
 
 	for (int c = 0, nl; c < in->c; c += nl)
 	{
 		nl = cpu_min(cpu_min(cpu_lanes(in, c), cpu_lanes(out, c)), in->c - c);
-		dev->kernels->pool(dst + cpu_channel(out, c), (size_t) out->vec, src + cpu_channel(in, c),
-		                   (size_t) in->vec, nl, &g, pool->avg);
+		kernels->pool(cpu_to(dst, out, cpu_channel(out, c)), (size_t) out->vec,
+		              cpu_from(src, in, cpu_channel(in, c)), (size_t) in->vec, nl, &g, pool->avg);
 	}
 	cpu_zero_padding(dst, out);
 }
@@ -146,16 +183,18 @@ own_run_pool(const CpuStep *s, const CpuRun *run, DfxErr *err)
 }
 
 void
-cpu_binary_image(const DfxDev *dev, float *dst, const CpuView *out, const float *x, const CpuView *a,
-                 const float *y, const CpuView *b, bool mul, bool relu)
+cpu_binary_image(const DfxDev *dev, void *dst, const CpuView *out, const void *x, const CpuView *a,
+                 const void *y, const CpuView *b, bool mul, bool relu)
 {
+	const CpuKernels *kernels = cpu_kernels_for(dev, a->type);
 	size_t bps = cpu_pixels(b) == cpu_pixels(a) ? (size_t) b->vec : 0;
 
 	for (int c = 0, nl; c < a->c; c += nl)
 	{
 		nl = cpu_min(cpu_min(cpu_lanes(a, c), cpu_lanes(b, c)), cpu_min(cpu_lanes(out, c), a->c - c));
-		dev->kernels->binary(dst + cpu_channel(out, c), (size_t) out->vec, x + cpu_channel(a, c),
-		                     (size_t) a->vec, y + cpu_channel(b, c), bps, cpu_pixels(a), nl, mul, relu);
+		kernels->binary(cpu_to(dst, out, cpu_channel(out, c)), (size_t) out->vec,
+		                cpu_from(x, a, cpu_channel(a, c)), (size_t) a->vec, cpu_from(y, b, cpu_channel(b, c)),
+		                bps, cpu_pixels(a), nl, mul, relu);
 	}
 	cpu_zero_padding(dst, out);
 }
@@ -179,7 +218,7 @@ own_run_concat(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	(void) err;
 	for (int n = 0; n < run->n; n++)
 	{
-		float *dst = cpu_at(run->arena, &s->out, n);
+		void *dst = cpu_at(run->arena, &s->out, n);
 		int c0 = 0;
 
 		for (int j = 0; j < s->nin; j++)
@@ -192,31 +231,28 @@ own_run_concat(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	return DFX_OK;
 }
 
-/* n vectors become the n channels of a signal: a vector of C x 1 x 1 is C neighbouring floats in any layout.
+/* n vectors become the n channels of a signal: a vector of C x 1 x 1 is C neighbouring numbers in any layout.
  */
 static DfxStatus
 own_run_stack(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
-	const CpuView *out = &s->out;
-
 	(void) err;
 	for (int n = 0; n < run->n; n++)
 	{
-		float *dst = cpu_at(run->arena, out, n);
+		void *dst = cpu_at(run->arena, &s->out, n);
 
 		for (int j = 0; j < s->nin; j++)
 		{
-			const float *src = cpu_at(run->arena, &s->in[j], n);
-			float *to = dst + cpu_channel(out, j);
+			const CpuView signal = {.c = 1, .h = 1, .w = s->in[j].c, .vec = 1, .type = s->in[j].type};
 
-			for (int c = 0; c < s->in[j].c; c++)
-				to[(size_t) c * (size_t) out->vec] = src[c];
+			cpu_copy_channels(dst, &s->out, j, cpu_at(run->arena, &s->in[j], n), &signal);
 		}
-		cpu_zero_padding(dst, out);
+		cpu_zero_padding(dst, &s->out);
 	}
 	return DFX_OK;
 }
 
+/* One token of many is a value of one pixel. */
 static DfxStatus
 own_run_take(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
@@ -225,11 +261,15 @@ own_run_take(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	(void) err;
 	for (int n = 0; n < run->n; n++)
 	{
-		float *dst = cpu_at(run->arena, &s->out, n);
-		const float *src = cpu_at(run->arena, in, n) + (size_t) s->index * (size_t) in->vec;
+		void *dst = cpu_at(run->arena, &s->out, n);
+		const void *src = cpu_from(cpu_at(run->arena, in, n), in, (size_t) s->index * (size_t) in->vec);
 
-		for (int c = 0; c < in->c; c++)
-			dst[c] = src[cpu_channel(in, c)];
+		for (int c = 0, nl; c < in->c; c += nl)
+		{
+			nl = cpu_min(cpu_lanes(in, c), in->c - c);
+			cpu_convert(cpu_to(dst, &s->out, (size_t) c), s->out.type, cpu_from(src, in, cpu_channel(in, c)),
+			            in->type, (size_t) nl);
+		}
 		cpu_zero_padding(dst, &s->out);
 	}
 	return DFX_OK;
@@ -250,6 +290,23 @@ cpu_input_table(DfxPlan *plan, const DfxInput *in, float **table, DfxErr *err)
 	return DFX_OK;
 }
 
+/* The input's table, in numbers of its type. */
+static DfxStatus
+own_input_param(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
+{
+	float *table;
+	DfxStatus st = cpu_input_table(b->plan, &op->u.input, &table, err);
+
+	s->param = table;
+	if (st != DFX_OK || table == NULL || s->out.type == CPU_F32)
+		return st;
+	s->param = cpu_plan_alloc(b->plan, 3 * 256 * cpu_size(s->out.type), err);
+	if (s->param == NULL)
+		return DFX_ENOMEM;
+	cpu_convert(s->param, s->out.type, table, CPU_F32, 3 * 256);
+	return DFX_OK;
+}
+
 /* Scale and shift of an AFFINE, or of a BN from its running statistics. */
 static DfxStatus
 own_affine_params(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
@@ -257,10 +314,10 @@ own_affine_params(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	const DfxParam *p = b->g.param;
 	const float *w = p[op->param[DFX_W]].data, *shift = p[op->param[DFX_B]].data;
 	int c = s->out.c;
-
 	/* A kernel may load a whole vector at the last channels. */
-	s->param = cpu_plan_alloc(b->plan, (size_t) (2 * c + 16) * sizeof(float), err);
-	if (s->param == NULL)
+	float *param = s->param = cpu_plan_alloc(b->plan, (size_t) (2 * c + 16) * sizeof(float), err);
+
+	if (param == NULL)
 		return DFX_ENOMEM;
 	for (int i = 0; i < c; i++)
 	{
@@ -271,8 +328,8 @@ own_affine_params(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 			scale /= sqrt((double) p[op->param[DFX_VAR]].data[i] + (double) op->u.eps);
 			mean = p[op->param[DFX_MEAN]].data[i];
 		}
-		s->param[i] = (float) scale;
-		s->param[c + i] = (float) (shift[i] - mean * scale);
+		param[i] = (float) scale;
+		param[c + i] = (float) (shift[i] - mean * scale);
 	}
 	return DFX_OK;
 }
@@ -310,7 +367,7 @@ cpu_own_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	{
 		case DFX_OP_INPUT:
 			s->run = own_run_input;
-			return cpu_input_table(b->plan, &op->u.input, &s->param, err);
+			return own_input_param(b, op, s, err);
 		case DFX_OP_BN:
 		case DFX_OP_AFFINE:
 			s->run = own_run_affine;

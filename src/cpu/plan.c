@@ -119,6 +119,38 @@ cpu_bytes(const DfxPlan *p)
 	       (size_t) p->nstep * sizeof *p->step;
 }
 
+/*
+ * Whether values have the types that an operation's loops are for.  In the
+ * networks there are they do: a mixture takes an operation that makes many
+ * pixels of one.
+ */
+static bool
+plan_types_fit(const CpuStep *s)
+{
+	CpuType in = s->nin > 0 ? s->in[0].type : s->out.type;
+	bool same = in == s->out.type;
+
+	switch (s->kind)
+	{
+		case DFX_OP_INPUT:
+		case DFX_OP_CONV:
+		case DFX_OP_LINEAR:
+		case DFX_OP_CONCAT:
+		case DFX_OP_STACK:
+		case DFX_OP_TAKE:
+		case DFX_OP_DROP:
+			return true;
+		case DFX_OP_POOL:
+			return s->out.type == (cpu_pixels(&s->out) == 1 ? CPU_F32 : in);
+		case DFX_OP_MUL:
+			return same && s->in[1].type == (cpu_pixels(&s->in[1]) == 1 ? CPU_F32 : in);
+		default:
+			for (int j = 1; j < s->nin; j++)
+				same = same && s->in[j].type == in;
+			return same;
+	}
+}
+
 static DfxStatus
 plan_step(CpuBuild *b, const DfxOp *op, DfxErr *err)
 {
@@ -126,16 +158,22 @@ plan_step(CpuBuild *b, const DfxOp *op, DfxErr *err)
 	CpuStep *s = &p->step[p->nstep];
 
 	if (!dfx_cpu_backend.supports(b->dev, &b->g, op))
-		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend cannot run the operation %s in fp32%s",
-		                dfx_op_info[op->kind].name,
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend cannot run the operation %s in %s%s",
+		                dfx_op_info[op->kind].name, cpu_type_name(b->type),
 		                op->epi_act || op->epi_add >= 0 || op->epi_scale >= 0 ? " with its epilogue" : "");
-	*s = (CpuStep){.kind = op->kind, .nin = op->nin, .out = b->view[op->out]};
+	*s = (CpuStep){.kind = op->kind, .op = (int) (op - b->g.op), .nin = op->nin, .out = b->view[op->out]};
 	s->in = calloc((size_t) op->nin + 1, sizeof *s->in);
 	if (s->in == NULL)
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
 	p->nstep++;
 	for (int j = 0; j < op->nin; j++)
 		s->in[j] = b->view[op->in[j]];
+	if (cpu_int8_wants(b, op))
+		return cpu_int8_step(b, op, s, err);
+	if (!plan_types_fit(s))
+		return dfx_fail(err, DFX_EUNSUPPORTED,
+		                "the CPU backend cannot run the operation %s in %s on %dx%d pixels",
+		                dfx_op_info[op->kind].name, cpu_type_name(b->type), s->in[0].w, s->in[0].h);
 	if (op->kind == DFX_OP_CONV || op->kind == DFX_OP_LINEAR)
 		return cpu_conv_step(b, op, s, err);
 	if (op->kind == DFX_OP_ACT)
@@ -210,7 +248,8 @@ plan_build(CpuBuild *b, const DfxGraph *g, int largest, DfxErr *err)
 	if (st == DFX_OK)
 		st = plan_arenas(b, err);
 	for (int i = 0; st == DFX_OK && i < p->nstep; i++)
-		st = cpu_prim_bind(p, &p->step[i], err);
+		if (p->step[i].bind)
+			st = p->step[i].bind(p, &p->step[i], err);
 	p->nout = g->nout;
 	for (int i = 0; i < g->nout; i++)
 		p->out[i] = b->view[g->out[i]];
@@ -220,19 +259,25 @@ plan_build(CpuBuild *b, const DfxGraph *g, int largest, DfxErr *err)
 static DfxStatus
 plan_check(const DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxErr *err)
 {
+	DfxDevInfo info;
+
 	if (opts->max_batch < 1)
 		return dfx_fail(err, DFX_EINVAL, "a batch of %d images", opts->max_batch);
-	if (opts->train && opts->precision == DFX_PRECISION_BF16 && !dev->bf16)
+	if ((unsigned) opts->precision >= DFX_PRECISION_COUNT)
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not compute in an unknown precision");
+	dfx_cpu_backend.info(dev, &info);
+	if (!info.precision[opts->precision])
 	{
-		dfx_fail(err, DFX_EUNSUPPORTED, "this CPU cannot train in bf16: it has neither AVX512_BF16 nor AMX");
-		dfx_hint(err, "Train in fp32.");
+		dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not compute in %s%s%s",
+		         dfx_precision_name[opts->precision], info.why_not[opts->precision] ? ": " : "",
+		         info.why_not[opts->precision] ? info.why_not[opts->precision] : "");
+		if (opts->train)
+			dfx_hint(err, "Train in fp32.");
 		return DFX_EUNSUPPORTED;
 	}
-	if (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32 &&
-	    !(opts->train && opts->precision == DFX_PRECISION_BF16))
-		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not compute in %s",
-		                opts->precision < DFX_PRECISION_COUNT ? dfx_precision_name[opts->precision]
-		                                                      : "an unknown precision");
+	if (opts->train && opts->precision > DFX_PRECISION_FP32 && opts->precision != DFX_PRECISION_BF16)
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the CPU backend does not train in %s",
+		                dfx_precision_name[opts->precision]);
 	if (g->err.code != DFX_OK || g->input < 0 || g->nop == 0)
 		return dfx_fail(err, DFX_EINVAL, "the graph is not complete");
 	for (int i = 0; i < g->nparam; i++)
@@ -260,6 +305,15 @@ plan_image_bytes(const DfxGraph *g)
 	return (size_t) in->c * (size_t) in->h * (size_t) in->w * (rgb8 ? 1 : sizeof(float));
 }
 
+/* Of values; in int8, of those that are not in steps. */
+static CpuType
+plan_type(const DfxDev *dev, DfxPrecision precision)
+{
+	bool bf16 = precision == DFX_PRECISION_BF16 || (precision == DFX_PRECISION_INT8 && dev->bf16);
+
+	return bf16 ? CPU_BF16 : CPU_F32;
+}
+
 /* One attempt; on failure the plan is gone. */
 static void
 plan_try(PlanJob *job, CpuBuild *b, int largest)
@@ -273,6 +327,7 @@ plan_try(PlanJob *job, CpuBuild *b, int largest)
 	}
 	b->plan->dev = job->dev;
 	b->plan->max_batch = job->opts->max_batch;
+	b->plan->int8 = b->int8;
 	b->plan->image_bytes = plan_image_bytes(job->g);
 	job->st = job->opts->train ? cpu_train_build(job->plan, job->g, job->opts->precision, job->err)
 	                           : plan_build(b, job->g, largest, job->err);
@@ -299,7 +354,10 @@ plan_job(void *arg, int worker)
 	(void) worker;
 	for (;;)
 	{
-		CpuBuild b = {.dev = job->dev, .nhwc = nhwc};
+		CpuBuild b = {.dev = job->dev,
+		              .int8 = job->opts->precision == DFX_PRECISION_INT8,
+		              .nhwc = nhwc,
+		              .type = plan_type(job->dev, job->opts->precision)};
 
 		plan_try(job, &b, largest);
 		if (job->st != DFX_EUNSUPPORTED)

@@ -6,7 +6,8 @@
  * them are 1x1 convolutions at full speed (conv.c) and nothing is reordered
  * between layers.  Attention takes one head at a time: its q, k and v are
  * copied out to dense T x width matrices, which with the T x T scores stay in
- * the second-level cache, and the two products are the library's sgemm.
+ * the second-level cache, and the two products are the library's sgemm, or in
+ * bf16 two of its matmul primitives, between which scores are floats.
  */
 #include <math.h>
 #include <string.h>
@@ -21,22 +22,25 @@ static DfxStatus
 tokens_run_tokens(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
 	const CpuView *in = &s->in[0], *out = &s->out;
+	const CpuKernels *kernels = cpu_kernels_for(run->plan->dev, out->type);
 
 	(void) err;
 	for (int n = 0; n < run->n; n++)
 	{
-		float *dst = cpu_at(run->arena, out, n);
-		const float *src = cpu_at(run->arena, in, n);
+		void *dst = cpu_at(run->arena, out, n);
+		const void *src = cpu_at(run->arena, in, n);
 
 		for (int c = 0, nl; c < in->c; c += nl)
 		{
 			size_t first = cpu_channel(out, c), second = first + (size_t) out->vec;
 
 			nl = cpu_min(cpu_min(cpu_lanes(in, c), cpu_lanes(out, c)), in->c - c);
-			memcpy(dst + first, s->param + first, (size_t) nl * sizeof *dst);
-			run->plan->dev->kernels->binary(dst + second, (size_t) out->vec, src + cpu_channel(in, c),
-			                                (size_t) in->vec, s->param + second, (size_t) out->vec,
-			                                cpu_pixels(in), nl, false, false);
+			memcpy(cpu_to(dst, out, first), cpu_from(s->param, out, first),
+			       (size_t) nl * cpu_size(out->type));
+			kernels->binary(cpu_to(dst, out, second), (size_t) out->vec,
+			                cpu_from(src, in, cpu_channel(in, c)), (size_t) in->vec,
+			                cpu_from(s->param, out, second), (size_t) out->vec, cpu_pixels(in), nl, false,
+			                false);
 		}
 		cpu_zero_padding(dst, out);
 	}
@@ -45,9 +49,10 @@ tokens_run_tokens(const CpuStep *s, const CpuRun *run, DfxErr *err)
 
 /* In place, after a copy, where the layouts differ (the plain input of a network). */
 void
-cpu_layernorm_image(const DfxDev *dev, float *dst, const CpuView *out, const float *src, const CpuView *in,
+cpu_layernorm_image(const DfxDev *dev, void *dst, const CpuView *out, const void *src, const CpuView *in,
                     const float *scale, const float *shift, float eps)
 {
+	const CpuTokenKernels *kernels = cpu_token_kernels_for(dev, out->type);
 	size_t npix = cpu_pixels(out), vec = (size_t) out->vec;
 
 	if (in->vec != out->vec)
@@ -56,8 +61,8 @@ cpu_layernorm_image(const DfxDev *dev, float *dst, const CpuView *out, const flo
 		src = dst;
 	}
 	for (size_t i = 0; i < npix; i++)
-		dev->token_kernels->layernorm(dst + i * vec, npix * vec, src + i * vec, npix * vec, out->vec, out->c,
-		                              scale, shift, eps);
+		kernels->layernorm(cpu_to(dst, out, i * vec), npix * vec, cpu_from(src, out, i * vec), npix * vec,
+		                   out->vec, out->c, scale, shift, eps);
 	cpu_zero_padding(dst, out);
 }
 
@@ -67,8 +72,8 @@ tokens_run_layernorm(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	(void) err;
 	for (int n = 0; n < run->n; n++)
 		cpu_layernorm_image(run->plan->dev, cpu_at(run->arena, &s->out, n), &s->out,
-		                    cpu_at(run->arena, &s->in[0], n), &s->in[0], s->param, s->param + s->out.c,
-		                    s->eps);
+		                    cpu_at(run->arena, &s->in[0], n), &s->in[0], s->param,
+		                    (const float *) s->param + s->out.c, s->eps);
 	return DFX_OK;
 }
 
@@ -106,28 +111,34 @@ tokens_together(const CpuView *v, int c, size_t left)
 }
 
 void
-cpu_head_pack(float *dense, const float *value, const CpuView *v, int c, size_t width)
+cpu_head_pack(void *dense, const void *value, const CpuView *v, int c, size_t width)
 {
+	size_t size = cpu_size(v->type), vec = (size_t) v->vec * size;
+
 	for (size_t at = 0, nl; at < width; at += nl)
 	{
-		const float *lanes = value + cpu_channel(v, c + (int) at);
+		const char *lanes = cpu_from(value, v, cpu_channel(v, c + (int) at));
+		char *to = (char *) dense + at * size;
 
 		nl = tokens_together(v, c + (int) at, width - at);
 		for (size_t t = 0; t < cpu_pixels(v); t++)
-			memcpy(dense + t * width + at, lanes + t * (size_t) v->vec, nl * sizeof *dense);
+			memcpy(to + t * width * size, lanes + t * vec, nl * size);
 	}
 }
 
 void
-cpu_head_unpack(float *value, const CpuView *v, int c, const float *dense, size_t width)
+cpu_head_unpack(void *value, const CpuView *v, int c, const void *dense, size_t width)
 {
+	size_t size = cpu_size(v->type), vec = (size_t) v->vec * size;
+
 	for (size_t at = 0, nl; at < width; at += nl)
 	{
-		float *lanes = value + cpu_channel(v, c + (int) at);
+		char *lanes = cpu_to(value, v, cpu_channel(v, c + (int) at));
+		const char *from = (const char *) dense + at * size;
 
 		nl = tokens_together(v, c + (int) at, width - at);
 		for (size_t t = 0; t < cpu_pixels(v); t++)
-			memcpy(lanes + t * (size_t) v->vec, dense + t * width + at, nl * sizeof *dense);
+			memcpy(lanes + t * vec, from + t * width * size, nl * size);
 	}
 }
 
@@ -184,24 +195,24 @@ tokens_run_attn(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	return st;
 }
 
-/* The embedding (stored T x C) in the output's layout, plus the class token at token 0. */
+/* The embedding (stored T x C) in the output's layout and type, plus the class token at token 0. */
 static DfxStatus
 tokens_embedding(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 {
 	const float *cls = b->g.param[op->param[DFX_W]].data, *pos = b->g.param[op->param[DFX_B]].data;
 	const CpuView *v = &s->out;
 
-	s->param = cpu_plan_alloc(b->plan, cpu_floats(v) * sizeof(float), err);
+	s->param = cpu_plan_alloc(b->plan, cpu_floats(v) * cpu_size(v->type), err);
 	if (s->param == NULL)
 		return DFX_ENOMEM;
 	for (int c = 0; c < v->c; c++)
-	{
-		float *to = s->param + cpu_channel(v, c);
-
 		for (size_t t = 0; t < cpu_pixels(v); t++)
-			to[t * (size_t) v->vec] = pos[t * (size_t) v->c + (size_t) c];
-		to[0] += cls[c];
-	}
+		{
+			float x = pos[t * (size_t) v->c + (size_t) c] + (t == 0 ? cls[c] : 0);
+
+			cpu_convert(cpu_to(s->param, v, cpu_channel(v, c) + t * (size_t) v->vec), v->type, &x, CPU_F32,
+			            1);
+		}
 	return DFX_OK;
 }
 
@@ -214,7 +225,7 @@ tokens_scale_shift(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 	if (s->param == NULL)
 		return DFX_ENOMEM;
 	memcpy(s->param, b->g.param[op->param[DFX_W]].data, bytes);
-	memcpy(s->param + s->out.c, b->g.param[op->param[DFX_B]].data, bytes);
+	memcpy((float *) s->param + s->out.c, b->g.param[op->param[DFX_B]].data, bytes);
 	return DFX_OK;
 }
 
@@ -227,8 +238,6 @@ cpu_tokens_supports(const DfxOp *op)
 DfxStatus
 cpu_tokens_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 {
-	size_t scratch;
-
 	switch (op->kind)
 	{
 		case DFX_OP_TOKENS:
@@ -239,11 +248,11 @@ cpu_tokens_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 			s->eps = op->u.eps;
 			return tokens_scale_shift(b, op, s, err);
 		default:
-			s->run = tokens_run_attn;
 			s->heads = op->u.heads;
-			scratch = cpu_head_floats(&s->out, s->heads) * sizeof(float);
-			if (scratch > b->scratch)
-				b->scratch = scratch;
+			if (s->out.type == CPU_BF16)
+				return cpu_attn_bf16_step(b, s, err);
+			s->run = tokens_run_attn;
+			cpu_need_scratch(b, cpu_head_floats(&s->out, s->heads) * sizeof(float));
 			return DFX_OK;
 	}
 }

@@ -1,6 +1,10 @@
 /*
  * workers.h
- *	  A fixed set of threads that run one job at a time, together.
+ *	  A fixed set of threads, and jobs that run on some of them.
+ *
+ * A worker runs one job at a time, so what is kept for each worker (arenas,
+ * streams) needs no lock.  Jobs of several callers run side by side, each on
+ * workers of its own; who comes first is served first.
  *
  * Each worker is single-threaded for OpenMP as well: oneDNN decides at
  * primitive creation, in the creating thread, how many threads a primitive
@@ -19,7 +23,13 @@ typedef void (*CpuJob)(void *arg, int worker);
 extern DfxStatus cpu_workers_start(int n, CpuWorkers **out, DfxErr *err);
 extern void cpu_workers_stop(CpuWorkers *w);
 
-/* Run job on workers 0 .. n - 1 and wait for all of them.  Callers take turns. */
+/* Run job on workers 0 .. n - 1 and wait for all of them, first until they are free. */
 extern void cpu_workers_run(CpuWorkers *w, int n, CpuJob job, void *arg);
+
+/*
+ * Run job on whichever workers are free, at least one and at most `most`, and
+ * wait for them.  *team: how many they are, set before the first one begins.
+ */
+extern void cpu_workers_share(CpuWorkers *w, int most, CpuJob job, void *arg, int *team);
 
 #endif /* DFX_CPU_WORKERS_H */

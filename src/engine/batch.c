@@ -2,17 +2,18 @@
  * batch.c
  *	  The device stage: whatever is ready runs together.
  *
- * Batching is natural: while one batch runs the next one gathers, and when
- * the device is free it takes all that is ready for one model, up to
- * max_batch, the oldest request's model first.  A window (batch_wait) can
- * hold a batch back; it only cost throughput where it was measured.
+ * Batching is natural: while batches run the next ones gather, and a lane that
+ * is through with its batch takes what is ready for one model, the oldest
+ * request's first.  Lanes do not wait for each other, so none is idle while
+ * another one ends, and an answer goes out when its own batch is done.  A
+ * window (batch_wait) can hold a batch back; it only cost throughput where it
+ * was measured.
  *
- * A heatmap fills batches of its own and goes to the end of the line after
- * each of them, so that others wait for one batch at the most.
+ * A heatmap fills batches of its own, one lane at a time, and goes to the end
+ * of the line after each of them, so that others wait for one batch at the most.
  */
 #include "engine/sched.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -21,12 +22,18 @@
 #include "engine/trigger.h"
 #include "engine/verdict.h"
 
-/* Whether t runs in the batch that begins with head. */
+/* Whether t runs in the batch that begins with head.  An interactive request takes no others along: on a CPU
+ * each would make it wait for as long again. */
 static bool
 batch_joins(const DfxTask *head, const DfxTask *t)
 {
-	return t == head ||
-	       (t->model == head->model && t->req.op != DFX_RING_HEATMAP && head->req.op != DFX_RING_HEATMAP);
+	if (t == head)
+		return true;
+	if (t->model != head->model || t->req.op == DFX_RING_HEATMAP || head->req.op == DFX_RING_HEATMAP)
+		return false;
+	if ((t->req.op == DFX_RING_CALIBRATE) != (head->req.op == DFX_RING_CALIBRATE))
+		return false;
+	return head->req.priority != DFX_PRIORITY_INTERACTIVE || t->req.priority == DFX_PRIORITY_INTERACTIVE;
 }
 
 /* How many ready tasks run with the first, which there is; enough, when it does not wait for others. */
@@ -36,7 +43,7 @@ batch_count(const DfxSched *s)
 	int n = 0;
 
 	if (s->ready.head->req.op == DFX_RING_HEATMAP)
-		return s->max_batch;
+		return s->batch;
 	for (const DfxTask *t = s->ready.head; t; t = t->next)
 		n += batch_joins(s->ready.head, t);
 	return n;
@@ -48,12 +55,25 @@ batch_window(const DfxSched *s)
 {
 	uint64_t oldest = UINT64_MAX;
 
-	if (s->batch_wait_ns == 0 || s->solo || batch_count(s) >= s->max_batch)
+	if (s->batch_wait_ns == 0 || s->solo || batch_count(s) >= s->batch)
 		return 0;
 	for (const DfxTask *t = s->ready.head; t; t = t->next)
 		if (t->ready_ns < oldest)
 			oldest = t->ready_ns;
 	return oldest + s->batch_wait_ns;
+}
+
+/*
+ * How many images a lane takes at the most.  While more is asked than finds
+ * room, full batches give the most; when there is little, or at the end, the
+ * lanes share what there is, or one would work on it alone.
+ */
+static int
+batch_share(const DfxSched *s)
+{
+	int share = (s->ready.n + s->decode.n + s->lanes - 1) / s->lanes;
+
+	return s->blocked || s->batch_wait_ns > 0 || share > s->batch ? s->batch : share;
 }
 
 /* Take the next batch off the ready list, waiting for one. */
@@ -62,21 +82,25 @@ batch_take(DfxSched *s, DfxTask **task)
 {
 	const DfxTask *head;
 	uint64_t until;
-	int n = 0;
+	int n = 0, most;
 
 	pthread_mutex_lock(&s->lock);
-	while (!s->ready.head)
-		pthread_cond_wait(&s->ready_cv, &s->lock);
-	while ((until = batch_window(s)) > dfx_now_ns())
+	for (;;)
 	{
-		struct timespec ts = {.tv_sec = (time_t) (until / 1000000000u),
-		                      .tv_nsec = (long) (until % 1000000000u)};
+		struct timespec ts;
 
-		if (pthread_cond_timedwait(&s->ready_cv, &s->lock, &ts) == ETIMEDOUT)
+		while (!s->ready.head)
+			pthread_cond_wait(&s->ready_cv, &s->lock);
+		until = batch_window(s);
+		if (until <= dfx_now_ns())
 			break;
+		ts = (struct timespec){.tv_sec = (time_t) (until / 1000000000u),
+		                       .tv_nsec = (long) (until % 1000000000u)};
+		pthread_cond_timedwait(&s->ready_cv, &s->lock, &ts);
 	}
 	head = s->ready.head;
-	for (DfxTask **p = &s->ready.head; *p && n < s->max_batch;)
+	most = batch_share(s);
+	for (DfxTask **p = &s->ready.head; *p && n < most;)
 	{
 		if (batch_joins(head, *p))
 		{
@@ -87,6 +111,9 @@ batch_take(DfxSched *s, DfxTask **task)
 		else
 			p = &(*p)->next;
 	}
+	/* Two tasks that became ready at once may have woken one lane only. */
+	if (s->ready.head)
+		pthread_cond_signal(&s->ready_cv);
 	pthread_mutex_unlock(&s->lock);
 	return n;
 }
@@ -111,6 +138,33 @@ batch_drop_canceled(DfxSched *s, DfxTask **task, int n)
 	return kept;
 }
 
+uint64_t
+dfx_calibration_bytes(const DfxModel *m)
+{
+	uint64_t bytes = 0;
+
+	for (int i = 0; i < m->nscale; i++)
+		bytes += strlen(m->scale_name[i]) + 1 + sizeof(float);
+	return bytes;
+}
+
+/* One image's largest inputs, by name. */
+static uint64_t
+batch_calibration(const DfxModel *m, const float *largest, uint8_t *reply)
+{
+	uint8_t *to = reply;
+
+	for (int i = 0; i < m->nscale; i++)
+	{
+		size_t n = strlen(m->scale_name[i]) + 1;
+
+		memcpy(to, m->scale_name[i], n);
+		memcpy(to + n, &largest[i], sizeof largest[i]);
+		to += n + sizeof largest[i];
+	}
+	return (uint64_t) (to - reply);
+}
+
 static void
 batch_answer(DfxSched *s, DfxTask *task, int n, const float *features, const float *logits)
 {
@@ -128,6 +182,8 @@ batch_answer(DfxSched *s, DfxTask *task, int n, const float *features, const flo
 		if (st == DFX_OK)
 			memcpy(req->reply, &verdict, len);
 	}
+	else if (req->op == DFX_RING_CALIBRATE)
+		len = batch_calibration(task->model, features, req->reply);
 	else
 	{
 		len = (uint64_t) task->model->features * sizeof(float);
@@ -136,36 +192,42 @@ batch_answer(DfxSched *s, DfxTask *task, int n, const float *features, const flo
 	dfx_task_finish(s, task, st, st == DFX_OK ? NULL : &err, (uint32_t) n, st == DFX_OK ? len : 0);
 }
 
-/* Forward n images of in, features and logits into the batch's room. */
+/* Forward n images of in, features and logits (or largest inputs, in place of features) into the lane's room.
+ */
 static DfxStatus
-batch_forward(DfxSched *s, const DfxModel *m, const uint8_t *in, int n, DfxErr *err)
+batch_forward(const DfxLane *lane, const DfxModel *m, const uint8_t *in, int n, bool calibrate, DfxErr *err)
 {
-	uint64_t t0 = dfx_now_ns();
+	DfxRingStats *stats = lane->sched->stats;
+	uint64_t t0 = dfx_now_ns(), largest = atomic_load(&stats->largest_batch);
 	/* A lone backbone's classifier, of any number of classes, is nobody's business. */
-	DfxStatus st = dfx_model_run(m, in, n, s->room.features, m->meta.classes[0] ? s->room.logits : NULL, err);
+	float *logits = m->meta.classes[0] ? lane->logits : NULL;
+	DfxStatus st = calibrate ? dfx_model_largest(m, in, n, lane->features, err)
+	                         : dfx_model_run(m, in, n, lane->features, logits, err);
 
 	st = dfx_trigger_batch(st, err);
 	if (st == DFX_ELOST)
 		dfx_control_lost(err);
-	atomic_fetch_add(&s->stats->inference_ns, dfx_now_ns() - t0);
-	atomic_fetch_add(&s->stats->batches, 1);
-	atomic_fetch_add(&s->stats->images, (uint64_t) n);
-	atomic_fetch_add(&s->stats->progress, 1);
-	if ((uint64_t) n > atomic_load(&s->stats->largest_batch))
-		atomic_store(&s->stats->largest_batch, (uint64_t) n);
+	atomic_fetch_add(&stats->inference_ns, dfx_now_ns() - t0);
+	atomic_fetch_add(&stats->batches, 1);
+	atomic_fetch_add(&stats->images, (uint64_t) n);
+	atomic_fetch_add(&stats->progress, 1);
+	while ((uint64_t) n > largest &&
+	       !atomic_compare_exchange_weak(&stats->largest_batch, &largest, (uint64_t) n))
+		;
 	if (st != DFX_OK)
 		dfx_log('W', "a batch of %d failed: %s", n, err->msg);
 	return st;
 }
 
-/* Run n tasks of one model and answer them. */
+/* Run the lane's n tasks, of one model, and answer them. */
 static void
-batch_run(DfxSched *s, int n)
+batch_run(const DfxLane *lane, int n)
 {
-	const DfxBatchRoom *room = &s->room;
-	DfxTask **task = room->task;
+	DfxSched *s = lane->sched;
+	DfxTask **task = lane->task;
 	const DfxModel *m = task[0]->model;
-	size_t bytes = dfx_model_input_bytes(m), nfeatures = (size_t) m->features;
+	bool calibrate = task[0]->req.op == DFX_RING_CALIBRATE;
+	size_t bytes = dfx_model_input_bytes(m), nfeatures = (size_t) (calibrate ? m->nscale : m->features);
 	size_t nlogits = m->meta.classes[0] ? (size_t) m->logits : 0;
 	const uint8_t *in = task[0]->pixels;
 	DfxErr err = {.code = DFX_OK};
@@ -174,10 +236,10 @@ batch_run(DfxSched *s, int n)
 	if (n > 1)
 	{
 		for (int i = 0; i < n; i++)
-			memcpy(room->in + (size_t) i * bytes, task[i]->pixels, bytes);
-		in = room->in;
+			memcpy(lane->in + (size_t) i * bytes, task[i]->pixels, bytes);
+		in = lane->in;
 	}
-	st = batch_forward(s, m, in, n, &err);
+	st = batch_forward(lane, m, in, n, calibrate, &err);
 
 	/* m may be evicted as soon as the last task is finished. */
 	for (int i = 0; i < n; i++)
@@ -185,8 +247,8 @@ batch_run(DfxSched *s, int n)
 		if (st != DFX_OK)
 			dfx_task_finish(s, task[i], st, &err, (uint32_t) n, 0);
 		else
-			batch_answer(s, task[i], n, room->features + (size_t) i * nfeatures,
-			             room->logits + (size_t) i * nlogits);
+			batch_answer(s, task[i], n, lane->features + (size_t) i * nfeatures,
+			             lane->logits + (size_t) i * nlogits);
 	}
 }
 
@@ -232,8 +294,9 @@ batch_heat_again(DfxSched *s, DfxTask *task)
 
 /* One batch of a heatmap. */
 static void
-batch_heat(DfxSched *s, DfxTask *task)
+batch_heat(const DfxLane *lane, DfxTask *task)
 {
+	DfxSched *s = lane->sched;
 	DfxHeat *h = &s->heat;
 	DfxErr err = {.code = DFX_OK};
 	DfxStatus st = DFX_OK;
@@ -244,11 +307,11 @@ batch_heat(DfxSched *s, DfxTask *task)
 		st = dfx_heat_begin(h, task->model, task->pixels, task->req.class, &err);
 	if (st == DFX_OK)
 	{
-		n = dfx_heat_fill(h, s->max_batch, s->room.in);
-		st = batch_forward(s, task->model, s->room.in, n, &err);
+		n = dfx_heat_fill(h, s->batch, lane->in);
+		st = batch_forward(lane, task->model, lane->in, n, false, &err);
 	}
 	if (st == DFX_OK)
-		st = dfx_heat_take(h, n, s->room.logits, &err);
+		st = dfx_heat_take(h, n, lane->logits, &err);
 	if (st == DFX_OK && !dfx_heat_done(h))
 	{
 		batch_heat_again(s, task);
@@ -262,19 +325,20 @@ batch_heat(DfxSched *s, DfxTask *task)
 /* --- the thread ---------------------------------------------------------- */
 
 void *
-dfx_batch_thread(void *sched)
+dfx_lane_thread(void *arg)
 {
-	DfxSched *s = sched;
+	const DfxLane *lane = arg;
+	DfxSched *s = lane->sched;
 
 	for (;;)
 	{
-		int taken = batch_take(s, s->room.task);
-		int n = batch_drop_canceled(s, s->room.task, taken);
+		int taken = batch_take(s, lane->task);
+		int n = batch_drop_canceled(s, lane->task, taken);
 
-		if (n > 0 && s->room.task[0]->req.op == DFX_RING_HEATMAP)
-			batch_heat(s, s->room.task[0]);
+		if (n > 0 && lane->task[0]->req.op == DFX_RING_HEATMAP)
+			batch_heat(lane, lane->task[0]);
 		else if (n > 0)
-			batch_run(s, n);
+			batch_run(lane, n);
 		dfx_control_done();
 	}
 	return NULL;

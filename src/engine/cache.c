@@ -49,7 +49,8 @@ struct DfxCache
 	DfxResident *resident[CACHE_MAX_MODELS];
 	int n;
 	uint64_t limit, bytes, reserved;
-	uint64_t loading_bytes;          /* stream length of the load in progress */
+	uint64_t loading_bytes;          /* of the load in progress: stream length, */
+	DfxPrecision loading_precision;  /* and the precision asked for */
 	CacheSize size[CACHE_MAX_SIZES]; /* overwritten in turn */
 	unsigned nsize;
 	DfxNeeds needs;
@@ -86,7 +87,9 @@ cache_publish(DfxCache *c)
 static bool
 cache_is(const DfxResident *r, const uint8_t *version, DfxPrecision precision)
 {
-	return r->model->precision == precision && memcmp(r->model->version, version, DFX_VERSION_LEN) == 0;
+	bool same = precision == DFX_PRECISION_AUTO ? r->model->automatic : r->model->precision == precision;
+
+	return same && memcmp(r->model->version, version, DFX_VERSION_LEN) == 0;
 }
 
 static DfxResident *
@@ -272,13 +275,13 @@ cache_size(DfxCache *c, uint64_t stream_bytes, DfxPrecision precision)
 static void
 cache_learn_size(DfxCache *c, const DfxModel *m)
 {
-	uint64_t *known = cache_size(c, c->loading_bytes, m->precision);
+	uint64_t *known = cache_size(c, c->loading_bytes, c->loading_precision);
 
 	if (known)
 		*known = m->bytes;
 	else
-		c->size[c->nsize++ % CACHE_MAX_SIZES] =
-		    (CacheSize){.stream_bytes = c->loading_bytes, .precision = m->precision, .bytes = m->bytes};
+		c->size[c->nsize++ % CACHE_MAX_SIZES] = (CacheSize){
+		    .stream_bytes = c->loading_bytes, .precision = c->loading_precision, .bytes = m->bytes};
 }
 
 static DfxStatus
@@ -300,6 +303,7 @@ dfx_cache_reserve(DfxCache *c, DfxPrecision precision, uint64_t stream_bytes, ui
 
 	pthread_mutex_lock(&c->lock);
 	c->loading_bytes = stream_bytes;
+	c->loading_precision = precision;
 	known = cache_size(c, stream_bytes, precision);
 	if (known && *known > bytes)
 		bytes = *known;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
+#include "base/names.h"
 #include "engine/output.h"
 #include "engine/ring.h"
 
@@ -26,26 +27,66 @@ bench_compare(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
+/* n images for m; NULL: out of memory. */
+static uint8_t *
+bench_pixels(const DfxModel *m, int n)
+{
+	size_t bytes = (size_t) n * dfx_model_input_bytes(m);
+	uint8_t *in = malloc(bytes);
+	uint32_t pixel = 1;
+
+	for (size_t i = 0; in && i < bytes; i++)
+	{
+		pixel = pixel * 1664525u + 1013904223u;
+		in[i] = (uint8_t) (pixel >> 24);
+	}
+	return in;
+}
+
+/* Steps for g, as random as its weights: from the same network in fp32, and the images to be measured with.
+ */
+static DfxStatus
+bench_calibrate(const DfxDevice *device, const DfxModelMeta *meta, uint64_t seed, int n, DfxGraph *g,
+                DfxErr *err)
+{
+	uint8_t *in = NULL;
+	float *largest = NULL;
+	DfxGraph *floats;
+	DfxModel *m;
+	DfxStatus st = dfx_random_graph(meta, 0, seed, &floats, err);
+
+	if (st == DFX_OK)
+		st = dfx_model_compile(device, meta, floats, DFX_PRECISION_FP32, n, &m, err);
+	if (st != DFX_OK)
+		return st;
+	in = bench_pixels(m, n);
+	largest = malloc(((size_t) n * (size_t) m->nscale + 1) * sizeof *largest);
+	if (!in || !largest)
+		st = dfx_fail(err, DFX_ENOMEM, "out of memory for a batch");
+	else
+		st = dfx_model_largest(m, in, n, largest, err);
+	for (int i = 0; st == DFX_OK && i < m->nscale; i++)
+		dfx_scale_owner(g, m->scale_name[i])->in_step =
+		    largest[i] / DFX_SCALE_STEPS; /* the first image's will do */
+	free(in);
+	free(largest);
+	dfx_model_free(m);
+	return st;
+}
+
 /* Median nanoseconds of one forward of n images, after one run to warm up. */
 static DfxStatus
 bench_measure(const DfxModel *m, int n, uint64_t *median, DfxErr *err)
 {
-	size_t bytes = (size_t) n * dfx_model_input_bytes(m);
-	uint8_t *in = malloc(bytes);
+	uint8_t *in = bench_pixels(m, n);
 	float *features = malloc((size_t) n * (size_t) m->features * sizeof(float));
 	float *logits = malloc(((size_t) n * (size_t) m->logits + 1) * sizeof(float));
 	uint64_t took[BENCH_MAX_RUNS], begin = 0;
-	uint32_t pixel = 1;
 	DfxStatus st = DFX_OK;
 	int runs = 0;
 
 	if (!in || !features || !logits)
 		st = dfx_fail(err, DFX_ENOMEM, "out of memory for a batch");
-	for (size_t i = 0; st == DFX_OK && i < bytes; i++)
-	{
-		pixel = pixel * 1664525u + 1013904223u;
-		in[i] = (uint8_t) (pixel >> 24);
-	}
 	for (int i = -1; st == DFX_OK && i < BENCH_MAX_RUNS; i++)
 	{
 		uint64_t t0 = dfx_now_ns();
@@ -99,7 +140,7 @@ dfx_cmd_bench(const DfxOptions *o)
 	DfxDevice device;
 	DfxGraph *g;
 	DfxModel *m;
-	uint64_t median;
+	uint64_t median, seed = o->has_seed ? o->seed : 1;
 	DfxErr err;
 	DfxStatus st;
 
@@ -113,7 +154,13 @@ dfx_cmd_bench(const DfxOptions *o)
 	meta = o->branches == 3 ? dfx_model_meta_trinet(b, (int) o->head_stride) : dfx_model_meta_backbone(b);
 	if (dfx_device_open(&dev, &device, &err) != DFX_OK)
 		return dfx_complain(&err);
-	st = dfx_random_graph(&meta, 0, o->has_seed ? o->seed : 1, &g, &err);
+	st = dfx_random_graph(&meta, 0, seed, &g, &err);
+	if (st == DFX_OK && o->precision == DFX_PRECISION_INT8)
+	{
+		st = bench_calibrate(&device, &meta, seed, (int) o->batch, g, &err);
+		if (st != DFX_OK)
+			dfx_graph_free(g);
+	}
 	if (st == DFX_OK)
 		st = dfx_model_compile(&device, &meta, g, o->precision, (int) o->batch, &m, &err);
 	if (st == DFX_OK)

@@ -60,6 +60,7 @@ dfx_cmd_devices(const DfxOptions *o)
 		dfx_out_int(&out, "threads", r.info.threads);
 		dfx_out_int(&out, "memory", (int64_t) r.info.memory);
 		dfx_out_text(&out, "precisions", precisions);
+		dfx_out_text(&out, "automatic", r.usable ? dfx_precision_name[dfx_device_automatic(&r.info)] : "");
 		dfx_out_text(&out, "reason", r.usable ? "" : r.reason.msg);
 		dfx_out_end(&out);
 	}

@@ -188,16 +188,24 @@ dfx_device_report(int i, DfxDeviceReport *report)
 	return true;
 }
 
+DfxPrecision
+dfx_device_automatic(const DfxDevInfo *info)
+{
+	return info->automatic == DFX_PRECISION_AUTO ? DFX_PRECISION_FP32 : info->automatic;
+}
+
 DfxStatus
 dfx_device_precision(const DfxDevice *device, DfxPrecision asked, DfxPrecision *precision, DfxErr *err)
 {
-	DfxPrecision p = asked == DFX_PRECISION_AUTO ? device->info.automatic : asked;
+	DfxPrecision p = asked == DFX_PRECISION_AUTO ? dfx_device_automatic(&device->info) : asked;
+	const char *why;
 
-	if (p == DFX_PRECISION_AUTO)
-		p = DFX_PRECISION_FP32;
-	if ((unsigned) p >= DFX_PRECISION_COUNT || !device->info.precision[p])
-		return dfx_fail(err, DFX_EUNSUPPORTED, "device %s does not run in precision %s", device->spec,
-		                (unsigned) p < DFX_PRECISION_COUNT ? dfx_precision_name[p] : "?");
+	if ((unsigned) p >= DFX_PRECISION_COUNT)
+		return dfx_fail(err, DFX_EUNSUPPORTED, "there is no precision %d", (int) p);
+	why = device->info.why_not[p];
+	if (!device->info.precision[p])
+		return dfx_fail(err, DFX_EUNSUPPORTED, "device %s does not run in precision %s%s%s", device->spec,
+		                dfx_precision_name[p], why ? ": " : "", why ? why : "");
 	*precision = p;
 	return DFX_OK;
 }

@@ -47,6 +47,9 @@ typedef struct DfxDeviceReport
 /* Report on backend i; false when there is no such number. */
 extern bool dfx_device_report(int i, DfxDeviceReport *report);
 
+/* What AUTO stands for on a device. */
+extern DfxPrecision dfx_device_automatic(const DfxDevInfo *info);
+
 /* The precision that AUTO stands for on this device, or the one asked for.  DFX_EUNSUPPORTED. */
 extern DfxStatus
 dfx_device_precision(const DfxDevice *device, DfxPrecision asked, DfxPrecision *precision, DfxErr *err);

@@ -70,11 +70,11 @@ loader_begin(DfxLoader *l, const DfxRequest *req, uint64_t *reply_len, DfxErr *e
 	st = dfx_device_precision(l->device, req->precision, &precision, err);
 	if (st != DFX_OK)
 		return st;
-	if (dfx_cache_has(l->cache, req->version, precision))
+	if (dfx_cache_has(l->cache, req->version, req->precision))
 		return loader_reply(req, true, 0, reply_len, err);
 	if (begin.stream_bytes == 0)
 		return dfx_fail(err, DFX_EINVAL, "LOAD_BEGIN announces an empty stream");
-	st = dfx_cache_reserve(l->cache, precision, begin.stream_bytes, begin.order, err);
+	st = dfx_cache_reserve(l->cache, req->precision, begin.stream_bytes, begin.order, err);
 	if (st != DFX_OK)
 		return st;
 
@@ -89,7 +89,7 @@ loader_begin(DfxLoader *l, const DfxRequest *req, uint64_t *reply_len, DfxErr *e
 	l->begin = begin;
 	l->stream = p;
 	l->got = 0;
-	l->precision = precision;
+	l->precision = req->precision;
 	memcpy(l->version, req->version, sizeof l->version);
 	dfx_sha256_init(&l->sha);
 	return loader_reply(req, false, 0, reply_len, err);

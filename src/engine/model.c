@@ -137,16 +137,49 @@ model_outputs(DfxModel *m, const DfxGraph *g)
 	}
 }
 
-/* A network's logits of a batch come together, an image's are wanted together: room for one turn. */
+/* What the plan computes in, and whether AUTO would be the same. */
 static DfxStatus
-model_room(DfxModel *m, int max_batch, DfxErr *err)
+model_precision(const DfxDevice *device, const DfxGraph *g, DfxPrecision asked, DfxModel *m, DfxErr *err)
 {
-	if (m->nout - (m->out_features >= 0) < 2)
-		return DFX_OK;
-	m->apart = malloc((size_t) m->logits * (size_t) max_batch * sizeof(float));
-	if (!m->apart)
+	bool calibrated = dfx_graph_calibrated(g);
+	DfxPrecision automatic =
+	    calibrated && device->info.precision[DFX_PRECISION_INT8] ? DFX_PRECISION_INT8 : DFX_PRECISION_AUTO;
+	DfxStatus st = dfx_device_precision(device, automatic, &automatic, err);
+
+	if (st == DFX_OK)
+		st =
+		    dfx_device_precision(device, asked == DFX_PRECISION_AUTO ? automatic : asked, &m->precision, err);
+	m->automatic = m->precision == automatic;
+	if (st != DFX_OK || calibrated || m->precision != DFX_PRECISION_INT8)
+		return st;
+	dfx_fail(err, DFX_EUNSUPPORTED, "the model has not been calibrated for precision int8");
+	dfx_hint(err, "CALL dfx_quantize() calibrates it.");
+	return DFX_EUNSUPPORTED;
+}
+
+/* Which convolutions calibration would be about. */
+static DfxStatus
+model_scales(DfxModel *m, const DfxGraph *g, DfxErr *err)
+{
+	m->scale_op = calloc((size_t) g->nop + 1, sizeof *m->scale_op);
+	if (!m->scale_op)
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for a model");
+	m->nscale = dfx_graph_quantizable(g, m->scale_op);
+	m->scale_name = calloc((size_t) m->nscale + 1, sizeof *m->scale_name);
+	if (!m->scale_name)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for a model");
+	for (int i = 0; i < m->nscale; i++)
+		if (!dfx_scale_name(g, m->scale_op[i], m->scale_name[i]))
+			return dfx_fail(err, DFX_EUNSUPPORTED, "the name of a convolution is too long");
 	return DFX_OK;
+}
+
+static void
+model_release(DfxModel *m)
+{
+	free(m->scale_op);
+	free(m->scale_name);
+	free(m);
 }
 
 DfxStatus
@@ -166,22 +199,22 @@ dfx_model_compile(const DfxDevice *device, const DfxModelMeta *meta, DfxGraph *g
 	m->meta = *meta;
 	m->backend = device->backend;
 	m->input_size = meta->input_size;
-	st = dfx_device_precision(device, precision, &m->precision, err);
+	st = model_precision(device, g, precision, m, err);
 	if (st == DFX_OK)
 		st = dfx_graph_optimize(g, device->backend->supports, device->dev, err);
 	if (st == DFX_OK)
 	{
 		opts.precision = m->precision;
 		model_outputs(m, g);
-		st = model_room(m, max_batch, err);
 	}
+	if (st == DFX_OK)
+		st = model_scales(m, g, err);
 	if (st == DFX_OK)
 		st = device->backend->compile(device->dev, g, &opts, &m->plan, err);
 	dfx_graph_free(g);
 	if (st != DFX_OK)
 	{
-		free(m->apart);
-		free(m);
+		model_release(m);
 		return st;
 	}
 	m->bytes = m->backend->bytes(m->plan);
@@ -195,8 +228,7 @@ dfx_model_free(DfxModel *model)
 	if (!model)
 		return;
 	model->backend->release(model->plan);
-	free(model->apart);
-	free(model);
+	model_release(model);
 }
 
 size_t
@@ -207,9 +239,8 @@ dfx_model_input_bytes(const DfxModel *model)
 
 /* n images' logits, network by network in apart, to image by image. */
 static void
-model_join(const DfxModel *m, int n, float *logits)
+model_join(const DfxModel *m, const float *apart, int n, float *logits)
 {
-	const float *from = m->apart;
 	int done = 0;
 
 	for (int i = 0; i < m->nout; i++)
@@ -218,8 +249,8 @@ model_join(const DfxModel *m, int n, float *logits)
 
 		if (i == m->out_features)
 			continue;
-		for (int k = 0; k < n; k++, from += count)
-			memcpy(logits + (size_t) k * (size_t) m->logits + done, from, (size_t) count * sizeof(float));
+		for (int k = 0; k < n; k++, apart += count)
+			memcpy(logits + (size_t) k * (size_t) m->logits + done, apart, (size_t) count * sizeof(float));
 		done += count;
 	}
 }
@@ -227,9 +258,17 @@ model_join(const DfxModel *m, int n, float *logits)
 DfxStatus
 dfx_model_run(const DfxModel *model, const uint8_t *in, int n, float *features, float *logits, DfxErr *err)
 {
-	float *out[DFX_MAX_OUT] = {NULL}, *next = model->apart ? model->apart : logits;
+	/* A network's logits of a batch come together, an image's are wanted together. */
+	bool several = model->nout - (model->out_features >= 0) > 1;
+	float *out[DFX_MAX_OUT] = {NULL}, *apart = NULL, *next = logits;
 	DfxStatus st;
 
+	if (logits && several)
+	{
+		next = apart = malloc((size_t) n * (size_t) model->logits * sizeof(float));
+		if (!apart)
+			return dfx_fail(err, DFX_ENOMEM, "out of memory for the logits of %d images", n);
+	}
 	for (int i = 0; i < model->nout; i++)
 		if (i == model->out_features)
 			out[i] = features;
@@ -239,9 +278,41 @@ dfx_model_run(const DfxModel *model, const uint8_t *in, int n, float *features, 
 			next += (size_t) n * (size_t) model->out_count[i];
 		}
 	st = model->backend->forward(model->plan, in, n, out, err);
-	if (st == DFX_OK && logits && model->apart)
-		model_join(model, n, logits);
+	if (st == DFX_OK && apart)
+		model_join(model, apart, n, logits);
+	free(apart);
 	return st;
+}
+
+/* --- calibration --------------------------------------------------------- */
+
+DfxStatus
+dfx_model_check_calibration(const DfxModel *m, DfxErr *err)
+{
+	if (m->nscale == 0)
+	{
+		dfx_fail(err, DFX_EUNSUPPORTED, "%s cannot be computed on 8-bit integers", m->meta.backbone);
+		dfx_hint(err, "DenseNets and ResNets can.");
+		return DFX_EUNSUPPORTED;
+	}
+	if (!m->backend->largest)
+	{
+		dfx_fail(err, DFX_EUNSUPPORTED, "device %s cannot calibrate a model", m->backend->name);
+		dfx_hint(err, "Set dfx.device to cpu for it; the calibrated model runs on any device.");
+		return DFX_EUNSUPPORTED;
+	}
+	if (m->precision != DFX_PRECISION_FP32)
+		return dfx_fail(err, DFX_EINVAL, "a model is calibrated in precision fp32, not %s",
+		                dfx_precision_name[m->precision]);
+	return DFX_OK;
+}
+
+DfxStatus
+dfx_model_largest(const DfxModel *m, const uint8_t *in, int n, float *largest, DfxErr *err)
+{
+	DfxStatus st = dfx_model_check_calibration(m, err);
+
+	return st == DFX_OK ? m->backend->largest(m->plan, in, n, m->scale_op, m->nscale, largest, err) : st;
 }
 
 /* --- metadata ------------------------------------------------------------ */

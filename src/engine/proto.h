@@ -69,6 +69,8 @@ typedef enum DfxRingOp
 	DFX_RING_IMAGE_INFO, /* encoded image -> DfxInfoReply; needs no model */
 	DFX_RING_PERTURB,    /* encoded image -> JPEG for "jpeg", PNG otherwise; needs no model */
 	DFX_RING_HEATMAP,    /* encoded image -> PNG; at DFX_PRIORITY_BULK, one at a time */
+	DFX_RING_CALIBRATE,  /* encoded image -> for each convolution that 8-bit integers can compute: the name of
+	                        its  scale with a NUL, and its largest input, a float; in precision fp32 only */
 	DFX_RING_LOAD_BEGIN, /* loader slot: DfxLoadBegin -> DfxLoadReply, or DFX_BUSY, DFX_ELIMIT */
 	DFX_RING_LOAD_DATA,  /* loader slot: the next bytes of the canonical stream of base/version.h */
 	DFX_RING_LOAD_END,   /* loader slot: verify the hash, build, compile; then the version is resident.
@@ -163,7 +165,7 @@ typedef struct DfxRingStats
 	_Atomic uint64_t started;  /* CLOCK_REALTIME, ns */
 	_Atomic uint64_t progress; /* moves while work proceeds: the supervisor's watchdog reads it */
 	_Atomic uint64_t requests, images, batches, canceled, image_errors;
-	_Atomic uint64_t decode_ns, inference_ns; /* summed over threads; over batches */
+	_Atomic uint64_t decode_ns, inference_ns; /* summed over threads; over batches, which may overlap */
 	_Atomic uint64_t largest_batch;
 	_Atomic uint64_t model_loads, model_evictions, models, model_bytes, model_limit;
 } DfxRingStats;

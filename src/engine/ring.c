@@ -145,7 +145,8 @@ dfx_ring_position(const DfxRingMap *map, uint32_t i, uint32_t *priority, uint64_
 bool
 dfx_ring_wants_model(DfxRingOp op)
 {
-	return op == DFX_RING_CLASSIFY || op == DFX_RING_FEATURES || op == DFX_RING_HEATMAP;
+	return op == DFX_RING_CLASSIFY || op == DFX_RING_FEATURES || op == DFX_RING_HEATMAP ||
+	       op == DFX_RING_CALIBRATE;
 }
 
 bool

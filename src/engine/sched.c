@@ -108,19 +108,22 @@ sched_model(DfxSched *s, DfxTask *task, uint64_t *need, DfxErr *err)
 
 	if (st != DFX_OK)
 		return st;
-	st = dfx_cache_acquire(s->cache, req->version, precision, req->order, &task->resident);
+	st = dfx_cache_acquire(s->cache, req->version, req->precision, req->order, &task->resident);
 	if (st != DFX_OK)
 		return st;
 	task->model = m = dfx_cache_model(task->resident);
-	*need = req->op == DFX_RING_HEATMAP    ? DFX_REPLY_HEATMAP
-	        : req->op == DFX_RING_CLASSIFY ? sizeof(DfxVerdictReply)
-	                                       : (uint64_t) m->features * sizeof(float);
+	*need = req->op == DFX_RING_HEATMAP     ? DFX_REPLY_HEATMAP
+	        : req->op == DFX_RING_CLASSIFY  ? sizeof(DfxVerdictReply)
+	        : req->op == DFX_RING_CALIBRATE ? dfx_calibration_bytes(m)
+	                                        : (uint64_t) m->features * sizeof(float);
 	if (req->op == DFX_RING_CLASSIFY || (req->op == DFX_RING_HEATMAP && req->class == DFX_CLASS_ANY))
 		st = dfx_verdict_check(&m->meta, err);
 	else if (req->op == DFX_RING_HEATMAP)
 		st = dfx_verdict_knows(&m->meta, req->class, err);
-	if (st == DFX_OK &&
-	    (m->input_size > DFX_MAX_INPUT_SIDE || m->features <= 0 || m->features > DFX_MAX_FEATURES))
+	else if (req->op == DFX_RING_CALIBRATE)
+		st = dfx_model_check_calibration(m, err);
+	if (st == DFX_OK && (m->input_size > DFX_MAX_INPUT_SIDE || m->features <= 0 ||
+	                     m->features > DFX_MAX_FEATURES || m->nscale > DFX_MAX_FEATURES))
 		st = dfx_fail(err, DFX_EUNSUPPORTED, "the model's input or output is larger than this engine takes");
 	if (st == DFX_OK && req->reply_cap < *need)
 		st = dfx_fail(err, DFX_TOO_SMALL, "the reply takes %" PRIu64 " bytes", *need);
@@ -144,6 +147,13 @@ sched_idle(const DfxSched *s)
 	return s->busy == (s->heating && s->absolved) && !s->task[s->map->nslots].busy;
 }
 
+/* How many tasks may be busy for one more of that priority to be admitted. */
+static int
+sched_places(const DfxSched *s, DfxPriority priority)
+{
+	return priority == DFX_PRIORITY_INTERACTIVE ? s->limit + s->limit / 2 : s->limit;
+}
+
 /*
  * Decide about a task whose request was read with status st; it is busy
  * afterwards unless it must wait.  full: somebody before it waits for room.
@@ -152,7 +162,7 @@ static SchedVerdict
 sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need, DfxErr *err)
 {
 	bool apart = !s->solo && !s->solo_waits && (sched_idle(s) || !task->req.solo);
-	bool room = apart && !full && s->busy < s->limit;
+	bool room = apart && !full && s->busy < sched_places(s, task->req.priority);
 
 	if (*st == DFX_OK && dfx_ring_canceled(s->map, &task->req))
 		*st = dfx_fail(err, DFX_ECANCELED, "canceled");
@@ -384,35 +394,49 @@ sched_loader_thread(void *arg)
 /* --- start --------------------------------------------------------------- */
 
 static DfxStatus
-sched_alloc(DfxSched *s, DfxErr *err)
+sched_alloc_lane(DfxSched *s, DfxLane *lane, DfxErr *err)
 {
-	size_t batch = (size_t) s->max_batch;
+	size_t batch = (size_t) s->batch;
 
-	s->room = (DfxBatchRoom){.task = malloc(batch * sizeof *s->room.task),
-	                         .in = malloc(batch * DFX_PIXELS_BYTES),
-	                         .features = malloc(batch * DFX_MAX_FEATURES * sizeof(float)),
-	                         .logits = malloc(batch * DFX_MAX_LOGITS * sizeof(float))};
-	s->task = calloc((size_t) s->map->nslots + 1, sizeof *s->task);
-	s->loader = calloc(1, sizeof *s->loader);
-	s->pool = malloc((size_t) s->limit * DFX_PIXELS_BYTES);
-	s->pool_free = malloc((size_t) s->limit * sizeof *s->pool_free);
-	if (!s->room.task || !s->room.in || !s->room.features || !s->room.logits || !s->task || !s->loader ||
-	    !s->pool || !s->pool_free)
-		return dfx_fail(err, DFX_ENOMEM, "out of memory for the scheduler");
-	for (int i = 0; i < s->limit; i++)
-		s->pool_free[s->pool_nfree++] = s->pool + (size_t) i * DFX_PIXELS_BYTES;
-	for (uint32_t i = 0; i <= s->map->nslots; i++)
-		s->task[i].req.slot = i;
-	*s->loader =
-	    (DfxLoader){.map = s->map, .device = s->device, .cache = s->cache, .max_batch = s->max_batch};
+	*lane = (DfxLane){.sched = s,
+	                  .task = malloc(batch * sizeof *lane->task),
+	                  .in = malloc(batch * DFX_PIXELS_BYTES),
+	                  .features = malloc(batch * DFX_MAX_FEATURES * sizeof(float)),
+	                  .logits = malloc(batch * DFX_MAX_LOGITS * sizeof(float))};
+	if (!lane->task || !lane->in || !lane->features || !lane->logits)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for batches of %d", s->batch);
 	return DFX_OK;
 }
 
+/* What is allocated stays: a scheduler that cannot start ends the program. */
 static DfxStatus
-sched_thread(DfxSched *s, void *(*run)(void *), DfxErr *err)
+sched_alloc(DfxSched *s, DfxErr *err)
+{
+	int places = sched_places(s, DFX_PRIORITY_INTERACTIVE);
+	DfxStatus st = DFX_OK;
+
+	s->task = calloc((size_t) s->map->nslots + 1, sizeof *s->task);
+	s->loader = calloc(1, sizeof *s->loader);
+	s->lane = calloc((size_t) s->lanes, sizeof *s->lane);
+	s->pool = malloc((size_t) places * DFX_PIXELS_BYTES);
+	s->pool_free = malloc((size_t) places * sizeof *s->pool_free);
+	if (!s->task || !s->loader || !s->lane || !s->pool || !s->pool_free)
+		return dfx_fail(err, DFX_ENOMEM, "out of memory for the scheduler");
+	for (int i = 0; i < places; i++)
+		s->pool_free[s->pool_nfree++] = s->pool + (size_t) i * DFX_PIXELS_BYTES;
+	for (uint32_t i = 0; i <= s->map->nslots; i++)
+		s->task[i].req.slot = i;
+	*s->loader = (DfxLoader){.map = s->map, .device = s->device, .cache = s->cache, .max_batch = s->batch};
+	for (int i = 0; i < s->lanes && st == DFX_OK; i++)
+		st = sched_alloc_lane(s, &s->lane[i], err);
+	return st;
+}
+
+static DfxStatus
+sched_thread(void *(*run)(void *), void *arg, DfxErr *err)
 {
 	pthread_t thread;
-	int rc = pthread_create(&thread, NULL, run, s);
+	int rc = pthread_create(&thread, NULL, run, arg);
 
 	if (rc != 0)
 		return dfx_fail(err, DFX_EINTERNAL, "could not start a thread: %s", strerror(rc));
@@ -430,8 +454,9 @@ dfx_sched_start(DfxSched *s, const DfxSchedOpts *opts, DfxErr *err)
 	                .stats = &opts->map->ring->stats,
 	                .cache = opts->cache,
 	                .device = opts->device,
-	                .max_batch = opts->max_batch,
-	                .limit = 2 * opts->max_batch,
+	                .lanes = opts->lanes,
+	                .batch = opts->batch,
+	                .limit = 2 * opts->lanes * opts->batch,
 	                .threads = opts->threads,
 	                .batch_wait_ns = opts->batch_wait_ns};
 	pthread_mutex_init(&s->lock, NULL);
@@ -445,10 +470,10 @@ dfx_sched_start(DfxSched *s, const DfxSchedOpts *opts, DfxErr *err)
 
 	st = sched_alloc(s, err);
 	for (int i = 0; i < s->threads && st == DFX_OK; i++)
-		st = sched_thread(s, dfx_decode_thread, err);
+		st = sched_thread(dfx_decode_thread, s, err);
+	for (int i = 0; i < s->lanes && st == DFX_OK; i++)
+		st = sched_thread(dfx_lane_thread, &s->lane[i], err);
 	if (st == DFX_OK)
-		st = sched_thread(s, dfx_batch_thread, err);
-	if (st == DFX_OK)
-		st = sched_thread(s, sched_loader_thread, err);
+		st = sched_thread(sched_loader_thread, s, err);
 	return st;
 }

@@ -2,18 +2,20 @@
  * sched.h
  *	  The scheduler: from waiting slots through decoding and batches to answers.
  *
- *	slots --scan--> [decode queue] --decode threads--> [ready list] --device thread--> answers
+ *	slots --scan--> [decode queue] --decode threads--> [ready list] --lanes--> answers
  *
  * sched.c scans and admits (the main thread), decode.c decodes, batch.c runs
- * the device.  Every slot has one task here; nothing is allocated per request
- * and no queue can grow beyond the slots.
+ * the device: a lane is a thread that runs one batch after the other, and there
+ * are as many as the device runs batches side by side.  Every slot has one task
+ * here; no queue can grow beyond the slots.
  *
  * Invariants
  *	1. A task is busy from its admission until its answer is published; its
  *	   slot is not looked at meanwhile.
- *	2. At most limit = 2 x max_batch image tasks are busy: one batch runs while
- *	   the next is decoded.  That bounds memory, and how many requests a crash
- *	   can be blamed on.
+ *	2. At most limit = 2 x lanes x batch image tasks are busy: while the lanes run,
+ *	   what they run next is decoded.  Interactive ones may be half as many more,
+ *	   or they would wait for an answer to somebody else before they are even
+ *	   decoded.  That bounds memory, and how many requests a crash can be blamed on.
  *	3. A solo task is busy alone: nothing is admitted beside it, the loader included;
  *	   it may be beside a heatmap that is absolved.
  *	4. lock guards everything below it; the ring's own words are atomics.
@@ -55,13 +57,14 @@ typedef struct DfxTaskList
 	int n;
 } DfxTaskList;
 
-/* What the batch being run needs besides its tasks, for max_batch images. */
-typedef struct DfxBatchRoom
+/* What runs one batch after the other, and what a batch needs besides its tasks. */
+typedef struct DfxLane
 {
+	struct DfxSched *sched;
 	DfxTask **task;
 	uint8_t *in;
 	float *features, *logits;
-} DfxBatchRoom;
+} DfxLane;
 
 typedef struct DfxSched
 {
@@ -70,10 +73,12 @@ typedef struct DfxSched
 	DfxCache *cache;
 	DfxLoader *loader;
 	const DfxDevice *device;
-	int max_batch;
+	int lanes;
+	int batch; /* images of one batch at the most */
 	int limit;
 	int threads;
 	uint64_t batch_wait_ns;
+	DfxLane *lane;
 
 	pthread_mutex_t lock;
 	pthread_cond_t decode_cv; /* the decode queue has something */
@@ -89,13 +94,12 @@ typedef struct DfxSched
 	bool solo;              /* the one busy task runs alone */
 	bool blocked;           /* the scan left something behind: wake it when a task ends */
 	uint64_t decode_pixels; /* of the images being decoded now */
-	uint8_t *pool;          /* limit pixel buffers ... */
+	uint8_t *pool;          /* pixel buffers, one for each task that may be busy ... */
 	uint8_t **pool_free;    /* ... of which these are free */
 	int pool_nfree;
-	DfxBatchRoom room; /* the batch thread's own */
-	DfxHeat heat;      /* the same; of heating, once it has begun */
-	bool answered;     /* the scan's own: this pass has answered something ... */
-	bool solo_waits;   /* ... and met a solo request that waits for everything else to end */
+	DfxHeat heat;    /* of heating, once it has begun; the lane's that has taken it off the ready list */
+	bool answered;   /* the scan's own: this pass has answered something ... */
+	bool solo_waits; /* ... and met a solo request that waits for everything else to end */
 } DfxSched;
 
 typedef struct DfxSchedOpts
@@ -103,7 +107,8 @@ typedef struct DfxSchedOpts
 	const DfxRingMap *map;
 	const DfxDevice *device;
 	DfxCache *cache;
-	int max_batch;
+	int lanes;   /* batches at a time ... */
+	int batch;   /* ... of so many images at the most */
 	int threads; /* that decode */
 	uint64_t batch_wait_ns;
 } DfxSchedOpts;
@@ -123,7 +128,10 @@ extern DfxTask *dfx_task_pop(DfxTaskList *list);
 extern void dfx_task_finish(DfxSched *s, DfxTask *task, DfxStatus status, const DfxErr *err, uint32_t batch,
                             uint64_t reply_len);
 
+/* Bytes of the answer to a calibration request. */
+extern uint64_t dfx_calibration_bytes(const DfxModel *m);
+
 extern void *dfx_decode_thread(void *sched);
-extern void *dfx_batch_thread(void *sched);
+extern void *dfx_lane_thread(void *lane);
 
 #endif /* DFX_ENGINE_SCHED_H */

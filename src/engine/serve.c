@@ -111,13 +111,18 @@ serve_model_limit(const DfxServeOpts *opts, const DfxDevice *device)
 	return opts->gpu_memory > 0 ? opts->gpu_memory : device->info.memory / 2;
 }
 
-/* Images in one batch: what the device has use for, within what the user allows. */
-static int
-serve_max_batch(const DfxServeOpts *opts, const DfxDevice *device)
+/* How many batches run at a time and of how many images: what the device has use for, within what the user
+ * allows in all. */
+static void
+serve_batches(const DfxServeOpts *opts, const DfxDevice *device, DfxSchedOpts *so)
 {
-	int useful = device->info.batch;
+	const DfxDevInfo *info = &device->info;
+	int images = opts->max_batch;
 
-	return useful > 0 && useful < opts->max_batch ? useful : opts->max_batch;
+	if (info->batch > 0 && info->batch * info->lanes < images)
+		images = info->batch * info->lanes;
+	so->lanes = info->lanes < images ? info->lanes : images;
+	so->batch = images / so->lanes;
 }
 
 /* Ring, lease, device, scheduler; signals are blocked wherever threads may be made. */
@@ -143,7 +148,7 @@ serve_begin(const DfxServeOpts *opts, DfxRingMap *map, DfxDevice *device, DfxSch
 	if (st == DFX_OK)
 	{
 		snprintf(map->ring->device, sizeof map->ring->device, "%s", device->info.name);
-		so.max_batch = serve_max_batch(opts, device);
+		serve_batches(opts, device, &so);
 		so.threads = opts->threads > 0 ? opts->threads : serve_cores();
 		so.batch_wait_ns = (uint64_t) opts->batch_wait_ms * 1000000u;
 		so.cache = dfx_cache_new(serve_model_limit(opts, device), dfx_ring_needs, map, &map->ring->stats,

@@ -7,7 +7,16 @@
  * plan (primitives, weights in the device's layout, an arena), then runs it.
  * The graph may be freed after compile.  A plan serves any batch from 1 to
  * max_batch; how it is split into buckets and over threads is the backend's.
- * One forward at a time per device.
+ *
+ * Threads.  At most info.lanes forwards are under way at a time on a device,
+ * each called by a thread of its own, on one plan or on several.  A backend
+ * with one lane may count on being asked for one forward at a time; with more,
+ * forward must not write to the plan but where no other forward does.  Compile
+ * and release may be called beside forwards, one at a time, and release never
+ * for a plan that runs.  Plans for training are one thread's.
+ *
+ * In int8, convolutions whose input dfx_graph_steps() keeps in steps run on
+ * integers, the rest in what the backend has for a higher precision.
  *
  * A plan for training is compiled, with opts.train, from a graph that has its
  * weights but was NOT optimised: every op runs and is differentiated as it
@@ -20,7 +29,7 @@
 
 #include "nn/nn.h"
 
-#define DFX_BACKEND_API 2
+#define DFX_BACKEND_API 4
 
 typedef enum DfxPrecision
 {
@@ -49,11 +58,13 @@ typedef struct DfxDevInfo
 {
 	char name[96]; /* "cpu: AMD EPYC, 2 threads, oneDNN 2.6.3 (avx512_core_bf16)" */
 	int threads;
-	int batch; /* images of a batch beyond which throughput gains nothing and latency loses; 0 = no such bound
-	            */
-	uint64_t memory;                     /* bytes of device memory; 0 = the host's */
-	bool precision[DFX_PRECISION_COUNT]; /* which it can run */
-	DfxPrecision automatic;              /* what AUTO stands for; 0: fp32 */
+	int lanes; /* forwards that run side by side without slowing each other; at least 1 */
+	int batch; /* images of a forward beyond which throughput gains nothing and latency loses, while as many
+	              forwards run as there are lanes; 0 = no such bound */
+	uint64_t memory;                          /* bytes of device memory; 0 = the host's */
+	bool precision[DFX_PRECISION_COUNT];      /* which it can run */
+	const char *why_not[DFX_PRECISION_COUNT]; /* what it lacks for one; NULL: nothing to say */
+	DfxPrecision automatic;                   /* what AUTO stands for; 0: fp32 */
 } DfxDevInfo;
 
 typedef struct DfxPlanOpts
@@ -138,6 +149,16 @@ typedef struct DfxBackend
 	/* data[p]: the numbers of parameter p of the graph; NULL: leave it out. */
 	DfxStatus (*read_params)(const DfxPlan *plan, DfxState what, float *const *data, DfxErr *err);
 	DfxStatus (*write_params)(DfxPlan *plan, DfxState what, const float *const *data, DfxErr *err);
+
+	/* ---- NULL in a backend that cannot calibrate ---- */
+
+	/*
+	 * Run n images on an inference plan in fp32, as forward; of each, the
+	 * largest number in the first input of op[j] (an index into the graph's
+	 * ops, a CONV), or 0 if that is negative: largest[image * nop + j].
+	 */
+	DfxStatus (*largest)(DfxPlan *plan, const void *in, int n, const int *op, int nop, float *largest,
+	                     DfxErr *err);
 } DfxBackend;
 
 #endif /* DFX_NN_BACKEND_H */

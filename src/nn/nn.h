@@ -180,6 +180,9 @@ typedef struct DfxOp
 	int epi_scale, epi_shift;
 
 	bool placed; /* a CONCAT whose inputs already lie in its buffer: nothing to do */
+
+	/* CONV, calibrated: what a step of its input in 8 bits is worth (quantize.c); 0: it is not */
+	float in_step;
 } DfxOp;
 
 typedef struct DfxGraph
@@ -342,6 +345,36 @@ extern DfxStatus dfx_weights_round(DfxGraph *g, DfxDtype dtype, DfxErr *err);
 extern DfxStatus
 dfx_graph_export(const DfxGraph *g, const DfxModelMeta *meta, DfxDtype dtype, uint8_t **bytes, size_t *len,
                  uint8_t version[DFX_VERSION_LEN], DfxErr *err);
+
+/* ---- eight bits: quantize.c ---- */
+
+/* Steps of a weight, this many to either side of 0; those of a value are DFX_SCALE_STEPS (base/names.h). */
+#define DFX_WEIGHT_STEPS 127
+
+/*
+ * The convolutions of an optimised graph that can run on 8-bit integers, once
+ * they are calibrated: their indices into op (room for nop), and how many.
+ */
+extern int dfx_graph_quantizable(const DfxGraph *g, int *op);
+
+/* The name of a convolution's scale; false when it would be too long. */
+extern bool dfx_scale_name(const DfxGraph *g, int op, char name[DFX_NAME_LEN]);
+
+/* The convolution whose scale has that name; NULL: none. */
+extern DfxOp *dfx_scale_owner(DfxGraph *g, const char *name);
+
+/* Whether any convolution is calibrated. */
+extern bool dfx_graph_calibrated(const DfxGraph *g);
+
+/*
+ * In a plan on 8-bit integers: what a step of each value is worth (room for
+ * nval); 0: it stays floating point.  A convolution runs on integers when its
+ * input is in steps.
+ */
+extern void dfx_graph_steps(const DfxGraph *g, float *step);
+
+/* rows x row weights as steps, and each row's step; halves to even. */
+extern void dfx_quantize_weights(const float *w, size_t rows, size_t row, int8_t *q, float *step);
 
 /* ---- passes: passes.c, place.c, plan.c ---- */
 

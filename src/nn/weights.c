@@ -182,6 +182,22 @@ weights_cmp(const void *a, const void *b)
 	return strcmp((*(DfxParam *const *) a)->name, (*(DfxParam *const *) b)->name);
 }
 
+/* A convolution's input_scale: it has no parameter, and need not be there.  Sets it, or lists it. */
+static void
+weights_scale(DfxGraph *g, const DfxTensor *t, bool set, WeightsList list[WEIGHTS_LISTS])
+{
+	DfxOp *conv = dfx_scale_owner(g, t->name);
+	float scale = 1;
+
+	if (conv == NULL)
+		weights_list(&list[WEIGHTS_UNEXPECTED], t->name);
+	else if (t->rank != 0 || t->dtype != DFX_F32 ||
+	         (t->data != NULL && !(dfx_tensor_to_f32(t, 0, 1, &scale) && scale > 0 && isfinite(scale))))
+		weights_list(&list[WEIGHTS_MISSHAPEN], t->name);
+	else if (set)
+		conv->in_step = scale;
+}
+
 /* A tensor that fits its parameter, copied. */
 static DfxStatus
 weights_copy(DfxParam *p, const DfxTensor *t, DfxErr *err)
@@ -200,11 +216,11 @@ weights_copy(DfxParam *p, const DfxTensor *t, DfxErr *err)
 
 /* Walk both lists, sorted by name, side by side: set what matches, if it is to be set, note what does not. */
 static DfxStatus
-weights_merge(DfxParam **p, size_t np, const DfxTensor *t, size_t nt, bool set,
+weights_merge(DfxGraph *g, DfxParam **p, const DfxTensor *t, size_t nt, bool set,
               WeightsList list[WEIGHTS_LISTS], DfxErr *err)
 {
 	DfxStatus st = DFX_OK;
-	size_t i = 0, j = 0;
+	size_t i = 0, j = 0, np = (size_t) g->nparam;
 
 	while (st == DFX_OK && (i < np || j < nt))
 	{
@@ -216,7 +232,9 @@ weights_merge(DfxParam **p, size_t np, const DfxTensor *t, size_t nt, bool set,
 			weights_list(&list[WEIGHTS_MISSING], p[i++]->name);
 		else if (c > 0)
 		{
-			if (!dfx_tensor_is_counter(t[j].name))
+			if (dfx_tensor_is_scale(t[j].name))
+				weights_scale(g, &t[j], set, list);
+			else if (!dfx_tensor_is_counter(t[j].name))
 				weights_list(&list[WEIGHTS_UNEXPECTED], t[j].name);
 			j++;
 		}
@@ -246,7 +264,7 @@ weights_compare(DfxGraph *g, const DfxTensor *tensor, size_t n, bool set, Weight
 	for (int i = 0; i < g->nparam; i++)
 		p[i] = &g->param[i];
 	qsort(p, (size_t) g->nparam, sizeof *p, weights_cmp);
-	st = weights_merge(p, (size_t) g->nparam, tensor, n, set, list, err);
+	st = weights_merge(g, p, tensor, n, set, list, err);
 	free(p);
 	return st;
 }

@@ -30,7 +30,7 @@ typedef struct DfxEvalArgs
 	DfxModelRef model;
 	Oid			samples;
 	char	   *image_column;
-	char	   *label_column;
+	char	   *label_column;	/* NULL: rows have no truth */
 	char	   *group_column;	/* NULL: all rows are one group */
 	char	   *split_column;	/* NULL: all rows count */
 	char	   *split;
@@ -39,6 +39,7 @@ typedef struct DfxEvalArgs
 	char	  **perturb;		/* as text ... */
 	DfxPerturbation *how;		/* ... and as numbers */
 	int64		max_errors;		/* images that may be unreadable */
+	int64		draw;			/* rows to draw at random; 0: all, as they come */
 } DfxEvalArgs;
 
 /* ---- eval_source.c ---- */
@@ -47,13 +48,14 @@ typedef struct DfxEvalRow
 {
 	Datum		image;			/* as stored, perhaps toasted; palloc'd */
 	bool		no_image;
-	int			truth;			/* DFX_CLASS_* */
+	int			truth;			/* DFX_CLASS_*; -1: not told */
 	int			group;
 } DfxEvalRow;
 
 typedef struct DfxEvalSource
 {
 	char	   *name;			/* of the relation, quoted */
+	bool		labelled;		/* rows have a truth */
 	int			nlabels;
 	char	  **label;			/* the user's ... */
 	int		   *class;			/* ... and what each stands for */

@@ -48,11 +48,14 @@ source_column(const DfxEvalSource *s, Oid samples, const char *column, Oid *type
 	return psprintf("s.%s", quote_identifier(column));
 }
 
+/* NULL for no column. */
 static char *
 source_text(const DfxEvalSource *s, Oid samples, const char *column)
 {
 	Oid			type;
 
+	if (column == NULL)
+		return "NULL::pg_catalog.text";
 	return psprintf("%s::pg_catalog.text COLLATE pg_catalog.\"C\"", source_column(s, samples, column, &type));
 }
 
@@ -250,6 +253,7 @@ dfx_eval_open(DfxEvalSource *s, const DfxEvalArgs *args)
 
 	memset(s, 0, sizeof(*s));
 	s->name = source_relation(args->samples);
+	s->labelled = args->label_column != NULL;
 	image = source_column(s, args->samples, args->image_column, &type);
 	if (type != BYTEAOID)
 		ereport(ERROR,
@@ -261,14 +265,17 @@ dfx_eval_open(DfxEvalSource *s, const DfxEvalArgs *args)
 	else
 		source_default_labels(s);
 	params = source_params(s, args);
-	source_check_labels(s, args, &params);
+	if (args->label_column)
+		source_check_labels(s, args, &params);
 	source_find_groups(s, args, &params);
 	s->portal = SPI_cursor_open_with_args(NULL,
-										  psprintf("SELECT %s, %s, %s %s", image,
+										  psprintf("SELECT %s, %s, %s %s%s", image,
 												   source_text(s, args->samples, args->label_column),
-												   args->group_column == NULL ? "NULL::pg_catalog.text" :
 												   source_text(s, args->samples, args->group_column),
-												   source_from(s, args)),
+												   source_from(s, args),
+												   args->draw == 0 ? "" :
+												   psprintf(" ORDER BY pg_catalog.random() LIMIT " INT64_FORMAT,
+															args->draw)),
 										  lengthof(params.type), params.type, params.value, NULL, true,
 										  CURSOR_OPT_NO_SCROLL);
 }
@@ -294,7 +301,7 @@ dfx_eval_next(DfxEvalSource *s, DfxEvalRow *row, MemoryContext context)
 	MemoryContextSwitchTo(old);
 	label = SPI_getvalue(tuple, desc, 2);
 	group = SPI_getvalue(tuple, desc, 3);
-	row->truth = source_class(s, label);
+	row->truth = s->labelled ? source_class(s, label) : -1;
 	row->group = source_group(s, group);
 	if (label)
 		pfree(label);

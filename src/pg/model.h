@@ -167,6 +167,7 @@ typedef struct DfxStore
  */
 extern void dfx_store_begin(DfxStore *s);
 extern uint64 dfx_store_sql(const char *sql, int nargs, Oid *types, Datum *values);
+extern uint64 dfx_store_sql_nulls(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls);	/* 'n': null */
 extern void dfx_store_end(DfxStore *s);
 
 /* Bytes as a value of type bytea. */

@@ -22,9 +22,14 @@
  *
  * When the executor stops (a cursor between two FETCHes) nothing is held: what
  * is answered is kept, the rest is dropped and sent again later.
+ *
+ * Parallel workers read ahead each for itself.  The scan calls itself parallel
+ * aware below a Gather only because custom scans get shared memory no other way:
+ * there workers leave the figures that EXPLAIN shows.
  */
 #include "postgres.h"
 
+#include "access/parallel.h"
 #include "commands/explain.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -44,6 +49,21 @@ typedef struct RaAskState
 	bool		known;			/* is there a model for it? */
 	DfxModelRef ref;
 } RaAskState;
+
+/* What EXPLAIN shows of other processes. */
+typedef struct RaFigures
+{
+	int			max_held;
+	uint64		answers,
+				batches;
+} RaFigures;
+
+/* In shared memory of a parallel query. */
+typedef struct RaShared
+{
+	int			nworkers;
+	RaFigures	worker[FLEXIBLE_ARRAY_MEMBER];	/* each worker writes its own, as it ends */
+} RaShared;
 
 typedef struct RaState
 {
@@ -74,6 +94,9 @@ typedef struct RaState
 				consumed;		/* rows, with those that the filter removed */
 	uint64		run_returned,
 				run_consumed;	/* the same at the beginning of this run */
+
+	RaShared   *shared;			/* NULL: no parallel query, or no more */
+	RaFigures	others;			/* the leader's: of workers that have ended */
 } RaState;
 
 static ExecutorRun_hook_type next_run = NULL;
@@ -327,6 +350,69 @@ ra_exec(CustomScanState *css)
 	return css->ss.ps.ps_ProjInfo ? ExecProject(css->ss.ps.ps_ProjInfo) : css->ss.ss_ScanTupleSlot;
 }
 
+/* ---- parallel query ---- */
+
+static Size
+ra_estimate_dsm(CustomScanState *css, ParallelContext *pcxt)
+{
+	return offsetof(RaShared, worker) + sizeof(RaFigures) * pcxt->nworkers;
+}
+
+/* In the leader, before the workers' memory goes; they have ended. */
+static void
+ra_workers_ended(dsm_segment *seg, Datum arg)
+{
+	RaState    *ra = (RaState *) DatumGetPointer(arg);
+	int			held = 0;
+
+	for (int i = 0; i < ra->shared->nworkers; i++)
+	{
+		const RaFigures *f = &ra->shared->worker[i];
+
+		held += f->max_held;
+		ra->others.answers += f->answers;
+		ra->others.batches += f->batches;
+	}
+	ra->others.max_held = Max(ra->others.max_held, held);
+	ra->shared = NULL;
+}
+
+static void
+ra_initialize_dsm(CustomScanState *css, ParallelContext *pcxt, void *coordinate)
+{
+	RaState    *ra = (RaState *) css;
+
+	/* Without a segment there will be no workers. */
+	if (pcxt->seg == NULL)
+		return;
+	ra->shared = coordinate;
+	memset(ra->shared, 0, ra_estimate_dsm(css, pcxt));
+	ra->shared->nworkers = pcxt->nworkers;
+	on_dsm_detach(pcxt->seg, ra_workers_ended, PointerGetDatum(ra));
+}
+
+static void
+ra_initialize_worker(CustomScanState *css, shm_toc *toc, void *coordinate)
+{
+	((RaState *) css)->shared = coordinate;
+}
+
+/* A worker's figures go into shared memory; another worker of its number may have been there before. */
+static void
+ra_report(RaState *ra)
+{
+	DfxWindow  *w = &ra->window;
+	RaFigures  *f;
+
+	if (ra->shared == NULL || !IsParallelWorker())
+		return;
+	f = &ra->shared->worker[ParallelWorkerNumber];
+	f->max_held = Max(f->max_held, w->max_held);
+	f->answers += w->answers;
+	f->batches += w->batches;
+	w->answers = w->batches = 0;
+}
+
 /* ---- stopping ---- */
 
 static void
@@ -368,6 +454,7 @@ ra_shutdown(CustomScanState *css)
 
 	if (ra->nrows > 0)
 		dfx_window_suspend(&ra->window);
+	ra_report(ra);
 }
 
 /* ---- runs of the executor ---- */
@@ -426,13 +513,15 @@ ra_run(DFX_EXECUTOR_RUN_ARGS)
 static void
 ra_explain(CustomScanState *css, List *ancestors, ExplainState *es)
 {
-	DfxWindow  *w = &((RaState *) css)->window;
+	RaState    *ra = (RaState *) css;
+	uint64		answers = ra->window.answers + ra->others.answers,
+				batches = ra->window.batches + ra->others.batches;
 
 	ExplainPropertyInteger("Read-Ahead", "images", dfx_window_limit(), es);
 	if (!es->analyze)
 		return;
-	ExplainPropertyInteger("Max In Flight", NULL, w->max_held, es);
-	ExplainPropertyFloat("Average Batch", NULL, w->answers > 0 ? (double) w->batches / w->answers : 0, 1, es);
+	ExplainPropertyInteger("Max In Flight", NULL, ra->window.max_held + ra->others.max_held, es);
+	ExplainPropertyFloat("Average Batch", NULL, answers > 0 ? (double) batches / answers : 0, 1, es);
 }
 
 static const CustomExecMethods ra_exec_methods = {
@@ -441,6 +530,9 @@ static const CustomExecMethods ra_exec_methods = {
 	.ExecCustomScan = ra_exec,
 	.EndCustomScan = ra_end,
 	.ReScanCustomScan = ra_rescan,
+	.EstimateDSMCustomScan = ra_estimate_dsm,
+	.InitializeDSMCustomScan = ra_initialize_dsm,
+	.InitializeWorkerCustomScan = ra_initialize_worker,
 	.ShutdownCustomScan = ra_shutdown,
 	.ExplainCustomScan = ra_explain,
 };

@@ -36,6 +36,7 @@ typedef struct PlanContext
 {
 	PlannedStmt *stmt;
 	int			last_node_id;
+	bool		gathered;		/* below a Gather: scans run in workers too */
 } PlanContext;
 
 static const RaConsumer nobody = {NULL, false, false};
@@ -199,6 +200,14 @@ plan_asks_anew(List *asks, List *known)
 	return list_difference(asks, known) != NIL && list_length(asks) <= DFX_WINDOW_MAX_ASKS;
 }
 
+/* A scan that was just made, marked as parallel where workers are to tell their figures (ra_exec.c). */
+static Plan *
+plan_mark(Plan *scan, const PlanContext *cx)
+{
+	scan->parallel_aware = cx->gathered;
+	return scan;
+}
+
 /* The end of plan's filter that begins with the first new question; *asks gets the questions of that qual. */
 static List *
 plan_moved_quals(Plan *plan, List *known, List **asks)
@@ -234,13 +243,13 @@ plan_split(Plan *plan, const RaConsumer *consumer, PlanContext *cx)
 			dfx_ra_unbind(plan);
 		else if (plan_rest_has_effects(plan, moved, cx))
 			return plan;
-		plan = dfx_ra_split(plan, moved, asks, consumer, &cx->last_node_id);
+		plan = plan_mark(dfx_ra_split(plan, moved, asks, consumer, &cx->last_node_id), cx);
 		known = dfx_ra_asks(plan);
 	}
 	asks = NIL;
 	dfx_ra_match((Node *) plan->targetlist, NIL, &asks);
 	if (plan_asks_anew(asks, known) && (dfx_ra_is_scan(plan) || !plan_rest_has_effects(plan, NIL, cx)))
-		plan = dfx_ra_split(plan, NIL, asks, consumer, &cx->last_node_id);
+		plan = plan_mark(dfx_ra_split(plan, NIL, asks, consumer, &cx->last_node_id), cx);
 	return plan;
 }
 
@@ -252,7 +261,7 @@ plan_feed(Plan **child, List *asks, const RaConsumer *consumer, PlanContext *cx)
 	List	   *known = dfx_ra_is_scan(*child) ? dfx_ra_output_asks(*child) : NIL;
 
 	if (plan_asks_anew(asks, known) && !plan_has_effects(*child, cx))
-		*child = dfx_ra_pass(*child, asks, consumer, &cx->last_node_id);
+		*child = plan_mark(dfx_ra_pass(*child, asks, consumer, &cx->last_node_id), cx);
 }
 
 static void
@@ -349,14 +358,17 @@ plan_rewrite(Plan *plan, const RaConsumer *consumer, PlanContext *cx)
 {
 	RaConsumer	self,
 				inner = {NULL, false, false};
+	bool		gathered = cx->gathered;
 
 	if (plan == NULL)
 		return NULL;
 	check_stack_depth();
 	self = plan_as_consumer(plan, consumer);
 	inner.marked = IsA(plan, MergeJoin);
+	cx->gathered |= IsA(plan, Gather) || IsA(plan, GatherMerge);
 	plan->lefttree = plan_rewrite(plan->lefttree, &self, cx);
 	plan->righttree = plan_rewrite(plan->righttree, &inner, cx);
+	cx->gathered = gathered;
 	switch (nodeTag(plan))
 	{
 		case T_Append:
@@ -385,7 +397,7 @@ plan_hook(Query *parse, const char *query, int cursor_options, ParamListInfo par
 {
 	PlannedStmt *stmt = next_planner ? next_planner(parse, query, cursor_options, params) :
 		standard_planner(parse, query, cursor_options, params);
-	PlanContext cx = {stmt, 0};
+	PlanContext cx = {stmt, 0, false};
 	const RaConsumer top = {NULL, true, false};
 
 	/* Reading ahead goes forward only. */

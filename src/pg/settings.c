@@ -66,7 +66,7 @@ static const SettingsInt settings_int[] = {
 	&dfx_queue_memory, 128, 1, 262144, PGC_POSTMASTER, GUC_UNIT_MB},
 	{"dfx.threads", "CPU threads of the engine.", "0 means all cores.",
 	&dfx_threads, 0, 0, 1024, PGC_SIGHUP, 0},
-	{"dfx.max_batch", "Images that the network processes together at the most.", NULL,
+	{"dfx.max_batch", "Images that the device works on at a time, at the most.", NULL,
 	&dfx_max_batch, 32, 1, DFX_MAX_BATCH, PGC_SIGHUP, 0},
 	{"dfx.batch_wait", "How long the engine waits for a batch to fill.",
 		"0 takes what is there when the device is free.",
@@ -102,6 +102,7 @@ static const struct config_enum_entry settings_precision[] = {
 	{"fp32", 1, false},
 	{"bf16", 2, false},
 	{"fp16", 3, false},
+	{"int8", 4, false},
 	{NULL, 0, false}
 };
 

@@ -64,6 +64,12 @@ dfx_store_end(DfxStore *s)
 uint64
 dfx_store_sql(const char *sql, int nargs, Oid *types, Datum *values)
 {
+	return dfx_store_sql_nulls(sql, nargs, types, values, NULL);
+}
+
+uint64
+dfx_store_sql_nulls(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
+{
 	static const char marker[] = "@extschema@";
 	const char *schema = quote_identifier(get_namespace_name(dfx_catalog()->schema));
 	StringInfoData query;
@@ -77,7 +83,7 @@ dfx_store_sql(const char *sql, int nargs, Oid *types, Datum *values)
 		appendStringInfoString(&query, schema);
 	}
 	appendStringInfoString(&query, sql);
-	rc = SPI_execute_with_args(query.data, nargs, types, values, NULL, false, 0);
+	rc = SPI_execute_with_args(query.data, nargs, types, values, nulls, false, 0);
 	if (rc < 0)
 		elog(ERROR, "%s: %s", SPI_result_code_string(rc), query.data);
 	pfree(query.data);

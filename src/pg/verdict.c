@@ -61,7 +61,7 @@ image_allowed(Size size)
 static Size
 image_reply_room(DfxRingOp op, Size size)
 {
-	if (op == DFX_RING_FEATURES)
+	if (op == DFX_RING_FEATURES || op == DFX_RING_CALIBRATE)
 		return DFX_REPLY_FEATURES;
 	if (op == DFX_RING_PERTURB)
 		return Max(size, DFX_REPLY_IMAGE_MIN);

@@ -1,9 +1,9 @@
 /*
  * test_cpu_ops.c
- *	  Does every op give the oracle's result on the CPU backend, and is what it
- *	  cannot do refused by name?
+ *	  Does every op give the oracle's result on the CPU backend, in every
+ *	  precision that it offers, and is what it cannot do refused by name?
  */
-#include "cpu/cpu.h"
+#include "tests/backend/cpu_precisions.h"
 #include "tests/backend/image_cases.h"
 
 static DfxVal
@@ -32,7 +32,7 @@ static void
 check_refused(const char *op, Build f)
 {
 	DfxGraph *g = dfx_graph_new();
-	DfxPlanOpts opts = {.max_batch = 1};
+	DfxPlanOpts opts = {.max_batch = 1, .precision = subject.precision};
 	DfxErr err = {0};
 	DfxPlan *plan = NULL;
 	DfxStatus st;
@@ -52,21 +52,21 @@ check_refused(const char *op, Build f)
 	dfx_graph_free(g);
 }
 
+static void
+check_all(void)
+{
+	char what[64];
+
+	check_image_ops();
+	snprintf(what, sizeof what, "add in %s with its epilogue", dfx_precision_name[subject.precision]);
+	check_refused(what, build_add_silu);
+	snprintf(what, sizeof what, "affine in %s with its epilogue", dfx_precision_name[subject.precision]);
+	check_refused(what, build_bn_gelu);
+}
+
 int
 main(void)
 {
-	DfxDevOpts opts = {.threads = 2};
-	DfxErr err = {0};
-
-	subject = (Subject){.be = &dfx_cpu_backend, .precision = DFX_PRECISION_FP32};
-	if (!ok(dfx_cpu_backend.open(&opts, &subject.dev, &err) == DFX_OK, "the device opens"))
-	{
-		diag("%s", err.msg);
-		return done_testing();
-	}
-	check_image_ops();
-	check_refused("add in fp32 with its epilogue", build_add_silu);
-	check_refused("affine in fp32 with its epilogue", build_bn_gelu);
-	dfx_cpu_backend.close(subject.dev);
+	for_cpu_precisions(&subject, 2, check_all);
 	return done_testing();
 }

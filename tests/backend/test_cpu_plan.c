@@ -2,7 +2,8 @@
  * test_cpu_plan.c
  *	  Are plans of the CPU backend what they must be: no reference kernel in any
  *	  backbone, an image's result the same to the last bit in whatever batch and
- *	  on whatever worker, bad requests refused, the right size?
+ *	  on whatever worker, bad requests refused, the right size?  In fp32, and in
+ *	  bf16 where the CPU has it.
  */
 #include <stdatomic.h>
 
@@ -47,10 +48,10 @@ optimised(DfxDev *dev, const DfxBackbone *bb, int branches)
 }
 
 static void
-check_no_reference_kernel(DfxDev *dev, const DfxBackbone *bb, int branches)
+check_no_reference_kernel(DfxDev *dev, const DfxBackbone *bb, int branches, DfxPrecision precision)
 {
 	DfxGraph *g = optimised(dev, bb, branches);
-	DfxPlanOpts opts = {.max_batch = 8};
+	DfxPlanOpts opts = {.max_batch = 8, .precision = precision};
 	DfxPlan *plan = NULL;
 	DfxErr err = {0};
 	int library = 0, reference = 0;
@@ -71,22 +72,24 @@ check_no_reference_kernel(DfxDev *dev, const DfxBackbone *bb, int branches)
 				diag("step %d: %s", i, impl);
 			}
 		}
-	ok(plan && library > 10 && reference == 0, "%s, %d branch(es): %d library steps, none in reference code",
-	   bb->name, branches, library);
+	ok(plan && library > 10 && reference == 0,
+	   "%s, %d branch(es), %s: %d library steps, none in reference code", bb->name, branches,
+	   dfx_precision_name[precision], library);
 	dfx_cpu_backend.release(plan);
 	dfx_graph_free(g);
 }
 
 /* Every image alone, in a plan for one, then together in batches of n on several workers: the same bits. */
 static void
-check_same_bits(DfxDev *dev, const DfxGraph *g, const char *name)
+check_same_bits_in(DfxDev *dev, const DfxGraph *g, DfxPrecision precision, const char *name)
 {
 	enum
 	{
 		IMAGES = 9
 	};
 	static const int batches[] = {IMAGES, 7, 4, 3}; /* over 3 workers: every bucket */
-	DfxPlanOpts one = {.max_batch = 1}, opts = {.max_batch = IMAGES};
+	DfxPlanOpts one = {.max_batch = 1, .precision = precision},
+	            opts = {.max_batch = IMAGES, .precision = precision};
 	DfxPlan *plan = NULL;
 	DfxErr err = {0};
 	size_t floats = graph_output_floats(g, 0);
@@ -114,7 +117,8 @@ check_same_bits(DfxDev *dev, const DfxGraph *g, const char *name)
 		memset(together, 0, IMAGES * floats * sizeof *together);
 		st = dfx_cpu_backend.forward(plan, in, n, out, &err);
 		ok(memcmp(alone, together, (size_t) n * floats * sizeof *alone) == 0,
-		   "%s: %d images together give the bits that they give alone", name, n);
+		   "%s, %s: %d images together give the bits that they give alone", name,
+		   dfx_precision_name[precision], n);
 	}
 	if (!ok(st == DFX_OK, "%s runs", name))
 		diag("%s", err.msg);
@@ -122,6 +126,17 @@ check_same_bits(DfxDev *dev, const DfxGraph *g, const char *name)
 	free(alone);
 	free(together);
 	free(in);
+}
+
+static void
+check_same_bits(DfxDev *dev, const DfxGraph *g, const char *name)
+{
+	DfxDevInfo info;
+
+	dfx_cpu_backend.info(dev, &info);
+	check_same_bits_in(dev, g, DFX_PRECISION_FP32, name);
+	if (info.precision[DFX_PRECISION_BF16])
+		check_same_bits_in(dev, g, DFX_PRECISION_BF16, name);
 }
 
 static void
@@ -284,8 +299,10 @@ main(void)
 	dev = open_device(1, NULL);
 	for (int i = 0; i < dfx_nbackbones; i++)
 	{
-		check_no_reference_kernel(dev, &dfx_backbones[i], 1);
-		check_no_reference_kernel(dev, &dfx_backbones[i], 3);
+		check_no_reference_kernel(dev, &dfx_backbones[i], 1, DFX_PRECISION_FP32);
+		check_no_reference_kernel(dev, &dfx_backbones[i], 3, DFX_PRECISION_FP32);
+		if (info.precision[DFX_PRECISION_BF16])
+			check_no_reference_kernel(dev, &dfx_backbones[i], 3, DFX_PRECISION_BF16);
 	}
 	dfx_cpu_backend.close(dev);
 	return done_testing();

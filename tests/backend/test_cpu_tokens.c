@@ -1,10 +1,11 @@
 /*
  * test_cpu_tokens.c
  *	  Do the operations of transformers give the oracle's results on the CPU
- *	  backend, and do their loops agree to the bit between instruction sets?
+ *	  backend, in every precision that it offers, and do their loops agree to the bit between instruction
+ *sets?
  */
-#include "cpu/cpu.h"
 #include "cpu/kernels.h"
+#include "tests/backend/cpu_precisions.h"
 #include "tests/backend/token_cases.h"
 
 static void
@@ -51,17 +52,7 @@ check_kernels(void)
 int
 main(void)
 {
-	DfxDevOpts opts = {.threads = 2};
-	DfxErr err = {0};
-
-	subject = (Subject){.be = &dfx_cpu_backend, .precision = DFX_PRECISION_FP32};
-	if (!ok(dfx_cpu_backend.open(&opts, &subject.dev, &err) == DFX_OK, "the device opens"))
-	{
-		diag("%s", err.msg);
-		return done_testing();
-	}
-	check_token_ops();
+	for_cpu_precisions(&subject, 2, check_token_ops);
 	check_kernels();
-	dfx_cpu_backend.close(subject.dev);
 	return done_testing();
 }

@@ -5,9 +5,11 @@
  *
  * Every backbone of dfx_backbones, and some tri-branch nets, optimised for the
  * backend, in fp32, against tests/golden/nets (tests/golden/make_nets.py),
- * each image alone and all together in a batch of 8.  Inputs are patterns and
- * encoded files; what is decoded is first compared with what PyTorch saw.  Arguments choose networks by name.
- *Runs from the top of the tree.
+ * each image alone and all together in a batch of 8; and in bf16, on a CPU
+ * that has it, together only (test_cpu_plan.c proves that alone is the same).
+ * Inputs are patterns and encoded files; what is decoded is first compared
+ * with what PyTorch saw.  Arguments choose networks by name.
+ * Runs from the top of the tree.
  */
 #include "cpu/cpu.h"
 #include "image/image.h"
@@ -18,6 +20,7 @@
 /* Of the largest magnitude.  Direct fp32 keeps well below; Winograd's error is about 1e-5. */
 #define BACKBONE_TOLERANCE 1e-4
 #define TRINET_TOLERANCE   1e-3
+#define BF16_TOLERANCE     2e-2
 
 static const struct
 {
@@ -46,6 +49,7 @@ typedef struct Golden
 /* A compiled network of one seed. */
 typedef struct Net
 {
+	DfxPrecision precision;
 	DfxPlan *plan;
 	float *features, *logits;
 } Net;
@@ -91,7 +95,7 @@ crop(uint8_t *rgb, int side)
 static DfxStatus
 net_open(Net *n, DfxDev *dev, const Golden *o, const GoldenCase *c, DfxErr *err)
 {
-	DfxPlanOpts opts = {.max_batch = BATCH, .precision = DFX_PRECISION_FP32};
+	DfxPlanOpts opts = {.max_batch = BATCH, .precision = n->precision};
 	DfxGraph *g = dfx_graph_new();
 	DfxStatus st = o->stride ? dfx_build_trinet(g, o->backbone, o->stride, err)
 	                         : dfx_build_backbone(g, o->backbone, 1000, err);
@@ -134,19 +138,68 @@ net_run(Net *net, const Golden *o, const int *at, int n)
 	return worst;
 }
 
-/* The cases of one seed, from first up to end: one by one, then together. */
+/* Which of the kept logits is the largest. */
+static int
+top(const GoldenVector *v)
+{
+	int best = 0, kept = (v->n + v->step - 1) / v->step;
+
+	for (int i = 1; i < kept; i++)
+		if (v->kept[i] > v->kept[best])
+			best = i;
+	return best;
+}
+
+/* Whether a network answers as PyTorch does, up to a tie; logits as net_run() left them. */
+static bool
+same_answer(const GoldenVector *want, const float *logits, double tolerance)
+{
+	int best = top(want);
+
+	for (int i = 0; i * want->step < want->n; i++)
+		if (logits[i * want->step] > logits[best * want->step] &&
+		    want->kept[best] - want->kept[i] > 2 * tolerance * want->max)
+			return false;
+	return true;
+}
+
+/* The cases from first up to end over and over, in one batch. */
 static double
-check_seed(DfxDev *dev, const Golden *o, int first, int end)
+check_batch(Net *net, const Golden *o, int first, int end, double tolerance)
+{
+	int batch[BATCH];
+	bool same = true;
+	double e;
+
+	for (int k = 0; k < BATCH; k++)
+		batch[k] = first + k % (end - first);
+	e = net_run(net, o, batch, BATCH);
+	for (int k = 0; k < BATCH; k++)
+	{
+		const GoldenVector *want = &o->c[batch[k]].logits;
+
+		same = same && same_answer(want, net->logits + k * want->n, tolerance);
+	}
+	if (!ok(e <= tolerance && same, "%s: seed %" PRIu64 ", a batch of %d in %s", o->label, o->c[first].seed,
+	        BATCH, dfx_precision_name[net->precision]))
+		diag("relative difference %g, allowed %g; answers %s", e, tolerance, same ? "the same" : "differ");
+	return e;
+}
+
+/* The cases of one seed, from first up to end: in fp32 one by one, then together. */
+static double
+check_seed(DfxDev *dev, DfxPrecision precision, const Golden *o, int first, int end)
 {
 	double tolerance = o->stride ? TRINET_TOLERANCE : BACKBONE_TOLERANCE, worst = 0;
-	int batch[BATCH];
-	Net net = {0};
+	Net net = {.precision = precision};
 	DfxErr err = {0};
 
-	if (!ok(net_open(&net, dev, o, &o->c[first], &err) == DFX_OK, "%s: seed %" PRIu64 " compiles", o->label,
-	        o->c[first].seed))
+	if (precision == DFX_PRECISION_BF16)
+		tolerance = BF16_TOLERANCE;
+	if (!ok(net_open(&net, dev, o, &o->c[first], &err) == DFX_OK, "%s: seed %" PRIu64 " compiles in %s",
+	        o->label, o->c[first].seed, dfx_precision_name[precision]))
 		diag("%s", err.msg);
-	for (int i = first; i < end && net.plan; i++)
+	for (int i = first; i < end && net.plan && precision == DFX_PRECISION_FP32; i++)
 	{
 		double e = net_run(&net, o, &i, 1);
 
@@ -154,15 +207,9 @@ check_seed(DfxDev *dev, const Golden *o, int first, int end)
 			diag("relative difference %g, allowed %g", e, tolerance);
 		worst = fmax(worst, e);
 	}
-	for (int k = 0; k < BATCH; k++)
-		batch[k] = first + k % (end - first);
 	if (net.plan)
 	{
-		double e = net_run(&net, o, batch, BATCH);
-
-		if (!ok(e <= tolerance, "%s: seed %" PRIu64 ", a batch of %d", o->label, o->c[first].seed, BATCH))
-			diag("relative difference %g, allowed %g", e, tolerance);
-		worst = fmax(worst, e);
+		worst = fmax(worst, check_batch(&net, o, first, end, tolerance));
 		dfx_cpu_backend.release(net.plan);
 	}
 	free(net.features);
@@ -200,7 +247,10 @@ static void
 check_network(DfxDev *dev, const char *label, const DfxBackbone *b, int stride)
 {
 	static Golden o;
-	double worst = 0;
+	double worst[DFX_PRECISION_COUNT] = {0};
+	DfxDevInfo info;
+
+	dfx_cpu_backend.info(dev, &info);
 
 	o.label = label;
 	o.backbone = b;
@@ -211,9 +261,12 @@ check_network(DfxDev *dev, const char *label, const DfxBackbone *b, int stride)
 	{
 		for (end = first + 1; end < o.n && o.c[end].seed == o.c[first].seed;)
 			end++;
-		worst = fmax(worst, check_seed(dev, &o, first, end));
+		for (DfxPrecision p = DFX_PRECISION_FP32; p <= DFX_PRECISION_BF16; p++)
+			if (info.precision[p])
+				worst[p] = fmax(worst[p], check_seed(dev, p, &o, first, end));
 	}
-	diag("%s: largest relative difference %.2g in %d cases", label, worst, o.n);
+	diag("%s: largest relative difference %.2g in %d cases; in bf16 %.2g", label, worst[DFX_PRECISION_FP32],
+	     o.n, worst[DFX_PRECISION_BF16]);
 }
 
 static bool

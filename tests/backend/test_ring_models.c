@@ -70,6 +70,31 @@ worst(const float *a, const float *b, int n)
 	return d / scale;
 }
 
+/* ---- calibrating ---- */
+
+static void
+test_calibrate(Client *c, const Stream *a)
+{
+	static const char first[] = "layer1.0.conv1.input_scale";
+	const char *reply = (const char *) client_reply(c, 0);
+	DfxSlot *s = client_fill(c, 0, DFX_RING_CALIBRATE, image[0], image_len[0], a->version);
+	float largest = 0;
+
+	s->precision = DFX_PRECISION_FP32;
+	client_submit(c, 0);
+	ok(client_wait(c, 0) == DFX_OK && s->reply_len > sizeof first + sizeof largest &&
+	       memcmp(reply, first, sizeof first) == 0,
+	   "calibration names the first convolution behind the stem");
+	memcpy(&largest, reply + sizeof first, sizeof largest);
+	ok(largest > 0 && largest < 1000, "... and its largest input: %g", (double) largest);
+	s = client_fill(c, 0, DFX_RING_CALIBRATE, image[0], image_len[0], a->version);
+	s->precision = DFX_PRECISION_FP32;
+	s->reply_cap = 100;
+	client_submit(c, 0);
+	ok(client_wait(c, 0) == DFX_TOO_SMALL && s->reply_len > 100,
+	   "too little room for it: DFX_TOO_SMALL, %d needed", (int) s->reply_len);
+}
+
 /* ---- loading ---- */
 
 static void
@@ -131,9 +156,10 @@ test_load(Client *c, const Stream *a, const Stream *partial)
 	ok(call_image(c, 0, DFX_RING_CLASSIFY, 0, a->version) == DFX_EINVAL,
 	   "a lone backbone gives no verdict: %s", s->msg);
 	s = client_fill(c, 0, DFX_RING_FEATURES, image[0], image_len[0], a->version);
-	s->precision = 4;
+	s->precision = DFX_PRECISION_FP16;
 	client_submit(c, 0);
 	ok(client_wait(c, 0) == DFX_EUNSUPPORTED, "a precision the device lacks: DFX_EUNSUPPORTED");
+	test_calibrate(c, a);
 	ok(client_call(c, 0, DFX_RING_FEATURES, image[0], 1000, a->version) == DFX_EIMAGE,
 	   "half an image: DFX_EIMAGE (%s)", s->msg);
 }

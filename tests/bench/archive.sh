@@ -6,8 +6,8 @@
 #	in the same run, before, between and after, by dfx-engine bench with the same
 #	threads and batch; read the shares, not the rates.
 #
-#	Prints a table; one JSON object a row when JSON=1.  Needs python3-pil to make
-#	the images.
+#	Prints a table, and appends each row as a JSON object to the file $JSON.
+#	SIDES="512" measures these sizes only.  Needs python3-pil to make the images.
 set -euo pipefail
 . "$(dirname "$0")/../lib.sh"
 
@@ -63,9 +63,10 @@ sql_rate() {
 }
 median() { tr ' ' '\n' <<<"$*" | sort -n | awk '{a[NR]=$1} END {print a[int((NR+1)/2)]}'; }
 
-[ -n "${JSON:-}" ] || printf '%-34s %10s %10s %7s\n' "$backbone, three branches" "images/s" "engine" "share"
+printf '%-34s %10s %10s %7s\n' "$backbone, three branches" "images/s" "engine" "share"
 # side, sessions, settings, name
 while IFS='|' read -r side sessions settings name; do
+	case " ${SIDES:-256 512 1024 2048} " in *" $side "*) ;; *) continue ;; esac
 	rates=() engines=()
 	for _ in $(seq $rounds); do
 		engines+=("$(engine_rate)")
@@ -73,12 +74,9 @@ while IFS='|' read -r side sessions settings name; do
 	done
 	r=$(median "${rates[@]}") e=$(median "${engines[@]}")
 	share=$(awk -v r="$r" -v e="$e" 'BEGIN {printf "%.2f", r / e}')
-	if [ -n "${JSON:-}" ]; then
-		printf '{"backbone": "%s", "side": %d, "sessions": %d, "settings": "%s", "images_per_second": %s, "engine": %s, "share": %s}\n' \
-			"$backbone" "$side" "$sessions" "$settings" "$r" "$e" "$share"
-	else
-		printf '%-34s %10s %10s %7s\n' "$name" "$r" "$e" "$share"
-	fi
+	printf '%-34s %10s %10s %7s\n' "$name" "$r" "$e" "$share"
+	[ -z "${JSON:-}" ] || printf '{"backbone": "%s", "side": %d, "sessions": %d, "settings": "%s", "images_per_second": %s, "engine": %s, "share": %s}\n' \
+		"$backbone" "$side" "$sessions" "$settings" "$r" "$e" "$share" >>"$JSON"
 done <<'ROWS'
 512|1||512 px, 1 session
 512|1|-c dfx.read_ahead=0|512 px, 1 session, no read-ahead

@@ -26,7 +26,7 @@ by_value(const void *a, const void *b)
 }
 
 /* Sorts x. */
-static double
+__attribute__((unused)) static double
 median(double *x, int n)
 {
 	qsort(x, (size_t) n, sizeof *x, by_value);

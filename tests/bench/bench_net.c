@@ -3,7 +3,7 @@
  *	  How fast the CPU backend runs a network: images per second of forward
  *	  alone, no decoding.
  *
- *	bench_net BACKBONE [branches 1|3] [batch] [threads] [seconds]
+ *	bench_net BACKBONE [branches 1|3] [batch] [threads] [seconds] [precision]
  *
  * Prints one line of JSON: medians over the runs (of time, and of CPU time per
  * image, which a busy machine disturbs less), compile time, the plan's bytes
@@ -11,6 +11,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
 #include "cpu/cpu.h"
@@ -24,10 +25,9 @@ fail(const DfxErr *err)
 }
 
 static DfxPlan *
-build(DfxDev *dev, const DfxBackbone *bb, int branches, int batch, double *seconds, DfxErr *err)
+build(DfxDev *dev, const DfxBackbone *bb, int branches, const DfxPlanOpts *opts, double *seconds, DfxErr *err)
 {
 	DfxGraph *g = dfx_graph_new();
-	DfxPlanOpts opts = {.max_batch = batch, .precision = DFX_PRECISION_FP32};
 	DfxPlan *plan = NULL;
 	double t;
 
@@ -38,11 +38,22 @@ build(DfxDev *dev, const DfxBackbone *bb, int branches, int batch, double *secon
 	    dfx_graph_optimize(g, dfx_cpu_backend.supports, dev, err) == DFX_OK)
 	{
 		t = now(CLOCK_MONOTONIC);
-		dfx_cpu_backend.compile(dev, g, &opts, &plan, err);
+		dfx_cpu_backend.compile(dev, g, opts, &plan, err);
 		*seconds = now(CLOCK_MONOTONIC) - t;
 	}
 	dfx_graph_free(g);
 	return plan;
+}
+
+/* By its name; one that there is not is refused by the backend. */
+static DfxPrecision
+precision(const char *name)
+{
+	int p = 0;
+
+	while (p < DFX_PRECISION_COUNT && strcmp(dfx_precision_name[p], name) != 0)
+		p++;
+	return (DfxPrecision) p;
 }
 
 int
@@ -52,6 +63,7 @@ main(int argc, char **argv)
 	int branches = argc > 2 ? atoi(argv[2]) : 1, batch = argc > 3 ? atoi(argv[3]) : 8;
 	DfxDevOpts opts = {.threads = argc > 4 ? atoi(argv[4]) : 0};
 	double limit = argc > 5 ? atof(argv[5]) : 3, compile = 0, start, took[1000], cpu[1000], wall, used;
+	DfxPlanOpts how = {.max_batch = batch, .precision = argc > 6 ? precision(argv[6]) : DFX_PRECISION_FP32};
 	int n = 0;
 	DfxErr err = {.msg = "unknown backbone"};
 	DfxDevInfo info;
@@ -64,7 +76,7 @@ main(int argc, char **argv)
 	if (bb == NULL || batch < 1 || dfx_cpu_backend.open(&opts, &dev, &err) != DFX_OK)
 		return fail(&err);
 	dfx_cpu_backend.info(dev, &info);
-	plan = build(dev, bb, branches, batch, &compile, &err);
+	plan = build(dev, bb, branches, &how, &compile, &err);
 	bytes = (size_t) batch * (size_t) bb->input_size * (size_t) bb->input_size * 3;
 	in = malloc(bytes);
 	if (plan == NULL || in == NULL)
@@ -88,10 +100,12 @@ main(int argc, char **argv)
 	getrusage(RUSAGE_SELF, &ru);
 	printf(
 	    "{\"backbone\": \"%s\", \"branches\": %d, \"batch\": %d, \"device\": \"%s\", \"threads\": %d, "
+	    "\"precision\": \"%s\", "
 	    "\"images_per_second\": %.2f, \"median_ms\": %.2f, \"cpu_ms_per_image\": %.2f, \"compile_ms\": %.0f, "
 	    "\"plan_mb\": %.1f, \"peak_rss_mb\": %.1f}\n",
-	    bb->name, branches, batch, info.name, info.threads, batch / wall, wall * 1e3, used * 1e3 / batch,
-	    compile * 1e3, (double) dfx_cpu_backend.bytes(plan) / 1e6, (double) ru.ru_maxrss / 1024);
+	    bb->name, branches, batch, info.name, info.threads, dfx_precision_name[how.precision], batch / wall,
+	    wall * 1e3, used * 1e3 / batch, compile * 1e3, (double) dfx_cpu_backend.bytes(plan) / 1e6,
+	    (double) ru.ru_maxrss / 1024);
 	free(in);
 	dfx_cpu_backend.release(plan);
 	dfx_cpu_backend.close(dev);

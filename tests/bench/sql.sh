@@ -4,7 +4,8 @@
 #	  floor		a statement that asks the engine nothing
 #	  ping		an empty round trip through the ring
 #	  classify	a 512x512 JPEG, beside the time the engine itself spends on it
-#	Prints medians (p50) in milliseconds over all rounds.
+#	Prints medians (p50) in milliseconds over all rounds, and appends each as a
+#	JSON object to the file $JSON.
 set -euo pipefail
 . "$(dirname "$0")/../lib.sh"
 
@@ -49,5 +50,9 @@ for _ in $(seq $rounds); do
 done
 after=$(engine_ms)
 
-for kind in floor ping classify; do printf '%-10s p50 %s ms (%d statements)\n' "$kind" "$(p50 "$WORK/pgb/$kind.us")" "$(wc -l <"$WORK/pgb/$kind.us")"; done
+for kind in floor ping classify; do
+	median=$(p50 "$WORK/pgb/$kind.us") n=$(wc -l <"$WORK/pgb/$kind.us")
+	printf '%-10s p50 %s ms (%d statements)\n' "$kind" "$median" "$n"
+	[ -z "${JSON:-}" ] || printf '{"statement": "%s", "p50_ms": %s, "n": %d}\n' "$kind" "$median" "$n" >>"$JSON"
+done
 echo "$before $after" | awk '{printf "engine     mean %.3f ms of decode and inference an image\n", ($3 - $1) / ($4 - $2)}'

@@ -57,6 +57,7 @@ SELECT function_returns('dfx_flag', ARRAY[]::name[], 'trigger');
 SELECT function_returns('dfx_reject', ARRAY[]::name[], 'trigger');
 
 -- Functions on models
+SELECT is_procedure('dfx_quantize');
 SELECT function_returns(name, args, result), volatility_is(name, args, 'volatile')
 	FROM (VALUES ('dfx_import_model', ARRAY['text', 'text', 'integer'], 'text'), ('dfx_import_model', ARRAY['text', 'oid', 'integer'], 'text'),
 		('dfx_export_model', ARRAY['text', 'text'], 'bigint'), ('dfx_export_model', ARRAY['text'], 'oid'),

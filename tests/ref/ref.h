@@ -13,6 +13,7 @@
  *
  *	ref_backend.c	plans and inference, image by image
  *	ref_ops.c		every op for one image
+ *	ref_quant.c		plans on 8-bit integers
  *	ref_train.c		a training step, over the whole batch
  *	ref_grad.c		every op's gradient
  */

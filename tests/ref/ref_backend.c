@@ -31,8 +31,9 @@ static void
 ref_info(const DfxDev *dev, DfxDevInfo *info)
 {
 	(void) dev;
-	*info = (DfxDevInfo){.name = "reference: plain loops", .threads = 1};
-	info->precision[DFX_PRECISION_AUTO] = info->precision[DFX_PRECISION_FP32] = true;
+	*info = (DfxDevInfo){.name = "reference: plain loops", .threads = 1, .lanes = 1};
+	info->precision[DFX_PRECISION_AUTO] = info->precision[DFX_PRECISION_FP32] =
+	    info->precision[DFX_PRECISION_INT8] = true;
 }
 
 static bool
@@ -59,6 +60,7 @@ ref_release(DfxPlan *p)
 	free(p->g.param);
 	free(p->list);
 	free(p->data);
+	free(p->step);
 	free(p);
 }
 
@@ -135,9 +137,11 @@ ref_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **p
 {
 	DfxPlan *p;
 
-	if (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32)
-		return dfx_fail(err, DFX_EUNSUPPORTED, "the reference backend runs %s only, not %s",
-		                dfx_precision_name[DFX_PRECISION_FP32], dfx_precision_name[opts->precision]);
+	bool int8 = opts->precision == DFX_PRECISION_INT8 && !opts->train;
+
+	if (opts->precision != DFX_PRECISION_AUTO && opts->precision != DFX_PRECISION_FP32 && !int8)
+		return dfx_fail(err, DFX_EUNSUPPORTED, "the reference backend does not run in %s",
+		                dfx_precision_name[opts->precision]);
 	if (opts->max_batch < 1)
 		return dfx_fail(err, DFX_EINVAL, "a batch of %d", opts->max_batch);
 	if (opts->train && !ref_is_raw(g))
@@ -152,7 +156,8 @@ ref_compile(DfxDev *dev, const DfxGraph *g, const DfxPlanOpts *opts, DfxPlan **p
 		p->max_batch = opts->max_batch;
 		p->train = opts->train;
 	}
-	if (p == NULL || !ref_copy_graph(p, g) || (p->train && !ref_train_alloc(p)))
+	if (p == NULL || !ref_copy_graph(p, g) || (p->train && !ref_train_alloc(p)) ||
+	    (int8 && !ref_quant_alloc(p)))
 	{
 		ref_release(p);
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for the plan");
@@ -175,6 +180,61 @@ ref_input_bytes(const DfxGraph *g)
 	return ref_count(v) * (g->op[v->def].u.input.rgb8 ? 1 : sizeof(float));
 }
 
+/* One op of inference, on floats or in the steps of its values. */
+static void
+ref_step_op(DfxPlan *p, const DfxOp *op, const void *image)
+{
+	float in = p->step != NULL && op->kind == DFX_OP_CONV ? p->step[op->in[0]] : 0;
+	float out = p->step != NULL ? p->step[op->out] : 0;
+
+	if (in > 0)
+	{
+		RefOp r = ref_view(&p->g, op, p->data, image);
+
+		ref_quant_conv(&r, in);
+	}
+	else
+		ref_run(&p->g, op, p->data, image);
+	ref_epilogue(&p->g, op, p->data);
+	if (out > 0)
+		ref_quant_round(&p->g.val[op->out], p->data[op->out], out);
+}
+
+/* What the plan's own loop and the search for the largest inputs share: one image through all ops. */
+static void
+ref_image(DfxPlan *p, const void *image)
+{
+	for (int i = 0; i < p->g.nop; i++)
+	{
+		ref_step_op(p, &p->g.op[i], image);
+		if (p->dev->opts.progress != NULL)
+			(*p->dev->opts.progress)++;
+	}
+}
+
+static DfxStatus
+ref_largest(DfxPlan *p, const void *in, int n, const int *op, int nop, float *largest, DfxErr *err)
+{
+	size_t in_size = ref_input_bytes(&p->g);
+
+	if (n < 1 || n > p->max_batch)
+		return dfx_fail(err, DFX_EINVAL, "%d images for a plan of 1 to %d", n, p->max_batch);
+	for (int k = 0; k < n; k++)
+	{
+		ref_image(p, (const char *) in + (size_t) k * in_size);
+		for (int j = 0; j < nop; j++)
+		{
+			DfxVal v = p->g.op[op[j]].in[0];
+			float *max = &largest[(size_t) k * (size_t) nop + (size_t) j];
+
+			*max = 0;
+			for (size_t i = 0; i < ref_count(&p->g.val[v]); i++)
+				*max = p->data[v][i] > *max ? p->data[v][i] : *max;
+		}
+	}
+	return DFX_OK;
+}
+
 static DfxStatus
 ref_forward(DfxPlan *p, const void *in, int n, float *const *out, DfxErr *err)
 {
@@ -185,13 +245,7 @@ ref_forward(DfxPlan *p, const void *in, int n, float *const *out, DfxErr *err)
 		return dfx_fail(err, DFX_EINVAL, "%d images for a plan of 1 to %d", n, p->max_batch);
 	for (int k = 0; k < n; k++)
 	{
-		for (int i = 0; i < g->nop; i++)
-		{
-			ref_run(g, &g->op[i], p->data, (const char *) in + (size_t) k * in_size);
-			ref_epilogue(g, &g->op[i], p->data);
-			if (p->dev->opts.progress != NULL)
-				(*p->dev->opts.progress)++;
-		}
+		ref_image(p, (const char *) in + (size_t) k * in_size);
 		for (int i = 0; i < g->nout; i++)
 		{
 			size_t count = ref_count(&g->val[g->out[i]]);
@@ -219,4 +273,5 @@ const DfxBackend dfx_ref_backend = {
     .step = ref_step,
     .read_params = ref_read_params,
     .write_params = ref_write_params,
+    .largest = ref_largest,
 };

@@ -20,6 +20,7 @@ struct DfxPlan
 	float **data; /* per value: of one image */
 	int max_batch;
 	size_t bytes;
+	float *step; /* of a plan on 8-bit integers, per value: dfx_graph_steps(); NULL in others */
 
 	/* Training plans only; NULL and 0 in others. */
 	bool train;
@@ -90,6 +91,17 @@ extern void ref_epilogue(const DfxGraph *g, const DfxOp *op, float *const *data)
 /* q . k / sqrt(width) of query token t and key token s in the head of width channels that starts at channel
  * c. */
 extern double ref_score(const RefOp *r, int c, int width, int t, int s);
+
+/* ---- ref_quant.c ---- */
+
+/* Find the steps of a plan with its graph.  False: out of memory. */
+extern bool ref_quant_alloc(DfxPlan *p);
+
+/* A convolution whose input is in steps, without its epilogue. */
+extern void ref_quant_conv(const RefOp *r, float step);
+
+/* Round one image's value to steps. */
+extern void ref_quant_round(const DfxValue *v, float *data, float step);
 
 /* ---- ref_grad.c ---- */
 

@@ -114,8 +114,10 @@ ok "a device that is not there: status 1" [ $status = 1 ]
 ok "with its SQLSTATE" err_has 58000
 run classify --model "$work/m.safetensors" --device gpu x
 ok "a device that cannot be: 22023" err_has 22023
-run classify --model "$work/m.safetensors" --precision int8 --device cpu $images/jpeg-255x257.jpg
+run classify --model "$work/m.safetensors" --precision fp16 --device cpu $images/jpeg-255x257.jpg
 ok "a precision the CPU lacks: 0A000" err_has 0A000
+run classify --model "$work/m.safetensors" --precision int8 --device cpu $images/jpeg-255x257.jpg
+ok "int8, and the model is not calibrated: 0A000" err_has 0A000
 
 run trinet --backbone resnet18 --random-weights 5 --head-stride 2 --device cpu --json $images/jpeg-255x257.jpg
 ok "trinet succeeds" [ $status = 0 ]

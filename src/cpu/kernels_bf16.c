@@ -1,0 +1,216 @@
+/*
+ * kernels_bf16.c
+ *	  The loops of kernels.h over bf16 numbers.
+ *
+ * bf16 is the upper half of a float, so widening is a shift; narrowing is the
+ * instruction that makes a CPU worth using for it (AVX-512 BF16), which rounds
+ * to the nearest, halves to even, and takes subnormal numbers for 0.  All
+ * arithmetic is on 16 floats at a time.  There is one variant only: without
+ * that instruction the library's convolutions would be slower than in fp32,
+ * and the device does not offer the precision.
+ */
+#include "cpu/kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16,prefer-vector-width=512")))
+#define KERNEL TARGET static inline __attribute__((always_inline))
+
+/* The lanes from l on, 16 at the most. */
+KERNEL __mmask16
+bf16_mask(int l, int nl)
+{
+	return nl - l >= 16 ? 0xffff : (__mmask16) ((1u << (nl - l)) - 1);
+}
+
+KERNEL __m512
+bf16_load(const uint16_t *p, __mmask16 m)
+{
+	__m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p));
+
+	return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+KERNEL void
+bf16_store(uint16_t *p, __m512 x, __mmask16 m)
+{
+	_mm256_mask_storeu_epi16(p, m, (__m256i) _mm512_cvtneps_pbh(x));
+}
+
+/* What is not a number passes: the second operand is the result then. */
+KERNEL __m512
+bf16_relu(__m512 x)
+{
+	return _mm512_max_ps(_mm512_setzero_ps(), x);
+}
+
+KERNEL void
+bf16_affine_lanes(uint16_t *dst, size_t dps, const uint16_t *src, size_t sps, size_t npix, __mmask16 m,
+                  __m512 scale, __m512 shift, bool relu)
+{
+	for (size_t i = 0; i < npix; i++)
+	{
+		__m512 x = _mm512_fmadd_ps(bf16_load(src + i * sps, m), scale, shift);
+
+		bf16_store(dst + i * dps, relu ? bf16_relu(x) : x, m);
+	}
+}
+
+TARGET static void
+bf16_affine(void *dst, size_t dps, const void *src, size_t sps, size_t npix, int nl, const float *scale,
+            const float *shift, bool relu)
+{
+	for (int l = 0; l < nl; l += 16)
+	{
+		__mmask16 m = bf16_mask(l, nl);
+		__m512 s = _mm512_maskz_loadu_ps(m, scale + l), t = _mm512_maskz_loadu_ps(m, shift + l);
+
+		if (relu && m == 0xffff) /* DenseNet's, which should not test masks */
+			bf16_affine_lanes((uint16_t *) dst + l, dps, (const uint16_t *) src + l, sps, npix, 0xffff, s, t,
+			                  true);
+		else
+			bf16_affine_lanes((uint16_t *) dst + l, dps, (const uint16_t *) src + l, sps, npix, m, s, t,
+			                  relu);
+	}
+}
+
+TARGET static void
+bf16_binary(void *dst, size_t dps, const void *a, size_t aps, const void *b, size_t bps, size_t npix, int nl,
+            bool mul, bool relu)
+{
+	for (int l = 0; l < nl; l += 16)
+	{
+		__mmask16 m = bf16_mask(l, nl);
+		__m512 y = _mm512_setzero_ps();
+
+		if (bps == 0)
+			y = _mm512_maskz_loadu_ps(m, (const float *) b + l);
+		for (size_t i = 0; i < npix; i++)
+		{
+			__m512 x = bf16_load((const uint16_t *) a + i * aps + l, m);
+
+			if (bps != 0)
+				y = bf16_load((const uint16_t *) b + i * bps + l, m);
+			x = mul ? _mm512_mul_ps(x, y) : _mm512_add_ps(x, y);
+			bf16_store((uint16_t *) dst + i * dps + l, relu ? bf16_relu(x) : x, m);
+		}
+	}
+}
+
+/* One window, the part of it that lies inside the image. */
+KERNEL __m512
+bf16_window(const uint16_t *src, size_t sps, const CpuPoolGeom *g, int oy, int ox, bool avg, __mmask16 m)
+{
+	int y0 = oy * g->s - g->p, x0 = ox * g->s - g->p, y1 = y0 + g->kh, x1 = x0 + g->kw;
+	__m512 acc = avg ? _mm512_setzero_ps() : _mm512_set1_ps(-INFINITY);
+
+	for (int y = y0 < 0 ? 0 : y0; y < (y1 > g->ih ? g->ih : y1); y++)
+		for (int x = x0 < 0 ? 0 : x0; x < (x1 > g->iw ? g->iw : x1); x++)
+		{
+			__m512 v = bf16_load(src + ((size_t) y * (size_t) g->iw + (size_t) x) * sps, m);
+
+			acc = avg ? _mm512_add_ps(acc, v) : _mm512_max_ps(acc, v);
+		}
+	return avg ? _mm512_mul_ps(acc, _mm512_set1_ps(1.0f / (float) (g->kh * g->kw))) : acc;
+}
+
+TARGET static void
+bf16_pool(void *dst, size_t dps, const void *src, size_t sps, int nl, const CpuPoolGeom *g, bool avg)
+{
+	bool single = g->oh == 1 && g->ow == 1;
+
+	for (int l = 0; l < nl; l += 16)
+	{
+		__mmask16 m = bf16_mask(l, nl);
+
+		for (int oy = 0; oy < g->oh; oy++)
+			for (int ox = 0; ox < g->ow; ox++)
+			{
+				__m512 x = bf16_window((const uint16_t *) src + l, sps, g, oy, ox, avg, m);
+
+				if (single)
+					_mm512_mask_storeu_ps((float *) dst + l, m, x);
+				else
+					bf16_store((uint16_t *) dst + ((size_t) oy * (size_t) g->ow + (size_t) ox) * dps + l, x,
+					           m);
+			}
+	}
+}
+
+/* Runs body for each 16 channels of a token: they are x, at channel at, and the last may be fewer (m). */
+#define TOKEN_CHANNELS(body)                                                                                 \
+	for (int p = 0, base = 0; base < c; p++, base += nl)                                                     \
+		for (int l = 0, n = c - base < nl ? c - base : nl; l < n; l += 16)                                   \
+		{                                                                                                    \
+			const int at = base + l;                                                                         \
+			__mmask16 m = bf16_mask(l, n);                                                                   \
+			__m512 x = bf16_load((const uint16_t *) src + (size_t) p * sps + l, m);                          \
+                                                                                                             \
+			body;                                                                                            \
+		}
+
+/* Two passes for the moments, as with floats. */
+TARGET static void
+bf16_layernorm(void *dst, size_t dps, const void *src, size_t sps, int nl, int c, const float *scale,
+               const float *shift, float eps)
+{
+	__m512 sums = _mm512_setzero_ps(), squares = _mm512_setzero_ps(), mean, inv;
+
+	TOKEN_CHANNELS((void) at; sums = _mm512_mask_add_ps(sums, m, sums, x));
+	mean = _mm512_set1_ps(_mm512_reduce_add_ps(sums) / (float) c);
+
+	TOKEN_CHANNELS((void) at; x = _mm512_maskz_sub_ps(m, x, mean); squares = _mm512_fmadd_ps(x, x, squares));
+	inv = _mm512_set1_ps(1 / sqrtf(_mm512_reduce_add_ps(squares) / (float) c + eps));
+
+	TOKEN_CHANNELS(
+	    x = _mm512_mul_ps(_mm512_sub_ps(x, mean), inv);
+	    x = _mm512_fmadd_ps(x, _mm512_maskz_loadu_ps(m, scale + at), _mm512_maskz_loadu_ps(m, shift + at));
+	    bf16_store((uint16_t *) dst + (size_t) p * dps + l, x, m));
+}
+
+/* Narrowing from the front never overtakes what is still to be read. */
+TARGET static void
+bf16_softmax(float *x, int n)
+{
+	cpu_token_kernels()->softmax(x, n);
+	for (int i = 0; i < n; i += 16)
+	{
+		__m512 v = _mm512_loadu_ps(x + i);
+
+		bf16_store((uint16_t *) (void *) x + i, v, 0xffff);
+	}
+}
+
+static const CpuKernels bf16_kernels = {"avx512_bf16", bf16_affine, bf16_binary, bf16_pool};
+static const CpuTokenKernels bf16_token_kernels = {"avx512_bf16", bf16_layernorm, bf16_softmax};
+
+const CpuKernels *
+cpu_bf16_kernels(void)
+{
+	return &bf16_kernels;
+}
+
+const CpuTokenKernels *
+cpu_bf16_token_kernels(void)
+{
+	return &bf16_token_kernels;
+}
+
+#else
+
+const CpuKernels *
+cpu_bf16_kernels(void)
+{
+	return NULL;
+}
+
+const CpuTokenKernels *
+cpu_bf16_token_kernels(void)
+{
+	return NULL;
+}
+
+#endif

@@ -1,0 +1,32 @@
+/*
+ * kernels_int8.h
+ *	  Our own loops between floats and 8-bit steps (nn/quantize.c); runs are those
+ *	  of kernels.h.
+ */
+#ifndef DFX_CPU_KERNELS_INT8_H
+#define DFX_CPU_KERNELS_INT8_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct CpuInt8Kernels
+{
+	const char *name;
+
+	/*
+	 * dst = src * scale[l] + shift[l], rounded to the nearest (halves to even)
+	 * and kept within 0 .. 255, which makes a ReLU of it; NaN gives 0.
+	 */
+	void (*steps)(uint8_t *dst, size_t dps, const float *src, size_t sps, size_t npix, int nl,
+	              const float *scale, const float *shift);
+	void (*steps_bf16)(uint8_t *dst, size_t dps, const uint16_t *src, size_t sps, size_t npix, int nl,
+	                   const float *scale, const float *shift);
+
+	/* dst = src * scale */
+	void (*floats)(float *dst, const uint8_t *src, size_t n, float scale);
+} CpuInt8Kernels;
+
+extern const CpuInt8Kernels *cpu_int8_kernels(void);
+extern const CpuInt8Kernels *cpu_int8_kernels_variant(int i);
+
+#endif /* DFX_CPU_KERNELS_INT8_H */

@@ -1,7 +1,8 @@
 /*
  * conv_cases.h
  *	  The convolutions that matter, for tests: strides, paddings, groups, channel
- *	  counts off the vector width, odd sizes.
+ *	  counts off the vector width, odd sizes; the poolings; and the network
+ *	  that a test makes of one.
  */
 #ifndef DFX_TESTS_CONV_CASES_H
 #define DFX_TESTS_CONV_CASES_H
@@ -69,6 +70,46 @@ conv_case_name(const ConvCase *k, char *buf, size_t size)
 	snprintf(buf, size, "conv %d to %d, %d x %d, %dx%d stride %d pad %d groups %d", k->ci, k->co, k->h, k->w,
 	         k->a.kh, k->a.kw, k->a.sh, k->a.ph, k->a.groups);
 	return buf;
+}
+
+/* ---- poolings ---- */
+
+static const DfxPool pool_cases[] = {{3, 2, 1, false}, {2, 2, 0, true}, {2, 2, 0, false},
+                                     {3, 1, 0, true},  {0, 0, 0, true}, {0, 0, 0, false}};
+enum
+{
+	POOL_CASES = sizeof pool_cases / sizeof pool_cases[0]
+};
+
+static int pool_case; /* the one that build_pool_case builds */
+
+__attribute__((unused)) static DfxVal
+build_pool_case(DfxGraph *g, DfxVal x)
+{
+	return dfx_pool(g, x, pool_cases[pool_case]);
+}
+
+__attribute__((unused)) static const char *
+pool_case_name(const DfxPool *k, int channels, char *buf, size_t size)
+{
+	snprintf(buf, size, "%s pool %d stride %d pad %d of %d", k->avg ? "average" : "max", k->k, k->s, k->p,
+	         channels);
+	return buf;
+}
+
+/* ---- networks ---- */
+
+typedef DfxVal (*Build)(DfxGraph *g, DfxVal x);
+
+/* What f builds of one input, with weights; finished. */
+__attribute__((unused)) static DfxStatus
+build_case(DfxGraph *g, Build f, int c, int h, int w, DfxErr *err)
+{
+	DfxStatus st;
+
+	dfx_output(g, f(g, dfx_input_f32(g, c, h, w)), "out");
+	st = dfx_graph_finish(g, err);
+	return st == DFX_OK ? dfx_weights_random(g, 11, err) : st;
 }
 
 #endif /* DFX_TESTS_CONV_CASES_H */

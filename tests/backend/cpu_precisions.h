@@ -8,6 +8,7 @@
 
 #include "cpu/cpu.h"
 #include "tests/backend/against_ref.h"
+#include "tests/unit/train_net.h"
 
 /* bf16 has 8 bits: 2^-9 for each rounding, and some roundings one after the other. */
 #define BF16_TOLERANCE 2e-2
@@ -26,6 +27,27 @@ check_cpu_lacks(DfxDev *dev, DfxPrecision precision)
 	       strstr(err.msg, dfx_precision_name[precision]) && strstr(err.msg, "avx512_bf16"),
 	   "%s is refused: %s", dfx_precision_name[precision], err.msg);
 	dfx_graph_free(g);
+}
+
+/* Whether the CPU trains in a precision at all; what it says if it does not is in the log of the test. */
+__attribute__((unused)) static bool
+trains_in(DfxDev *dev, DfxPrecision precision)
+{
+	DfxGraph *g = dfx_graph_new();
+	DfxErr err = {0};
+	DfxPlan *plan = NULL;
+
+	dfx_output(g, dfx_linear(g, dfx_input_f32(g, 16, 1, 1), "fc", 16), "y");
+	if (dfx_graph_finish(g, &err) == DFX_OK && dfx_weights_random(g, 1, &err) == DFX_OK)
+		plan = train_compile_in(precision, &dfx_cpu_backend, dev, g, 1, &err);
+	if (plan)
+		dfx_cpu_backend.release(plan);
+	else if (err.code == DFX_EUNSUPPORTED && strstr(err.msg, "this CPU"))
+		diag("skipped: %s", err.msg);
+	else
+		ok(false, "%s", err.msg);
+	dfx_graph_free(g);
+	return plan != NULL;
 }
 
 /* Calls f with *on set: a device of so many threads, a precision and its tolerance. */

@@ -17,20 +17,14 @@ static Subject subject;
 #define TOLERANCE          4e-6
 #define TOLERANCE_WINOGRAD 4e-5
 
-typedef DfxVal (*Build)(DfxGraph *g, DfxVal x);
-
 /* One network of one input, built by f; optimised or as it is. */
 __attribute__((unused)) static void
 check(const char *what, int c, int h, int w, Build f, bool optimise, int n, double tolerance)
 {
 	DfxGraph *g = dfx_graph_new();
 	DfxErr err = {0};
-	DfxStatus st;
+	DfxStatus st = build_case(g, f, c, h, w, &err);
 
-	dfx_output(g, f(g, dfx_input_f32(g, c, h, w)), "out");
-	st = dfx_graph_finish(g, &err);
-	if (st == DFX_OK)
-		st = dfx_weights_random(g, 11, &err);
 	if (st == DFX_OK && optimise)
 		st = dfx_graph_optimize(g, subject.be->supports, subject.dev, &err);
 	if (st == DFX_OK)
@@ -151,14 +145,6 @@ build_residual_concat(DfxGraph *g, DfxVal x)
 
 /* ---- the rest ---- */
 
-static DfxPool pool_case;
-
-static DfxVal
-build_pool(DfxGraph *g, DfxVal x)
-{
-	return dfx_pool(g, x, pool_case);
-}
-
 static DfxVal
 build_bn(DfxGraph *g, DfxVal x)
 {
@@ -268,19 +254,15 @@ check_concats(void)
 static void
 check_rest(void)
 {
-	static const DfxPool pools[] = {{3, 2, 1, false}, {2, 2, 0, true}, {2, 2, 0, false},
-	                                {3, 1, 0, true},  {0, 0, 0, true}, {0, 0, 0, false}};
 	static const int channels[] = {3, 16, 20, 24, 64};
 
-	for (size_t i = 0; i < sizeof pools / sizeof pools[0]; i++)
+	for (pool_case = 0; pool_case < POOL_CASES; pool_case++)
 		for (size_t c = 0; c < sizeof channels / sizeof channels[0]; c++)
 		{
 			char what[64];
 
-			pool_case = pools[i];
-			snprintf(what, sizeof what, "%s pool %d stride %d pad %d of %d", pools[i].avg ? "average" : "max",
-			         pools[i].k, pools[i].s, pools[i].p, channels[c]);
-			check(what, channels[c], 11, 14, build_pool, false, 2, TOLERANCE);
+			pool_case_name(&pool_cases[pool_case], channels[c], what, sizeof what);
+			check(what, channels[c], 11, 14, build_pool_case, false, 2, TOLERANCE);
 		}
 	for (size_t c = 0; c < sizeof channels / sizeof channels[0]; c++)
 	{

@@ -8,10 +8,11 @@
  * images, a difference of 0.2 to 0.35): rounding passes through ReLUs and
  * through BatchNorms of few numbers.
  */
-#include "tests/backend/train_against_ref.h"
-#include "tests/unit/tiny_nets.h"
+#include "tests/backend/cpu_precisions.h"
+#include "tests/backend/train_nets.h"
 
-static DfxDev *dev;
+static Subject subject;
+static const char *only; /* this network; NULL: all */
 
 /* No BatchNorm, no ReLU: a transformer has rounding of its own only. */
 static TrainTolerance
@@ -19,40 +20,33 @@ tolerance_bf16(const DfxBackbone *b)
 {
 	double grad = strcmp(b->family, "vit") == 0 ? 4e-2 : 0.6;
 
-	return (TrainTolerance){.out = 8e-2, .grad = grad, .precision = DFX_PRECISION_BF16, .whole = true};
+	return (TrainTolerance){.out = 8e-2, .grad = grad, .whole = true};
 }
 
 static void
-check_net(const DfxBackbone *b, int n, int max, TrainTolerance t)
+check_nets(void)
 {
-	DfxGraph *g = dfx_graph_new();
-	DfxErr err = {0};
+	subject.tolerance = 0; /* each network has its own */
+	for (int i = 0; i < TINY_NETS; i++)
+	{
+		const DfxBackbone *b = &tiny_nets[i];
 
-	if (dfx_build_backbone(g, b, 5, &err) == DFX_OK && dfx_weights_random(g, 1, &err) == DFX_OK)
-		trains_as_ref(dev, g, max, n, t, b->name);
-	else if (!ok(false, "%s", b->name))
-		diag("%s", err.msg);
-	dfx_graph_free(g);
+		if (only && strcmp(only, b->name) != 0)
+			continue;
+		if (subject.precision == DFX_PRECISION_FP32)
+		{
+			check_train_net(&subject, b, 4, 4, TOLERANCE_NET);
+			check_train_net(&subject, b, 3, 5, TOLERANCE_NET);
+		}
+		else
+			check_train_net(&subject, b, 16, 17, tolerance_bf16(b));
+	}
 }
 
 int
 main(int argc, char **argv)
 {
-	DfxDevOpts opts = {.threads = 2};
-	DfxErr err = {0};
-	bool bf16;
-
-	if (!ok(dfx_cpu_backend.open(&opts, &dev, &err) == DFX_OK, "the device opens"))
-		return done_testing();
-	bf16 = trains_in(dev, DFX_PRECISION_BF16);
-	for (int i = 0; i < TINY_NETS; i++)
-		if (argc < 2 || strcmp(argv[1], tiny_nets[i].name) == 0)
-		{
-			check_net(&tiny_nets[i], 4, 4, (TrainTolerance){1e-4, 1e-3});
-			check_net(&tiny_nets[i], 3, 5, (TrainTolerance){1e-4, 1e-3});
-			if (bf16)
-				check_net(&tiny_nets[i], 16, 17, tolerance_bf16(&tiny_nets[i]));
-		}
-	dfx_cpu_backend.close(dev);
+	only = argc > 1 ? argv[1] : NULL;
+	for_cpu_precisions(&subject, 2, check_nets);
 	return done_testing();
 }

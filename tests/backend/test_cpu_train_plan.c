@@ -9,72 +9,32 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tests/backend/train_against_ref.h"
-#include "tests/unit/tiny_nets.h"
+#include "tests/backend/cpu_precisions.h"
+#include "tests/backend/train_nets.h"
 
 static _Atomic uint64_t progress;
 
 /* ---- repeatability ---- */
 
-enum
+/* Some steps on one device and on another. */
+static void
+check_threads(const DfxBackbone *bb, int threads, DfxPrecision precision)
 {
-	REPEAT_BATCH = 7,
-	REPEAT_STEPS = 3
-};
-
-/* Some steps from the same weights on a device of its own, the last with fewer images; parameters into p. */
-static bool
-train_once(const DfxGraph *g, int threads, DfxPrecision precision, float **p)
-{
-	const DfxAdam adam = {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 1e-3};
+	Subject on[2] = {{.be = &dfx_cpu_backend, .precision = precision},
+	                 {.be = &dfx_cpu_backend, .precision = precision}};
 	DfxDevOpts opts = {.threads = threads};
 	DfxErr err = {0};
-	DfxDev *dev;
-	TrainSide s = {.precision = precision};
-	void *in = noise_images(g, REPEAT_BATCH, 3);
-	bool good = dfx_cpu_backend.open(&opts, &dev, &err) == DFX_OK;
+	char what[96];
 
-	good = good && side_open(&s, &dfx_cpu_backend, dev, g, REPEAT_BATCH, &err);
-	for (int i = 0; good && i < REPEAT_STEPS; i++)
-	{
-		DfxAdam a = adam;
-
-		a.step = (uint64_t) i + 1;
-		good = side_pass(&s, g, in, REPEAT_BATCH - 2 * (i == 2), (uint64_t) i, &err) == DFX_OK &&
-		       dfx_cpu_backend.step(s.plan, &a, &err) == DFX_OK;
-	}
-	good = good && dfx_cpu_backend.read_params(s.plan, DFX_STATE_VALUE, p, &err) == DFX_OK;
-	if (!good)
-		diag("%s", err.msg);
-	side_close(&s, g);
-	dfx_cpu_backend.close(dev);
-	free(in);
-	return good;
-}
-
-static bool
-same_bits(const DfxGraph *g, float **a, float **b)
-{
-	for (int i = 0; i < g->nparam; i++)
-		if (memcmp(a[i], b[i], dfx_param_count(&g->param[i]) * sizeof(float)) != 0)
-			return false;
-	return true;
-}
-
-static void
-check_repeats(const DfxBackbone *bb, int threads, DfxPrecision precision)
-{
-	DfxGraph *g = dfx_graph_new();
-	DfxErr err = {0};
-	bool good = dfx_build_backbone(g, bb, 5, &err) == DFX_OK && dfx_weights_random(g, 3, &err) == DFX_OK;
-	float **a = train_new_params(g), **b = train_new_params(g);
-
-	good = good && train_once(g, threads, precision, a) && train_once(g, threads, precision, b);
-	ok(good && same_bits(g, a, b), "%s with %d threads in %s: the same bits again", bb->name, threads,
-	   dfx_precision_name[precision]);
-	train_free_params(g, a);
-	train_free_params(g, b);
-	dfx_graph_free(g);
+	snprintf(what, sizeof what, "%s with %d threads in %s", bb->name, threads, dfx_precision_name[precision]);
+	if (dfx_cpu_backend.open(&opts, &on[0].dev, &err) == DFX_OK &&
+	    dfx_cpu_backend.open(&opts, &on[1].dev, &err) == DFX_OK)
+		check_repeats(&on[0], &on[1], bb, what);
+	else
+		ok(false, "%s: %s", what, err.msg);
+	for (int i = 0; i < 2; i++)
+		if (on[i].dev)
+			dfx_cpu_backend.close(on[i].dev);
 }
 
 /* ---- the networks of the table ---- */
@@ -159,7 +119,8 @@ check_pass(DfxDev *dev)
 {
 	DfxGraph *g = dfx_graph_new();
 	DfxErr err = {0};
-	TrainSide s = {0};
+	Subject on = {.be = &dfx_cpu_backend, .dev = dev, .precision = DFX_PRECISION_FP32};
+	TrainSide s;
 	uint64_t before, forward;
 	void *in;
 	float *dlogits;
@@ -169,7 +130,7 @@ check_pass(DfxDev *dev)
 	dfx_weights_random(g, 3, &err);
 	in = noise_images(g, 2, 1);
 	dlogits = calloc(2 * 3, sizeof *dlogits);
-	good = side_open(&s, &dfx_cpu_backend, dev, g, 2, &err);
+	good = side_open(&s, &on, g, 2, &err);
 	before = atomic_load(&progress);
 	good = good && dfx_cpu_backend.forward_train(s.plan, in, 2, 1, s.out, &err) == DFX_OK;
 	forward = atomic_load(&progress);
@@ -223,7 +184,7 @@ check_bf16(DfxDev *dev, double fp32)
 {
 	for (int i = 0; i < TINY_NETS; i++)
 		for (int threads = 1; threads <= 3; threads += 2)
-			check_repeats(&tiny_nets[i], threads, DFX_PRECISION_BF16);
+			check_threads(&tiny_nets[i], threads, DFX_PRECISION_BF16);
 	for (int i = 0; i < dfx_nbackbones; i++)
 		check_compiles(dev, &dfx_backbones[i], DFX_PRECISION_BF16);
 	check_memory(dev, DFX_PRECISION_BF16, fp32 * 0.75);
@@ -240,7 +201,7 @@ main(void)
 	check_without_bf16(); /* first: it forks */
 	for (int i = 0; i < TINY_NETS; i++)
 		for (int threads = 1; threads <= 3; threads++)
-			check_repeats(&tiny_nets[i], threads, DFX_PRECISION_FP32);
+			check_threads(&tiny_nets[i], threads, DFX_PRECISION_FP32);
 	if (!ok(dfx_cpu_backend.open(&opts, &dev, &err) == DFX_OK, "the device opens"))
 		return done_testing();
 	for (int i = 0; i < dfx_nbackbones; i++)

@@ -9,14 +9,18 @@
 #include "tests/backend/train_subject.h"
 #include "tests/unit/tiny_nets.h"
 
+/* What is allowed in fp32. */
+#define TOLERANCE_NET ((TrainTolerance){1e-4, 1e-3})
+
+/* One test, as trains_as_ref(). */
 __attribute__((unused)) static void
-check_train_net(const Subject *on, const DfxBackbone *b, int n, int max)
+check_train_net(const Subject *on, const DfxBackbone *b, int n, int max, TrainTolerance t)
 {
 	DfxGraph *g = dfx_graph_new();
 	DfxErr err = {0};
 
 	if (dfx_build_backbone(g, b, 5, &err) == DFX_OK && dfx_weights_random(g, 1, &err) == DFX_OK)
-		trains_as_ref(on, g, max, n, (TrainTolerance){1e-4, 1e-3}, b->name);
+		trains_as_ref(on, g, max, n, t, b->name);
 	else if (!ok(false, "%s", b->name))
 		diag("%s", err.msg);
 	dfx_graph_free(g);
@@ -30,37 +34,25 @@ check_train_net(const Subject *on, const DfxBackbone *b, int n, int max)
 __attribute__((unused)) static void
 check_train_direction(const Subject *on, const DfxBackbone *b, int n, double least)
 {
-	Subject oracle = {.be = &dfx_ref_backend, .precision = DFX_PRECISION_FP32};
-	DfxDevOpts opts = {.threads = 1};
 	DfxGraph *g = dfx_graph_new();
 	DfxErr err = {0};
-	TrainSide got = {0}, ref = {0};
+	TrainPair p = {.ref_dev = NULL};
 	double dot = 0, a2 = 0, b2 = 0, cosine;
-	void *in = NULL;
-	bool good = dfx_build_backbone(g, b, 5, &err) == DFX_OK && dfx_weights_random(g, 1, &err) == DFX_OK &&
-	            dfx_ref_backend.open(&opts, &oracle.dev, &err) == DFX_OK;
+	bool good = dfx_build_backbone(g, b, 5, &err) == DFX_OK && dfx_weights_random(g, 1, &err) == DFX_OK;
 
-	if (good)
-		in = noise_images(g, n, 5);
-	good = good && side_open(&ref, &oracle, g, n, &err) && side_open(&got, on, g, n, &err) &&
-	       side_pass(&ref, g, in, n, 7, &err) == DFX_OK && side_pass(&got, g, in, n, 7, &err) == DFX_OK &&
-	       side_read(&ref, g, DFX_STATE_GRAD, &err) == DFX_OK &&
-	       side_read(&got, g, DFX_STATE_GRAD, &err) == DFX_OK;
+	good = good && pair_pass(&p, on, g, n, n, &err);
 	for (int i = 0; good && i < g->nparam; i++)
 		for (size_t k = 0; k < dfx_param_count(&g->param[i]); k++)
 		{
-			dot += (double) got.param[i][k] * (double) ref.param[i][k];
-			a2 += pow((double) got.param[i][k], 2);
-			b2 += pow((double) ref.param[i][k], 2);
+			dot += (double) p.got.param[i][k] * (double) p.ref.param[i][k];
+			a2 += pow((double) p.got.param[i][k], 2);
+			b2 += pow((double) p.ref.param[i][k], 2);
 		}
 	cosine = dot / sqrt(a2 * b2);
 	if (!ok(good && cosine >= least, "%s, %d images, %s: gradients point the same way", b->name, n,
 	        dfx_precision_name[on->precision]))
 		diag("cosine %g, at least %g; %s", cosine, least, err.msg);
-	side_close(&got, g);
-	side_close(&ref, g);
-	free(in);
-	dfx_ref_backend.close(oracle.dev);
+	pair_close(&p, g);
 	dfx_graph_free(g);
 }
 

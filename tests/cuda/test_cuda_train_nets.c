@@ -7,22 +7,7 @@
  */
 #include "tests/backend/train_nets.h"
 #include "tests/cuda/host_rt.h"
-#include "tests/unit/grad_golden.h"
-#include "tests/unit/train_rules.h"
-
-/* A little more than five times what was seen. */
-static const struct
-{
-	const char *name;
-	GradTolerance tolerance;
-} golden[] = {
-    {"tiny_densenet", {.grad = 2e-4, .state = 2e-6, .loss = 1e-5, .moved = 2e-3}},
-    {"tiny_resnet", {.grad = 2e-5, .state = 2e-6, .loss = 1e-5, .moved = 2e-3}},
-    {"tiny_resnext", {.grad = 2e-5, .state = 2e-6, .loss = 1e-5, .moved = 2e-3}},
-    {"tiny_efficientnet", {.grad = 1e-4, .state = 5e-6, .loss = 1e-5, .moved = 1e-1}},
-    {"tiny_vit", {.grad = 1e-5, .state = 0, .loss = 1e-5, .moved = 2e-3}},
-    {"head", {.grad = 1e-5, .state = 2e-6, .loss = 1e-5, .moved = 2e-3}},
-};
+#include "tests/unit/grad_nets.h"
 
 /* Against PyTorch, and the rules. */
 static void
@@ -31,10 +16,7 @@ check_golden(HostRt *rt)
 	DfxDevOpts opts = {0};
 	GradBackend b = {.be = &host_backend, .dev = host_device(rt, &opts)};
 
-	train_rules(b.be, b.dev);
-	grad_golden_ops(&b, 4e-6);
-	for (size_t i = 0; i < sizeof golden / sizeof golden[0]; i++)
-		grad_golden_net(&b, golden[i].name, &golden[i].tolerance);
+	check_grad_golden(&b, 4e-6, grad_nets, GRAD_SMALL_NETS);
 	ok(rt->seen >> GPU_ADAM & 1, "Adam ran");
 	gpu_close(b.dev);
 }
@@ -44,10 +26,7 @@ static void
 check_bf16(HostRt *rt)
 {
 	DfxDevOpts opts = {0};
-	Subject on = {.be = &host_backend,
-	              .dev = host_device(rt, &opts),
-	              .precision = DFX_PRECISION_BF16,
-	              .tolerance = 0.3};
+	Subject on = {.be = &host_backend, .dev = host_device(rt, &opts), .precision = DFX_PRECISION_BF16};
 
 	for (int i = 0; i < TINY_NETS; i++)
 		check_train_direction(&on, &tiny_nets[i], 8, 0.85);

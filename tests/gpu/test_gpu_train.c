@@ -9,15 +9,10 @@
 #include "tests/backend/train_cases.h"
 #include "tests/backend/train_nets.h"
 #include "tests/gpu/gpu_device.h"
-#include "tests/unit/grad_golden.h"
-#include "tests/unit/train_rules.h"
+#include "tests/unit/grad_nets.h"
 
 /* Sums are made in another order than on the host; nothing else should differ. */
-static const struct
-{
-	const char *name;
-	GradTolerance tolerance;
-} golden[] = {
+static const GradNet golden[] = {
     {"tiny_densenet", {.grad = 1e-3, .state = 5e-6, .loss = 2e-5, .moved = 5e-3}},
     {"tiny_resnet", {.grad = 1e-4, .state = 5e-6, .loss = 2e-5, .moved = 5e-3}},
     {"tiny_resnext", {.grad = 1e-4, .state = 5e-6, .loss = 2e-5, .moved = 5e-3}},
@@ -27,15 +22,14 @@ static const struct
     {"resnet18", {.grad = 5e-3, .state = 5e-6, .loss = 5e-5, .moved = 5e-1}},
 };
 
+static const double bf16[HALF_CASES] = {[HALF_GIVEN] = 2e-2, [HALF_RELU] = 0.3, [HALF_MAX] = 0.3};
+
 static void
 check_golden(void)
 {
 	GradBackend b = {.be = subject.be, .dev = subject.dev};
 
-	train_rules(b.be, b.dev);
-	grad_golden_ops(&b, 2e-5);
-	for (size_t i = 0; i < sizeof golden / sizeof golden[0]; i++)
-		grad_golden_net(&b, golden[i].name, &golden[i].tolerance);
+	check_grad_golden(&b, 2e-5, golden, sizeof golden / sizeof golden[0]);
 }
 
 static void
@@ -44,7 +38,7 @@ check_nets(void)
 	for (int i = 0; i < TINY_NETS; i++)
 	{
 		if (subject.precision == DFX_PRECISION_FP32)
-			check_train_net(&subject, &tiny_nets[i], 3, 5);
+			check_train_net(&subject, &tiny_nets[i], 3, 5, TOLERANCE_NET);
 		else
 			check_train_direction(&subject, &tiny_nets[i], 8, 0.85);
 		check_repeats(&subject, &subject, &tiny_nets[i], tiny_nets[i].name);
@@ -67,7 +61,8 @@ main(int argc, char **argv)
 		check_golden();
 	}
 	subject.precision = DFX_PRECISION_BF16;
-	subject.tolerance = 0.3;
+	subject.tolerance = 0; /* each case has its own */
+	half_tolerance = bf16;
 	check_train_ops();
 	if (!ops)
 		check_nets();

@@ -52,6 +52,7 @@ static const struct
 } batches[] = {{1, 1}, {3, 3}, {2, 5}};
 static size_t first_batch;
 
+/* One case in all batches; in half precision, with weights that it can hold. */
 static void
 check(const char *what, int c, int h, int w, Build f, CaseTolerance t)
 {

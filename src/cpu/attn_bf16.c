@@ -75,19 +75,14 @@ attn_run(const CpuStep *s, const CpuRun *run, DfxErr *err)
 static dnnl_status_t
 attn_product(CpuBuild *b, CpuStep *s, int which, DnnlConstMd x, DnnlConstMd y, DnnlConstMd z, float scale)
 {
-	dnnl_primitive_attr_t attr = NULL;
+	dnnl_primitive_attr_t attr;
 	dnnl_primitive_desc_t pd = NULL;
-	dnnl_post_ops_t ops = NULL;
-	dnnl_status_t st = dnnl_primitive_attr_create(&attr);
+	dnnl_post_ops_t ops;
+	dnnl_status_t st = dfx_attr_begin(&attr, &ops);
 
-	if (st == dnnl_success)
-		st = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
-	if (st == dnnl_success)
-		st = dnnl_post_ops_create(&ops);
 	if (st == dnnl_success && scale != 1)
 		st = dfx_post_eltwise(ops, dnnl_eltwise_linear, scale);
-	if (st == dnnl_success)
-		st = dnnl_primitive_attr_set_post_ops(attr, ops);
+	st = dfx_attr_end(&attr, ops, st);
 	if (st == dnnl_success)
 		st = dfx_matmul_pd(&pd, b->dev->engine, x, y, z, attr);
 	if (st == dnnl_success && strncmp(dfx_pd_impl(pd), "ref", 3) == 0)
@@ -99,8 +94,6 @@ attn_product(CpuBuild *b, CpuStep *s, int which, DnnlConstMd x, DnnlConstMd y, D
 	}
 	if (pd)
 		dnnl_primitive_desc_destroy(pd);
-	if (ops)
-		dnnl_post_ops_destroy(ops);
 	if (attr)
 		dnnl_primitive_attr_destroy(attr);
 	return st;

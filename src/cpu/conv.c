@@ -154,14 +154,9 @@ static const struct
 static dnnl_status_t
 conv_attr(dnnl_primitive_attr_t *attr, const DfxOp *op, const ConvShape *c, DnnlConstMd channel)
 {
-	dnnl_post_ops_t ops = NULL;
-	dnnl_status_t st = dnnl_primitive_attr_create(attr);
+	dnnl_post_ops_t ops;
+	dnnl_status_t st = dfx_attr_begin(attr, &ops);
 
-	if (st != dnnl_success)
-		return st;
-	st = dnnl_primitive_attr_set_scratchpad_mode(*attr, dnnl_scratchpad_mode_user);
-	if (st == dnnl_success)
-		st = dnnl_post_ops_create(&ops);
 	if (st == dnnl_success && op->epi_add >= 0)
 		st = dfx_post_sum(ops, 1);
 	if (st == dnnl_success && op->epi_act != DFX_ACT_NONE)
@@ -170,44 +165,45 @@ conv_attr(dnnl_primitive_attr_t *attr, const DfxOp *op, const ConvShape *c, Dnnl
 		st = dnnl_post_ops_append_binary(ops, dnnl_binary_mul, channel);
 	if (st == dnnl_success && c->shift)
 		st = dnnl_post_ops_append_binary(ops, dnnl_binary_add, channel);
-	if (st == dnnl_success)
-		st = dnnl_primitive_attr_set_post_ops(*attr, ops);
-	if (ops)
-		dnnl_post_ops_destroy(ops);
-	if (st != dnnl_success)
-	{
-		dnnl_primitive_attr_destroy(*attr);
-		*attr = NULL;
-	}
-	return st;
+	return dfx_attr_end(attr, ops, st);
 }
 
-/* The bucket's primitive; dnnl_unimplemented when the library has none but its reference. */
-static dnnl_status_t
-conv_create_one(CpuBuild *b, const DfxOp *op, const ConvShape *c, const ConvMds *m, DnnlConstMd weights,
-                dnnl_alg_kind_t alg, CpuPrim *prim, char impl[48])
+dnnl_status_t
+cpu_conv_prim(CpuBuild *b, CpuStep *s, int k, const DnnlConv *conv, const CpuConvMds *m,
+              dnnl_primitive_attr_t attr)
 {
-	const DnnlConv conv = {alg, c->s.stride, c->s.pad, alg == dnnl_convolution_winograd ? "wino_4x3" : NULL};
-	dnnl_primitive_attr_t attr;
+	const size_t len = sizeof s->impl - 1;
+	DnnlConstMd weights =
+	    k == 0 ? m->weights
+	           : dnnl_primitive_desc_query_md(cpu_prim_pd(&s->prim[0]), dnnl_query_weights_md, 0);
 	dnnl_primitive_desc_t pd = NULL;
-	dnnl_status_t st = conv_attr(&attr, op, c, m->channel);
+	dnnl_status_t st = dfx_conv_pd(&pd, b->dev->engine, conv, m->src, weights, m->bias, m->dst, attr);
 
-	if (st != dnnl_success)
-		return st;
-	st = dfx_conv_pd(&pd, b->dev->engine, &conv, m->src, weights, m->bias, m->dst, attr);
 	dnnl_primitive_attr_destroy(attr);
 	if (st != dnnl_success)
 		return st;
-	if (strncmp(dfx_pd_impl(pd), "ref", 3) == 0)
+	if (strncmp(dfx_pd_impl(pd), "ref", 3) == 0 || (k > 0 && strncmp(dfx_pd_impl(pd), s->impl, len) != 0))
 		st = dnnl_unimplemented;
 	else
 	{
-		strncpy(impl, dfx_pd_impl(pd), 47);
-		impl[47] = '\0';
-		st = dnnl_primitive_create(&prim->prim, pd);
+		strncpy(s->impl, dfx_pd_impl(pd), len);
+		st = dnnl_primitive_create(&s->prim[k].prim, pd);
 	}
 	dnnl_primitive_desc_destroy(pd);
 	return st;
+}
+
+/* The bucket's primitive, as cpu_conv_prim(). */
+static dnnl_status_t
+conv_create_one(CpuBuild *b, const DfxOp *op, const ConvShape *c, CpuStep *s, int k, const ConvMds *m,
+                dnnl_alg_kind_t alg)
+{
+	const DnnlConv conv = {alg, c->s.stride, c->s.pad, alg == dnnl_convolution_winograd ? "wino_4x3" : NULL};
+	const CpuConvMds mds = {m->src, m->weights, m->bias, m->dst};
+	dnnl_primitive_attr_t attr;
+	dnnl_status_t st = conv_attr(&attr, op, c, m->channel);
+
+	return st == dnnl_success ? cpu_conv_prim(b, s, k, &conv, &mds, attr) : st;
 }
 
 static void
@@ -238,9 +234,7 @@ conv_create(CpuBuild *b, const DfxOp *op, const ConvShape *c, dnnl_alg_kind_t al
 	*even = true;
 	for (int k = 0; k < b->plan->nbucket; k++)
 	{
-		char impl[48] = "";
 		ConvMds m;
-		DnnlConstMd weights;
 		dnnl_status_t dst;
 		DfxStatus st = conv_mds(&m, c, s, b->plan->bucket[k], err);
 
@@ -249,11 +243,9 @@ conv_create(CpuBuild *b, const DfxOp *op, const ConvShape *c, dnnl_alg_kind_t al
 			conv_free_mds(&m);
 			return st;
 		}
-		weights = k == 0 ? m.weights
-		                 : dnnl_primitive_desc_query_md(cpu_prim_pd(&s->prim[0]), dnnl_query_weights_md, 0);
-		dst = conv_create_one(b, op, c, &m, weights, alg, &s->prim[k], impl);
+		dst = conv_create_one(b, op, c, s, k, &m, alg);
 		conv_free_mds(&m);
-		if (dst == dnnl_unimplemented || (dst == dnnl_success && k > 0 && strcmp(impl, s->impl) != 0))
+		if (dst == dnnl_unimplemented)
 		{
 			bool borrow = k > 0 && alg == dnnl_convolution_winograd;
 
@@ -264,7 +256,6 @@ conv_create(CpuBuild *b, const DfxOp *op, const ConvShape *c, dnnl_alg_kind_t al
 		}
 		if (dst != dnnl_success)
 			return cpu_fail_dnnl(dst, c->name, err);
-		memcpy(s->impl, impl, sizeof impl);
 		s->nprim = k + 1;
 	}
 	return DFX_OK;

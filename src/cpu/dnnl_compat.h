@@ -314,4 +314,39 @@ dfx_md_new(DnnlMd *md, int rank, const dnnl_dims_t dim, dnnl_format_tag_t tag)
 	return dfx_md_typed(md, rank, dim, dnnl_f32, tag);
 }
 
+/*
+ * An attribute for primitives whose scratchpad comes from the caller, with
+ * post-ops to fill; dfx_attr_end() must follow, with what came of that.
+ */
+static inline dnnl_status_t
+dfx_attr_begin(dnnl_primitive_attr_t *attr, dnnl_post_ops_t *ops)
+{
+	dnnl_status_t st;
+
+	*attr = NULL;
+	*ops = NULL;
+	st = dnnl_primitive_attr_create(attr);
+	if (st == dnnl_success)
+		st = dnnl_primitive_attr_set_scratchpad_mode(*attr, dnnl_scratchpad_mode_user);
+	if (st == dnnl_success)
+		st = dnnl_post_ops_create(ops);
+	return st;
+}
+
+/* The attribute gets its post-ops, unless st or that is a failure: then it is NULL, and nothing is left. */
+static inline dnnl_status_t
+dfx_attr_end(dnnl_primitive_attr_t *attr, dnnl_post_ops_t ops, dnnl_status_t st)
+{
+	if (st == dnnl_success)
+		st = dnnl_primitive_attr_set_post_ops(*attr, ops);
+	if (ops)
+		dnnl_post_ops_destroy(ops);
+	if (st != dnnl_success && *attr)
+	{
+		dnnl_primitive_attr_destroy(*attr);
+		*attr = NULL;
+	}
+	return st;
+}
+
 #endif /* DFX_CPU_DNNL_COMPAT_H */

@@ -208,57 +208,26 @@ int8_post_ops(dnnl_post_ops_t ops, const Int8Conv *c, const CpuStep *s, DnnlCons
 static dnnl_status_t
 int8_attr(dnnl_primitive_attr_t *attr, const Int8Conv *c, const CpuStep *s, DnnlConstMd add)
 {
-	dnnl_post_ops_t ops = NULL;
-	dnnl_status_t st = dnnl_primitive_attr_create(attr);
+	dnnl_post_ops_t ops;
+	dnnl_status_t st = dfx_attr_begin(attr, &ops);
 
-	if (st != dnnl_success)
-		return st;
-	st = dnnl_primitive_attr_set_scratchpad_mode(*attr, dnnl_scratchpad_mode_user);
 	if (st == dnnl_success)
 		st = dfx_attr_scales(*attr, c->s.co, c->scale);
 	if (st == dnnl_success)
-		st = dnnl_post_ops_create(&ops);
-	if (st == dnnl_success)
 		st = int8_post_ops(ops, c, s, add);
-	if (st == dnnl_success)
-		st = dnnl_primitive_attr_set_post_ops(*attr, ops);
-	if (ops)
-		dnnl_post_ops_destroy(ops);
-	if (st != dnnl_success)
-	{
-		dnnl_primitive_attr_destroy(*attr);
-		*attr = NULL;
-	}
-	return st;
+	return dfx_attr_end(attr, ops, st);
 }
 
-/* The primitive of bucket k; the first one's choice of weights is everybody's. */
+/* The bucket's primitive, as cpu_conv_prim(). */
 static dnnl_status_t
 int8_create_one(CpuBuild *b, const Int8Conv *c, CpuStep *s, int k, const Int8Mds *m)
 {
 	const DnnlConv conv = {dnnl_convolution_direct, c->s.stride, c->s.pad, NULL};
-	DnnlConstMd weights =
-	    k == 0 ? m->weights
-	           : dnnl_primitive_desc_query_md(cpu_prim_pd(&s->prim[0]), dnnl_query_weights_md, 0);
+	const CpuConvMds mds = {m->src, m->weights, m->bias, m->dst};
 	dnnl_primitive_attr_t attr;
-	dnnl_primitive_desc_t pd = NULL;
 	dnnl_status_t st = int8_attr(&attr, c, s, m->add);
 
-	if (st != dnnl_success)
-		return st;
-	st = dfx_conv_pd(&pd, b->dev->engine, &conv, m->src, weights, m->bias, m->dst, attr);
-	dnnl_primitive_attr_destroy(attr);
-	if (st != dnnl_success)
-		return st;
-	if (strncmp(dfx_pd_impl(pd), "ref", 3) == 0 || (k > 0 && strcmp(dfx_pd_impl(pd), s->impl) != 0))
-		st = dnnl_unimplemented;
-	else
-	{
-		strncpy(s->impl, dfx_pd_impl(pd), sizeof s->impl - 1);
-		st = dnnl_primitive_create(&s->prim[k].prim, pd);
-	}
-	dnnl_primitive_desc_destroy(pd);
-	return st;
+	return st == dnnl_success ? cpu_conv_prim(b, s, k, &conv, &mds, attr) : st;
 }
 
 static DfxStatus

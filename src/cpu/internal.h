@@ -302,7 +302,21 @@ extern DfxStatus cpu_prim_bind(DfxPlan *p, CpuPrim *prim, const CpuPrimArg *own,
 extern dnnl_status_t cpu_prim_execute(const CpuPrim *prim, const CpuRun *run);
 
 /* conv.c: steps for CONV, LINEAR and ACT; and what convolutions on integers share with them */
+
+/* Of one convolution; weights in any layout, bias NULL: none. */
+typedef struct CpuConvMds
+{
+	DnnlConstMd src, weights, bias, dst;
+} CpuConvMds;
+
 extern DfxStatus cpu_view_md(DnnlMd *md, const CpuView *v, int n, DfxErr *err);
+/*
+ * The primitive of bucket k, with attr, which goes.  The first one's
+ * implementation and choice of weights are everybody's.  dnnl_unimplemented when
+ * the library has no such one, or only its reference.
+ */
+extern dnnl_status_t cpu_conv_prim(CpuBuild *b, CpuStep *s, int k, const DnnlConv *conv, const CpuConvMds *m,
+                                   dnnl_primitive_attr_t attr);
 /* Data (as plain says) in a block of the plan in the format of md: an argument that all workers share. */
 extern DfxStatus cpu_conv_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd plain,
                                 DnnlConstMd md, DfxErr *err);

@@ -12,6 +12,7 @@
 #define DFX_CUDA_ELEMENT_TRAIN_CUH
 
 #include "cuda/element.cuh"
+#include "nn/drop.h"
 
 /* The derivative of an activation at its input (of a ReLU, at input or output). */
 static GPU_HD float
@@ -181,28 +182,6 @@ template <class T> struct GpuGateGradOp
 	}
 };
 
-/* dfx_mix64() of base/random.h, which the device's compiler does not see as its own. */
-static GPU_HD uint64_t
-gpu_mix64(uint64_t z)
-{
-	z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-	z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-	return z ^ (z >> 31);
-}
-
-/* dfx_drop_keep() of src/nn/drop.c. */
-static GPU_HD bool
-gpu_drop_keep(const GpuDropArgs &a, uint64_t image, uint64_t element)
-{
-	const uint64_t golden = 0x9E3779B97F4A7C15u;
-	uint64_t key = gpu_mix64(a.seed + (uint64_t) (a.op + 1) * golden);
-
-	key = gpu_mix64(key + (image + 1) * golden);
-	if (a.whole)
-		element = 0;
-	return (double) (gpu_mix64(key + (element + 1) * golden) >> 11) * 0x1p-53 >= (double) a.p;
-}
-
 /* row: over images and pixels. */
 template <class T> struct GpuDropOp
 {
@@ -210,7 +189,7 @@ template <class T> struct GpuDropOp
 	GPU_HD void operator()(size_t row, int c) const
 	{
 		size_t rows = (size_t) a.rows, image = row / rows, pixel = row % rows;
-		bool keep = gpu_drop_keep(a, image, (uint64_t) c * rows + pixel);
+		bool keep = dfx_drop_draw(a.p, a.whole, a.seed, a.op, image, (uint64_t) c * rows + pixel);
 
 		gpu_give(gpu_to<T>(a.y, row, a.ldy, c),
 		         keep ? gpu_at<T>(a.x, row, a.ldx, c) * (float) (1 / (1 - (double) a.p)) : 0.0f, a.add);

@@ -176,6 +176,11 @@ extern int gpu_lower_rows(const GpuBuild *b, DfxVal v);
 extern GpuStep *gpu_lower_step(GpuBuild *b, GpuKernel kernel, int i);
 extern const float *gpu_lower_param(GpuBuild *b, int param);
 
+/* A POOL's, and a CONV's or LINEAR's, arguments but for operands, strides and weights: for inference and
+ * training. */
+extern GpuPoolArgs gpu_pool_shape(const DfxOp *op, const DfxValue *x, const DfxValue *y);
+extern GpuConvArgs gpu_conv_shape(const DfxOp *op, const DfxValue *x, const DfxValue *y);
+
 /* branch.c */
 extern DfxStatus gpu_branch_order(GpuBuild *b, DfxErr *err);
 extern DfxStatus

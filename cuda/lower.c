@@ -304,30 +304,38 @@ lower_binary(GpuBuild *b, int i)
 	return true;
 }
 
+GpuPoolArgs
+gpu_pool_shape(const DfxOp *op, const DfxValue *x, const DfxValue *y)
+{
+	const DfxPool *a = &op->u.pool;
+
+	return (GpuPoolArgs){.c = y->c,
+	                     .ih = x->h,
+	                     .iw = x->w,
+	                     .oh = y->h,
+	                     .ow = y->w,
+	                     .kh = a->k ? a->k : x->h,
+	                     .kw = a->k ? a->k : x->w,
+	                     .s = a->s ? a->s : 1,
+	                     .p = a->k ? a->p : 0,
+	                     .avg = a->avg};
+}
+
 static bool
 lower_pool(GpuBuild *b, int i)
 {
 	const DfxOp *op = &b->op[i];
-	const DfxPool *a = &op->u.pool;
-	const DfxValue *x = &b->g.val[op->in[0]], *y = &b->g.val[op->out];
 	GpuStep *s = gpu_lower_step(b, GPU_POOL, i);
+	GpuPoolArgs *a;
 
 	if (!s)
 		return false;
-	s->args[0].pool = (GpuPoolArgs){.x = gpu_lower_at(b, op->in[0]),
-	                                .y = gpu_lower_at(b, op->out),
-	                                .c = y->c,
-	                                .ldx = gpu_lower_stride(b, op->in[0]),
-	                                .ldy = gpu_lower_stride(b, op->out),
-	                                .ih = x->h,
-	                                .iw = x->w,
-	                                .oh = y->h,
-	                                .ow = y->w,
-	                                .kh = a->k ? a->k : x->h,
-	                                .kw = a->k ? a->k : x->w,
-	                                .s = a->s ? a->s : 1,
-	                                .p = a->k ? a->p : 0,
-	                                .avg = a->avg};
+	a = &s->args[0].pool;
+	*a = gpu_pool_shape(op, &b->g.val[op->in[0]], &b->g.val[op->out]);
+	a->x = gpu_lower_at(b, op->in[0]);
+	a->y = gpu_lower_at(b, op->out);
+	a->ldx = gpu_lower_stride(b, op->in[0]);
+	a->ldy = gpu_lower_stride(b, op->out);
 	return true;
 }
 

@@ -118,6 +118,19 @@ gpu_mma_bits(float v, const __nv_bfloat16 *)
 	return static_cast<__nv_bfloat16_raw>(__float2bfloat16_rn(v)).x;
 }
 
+template <class S>
+static GPU_HD void
+gpu_mma_clear(typename S::Thread &t)
+{
+#pragma unroll
+	for (int i = 0; i < S::FM; i++)
+#pragma unroll
+		for (int j = 0; j < S::FN; j++)
+#pragma unroll
+			for (int k = 0; k < 4; k++)
+				t.sum[i][j][k] = 0;
+}
+
 /* Before the first tile. */
 template <class S>
 static GPU_HD void
@@ -136,13 +149,7 @@ gpu_mma_begin(const GpuConvArgs &a, size_t rows, size_t m0, int thread, typename
 		t.row[i].x0 = pixel % a.ow * a.sw - a.pw;
 		t.row[i].in = row < rows;
 	}
-#pragma unroll
-	for (int i = 0; i < S::FM; i++)
-#pragma unroll
-		for (int j = 0; j < S::FN; j++)
-#pragma unroll
-			for (int k = 0; k < 4; k++)
-				t.sum[i][j][k] = 0;
+	gpu_mma_clear<S>(t);
 }
 
 /* Phase 1: this thread's share of the tiles at k0, into one stage. */

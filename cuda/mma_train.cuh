@@ -53,13 +53,7 @@ gpu_wgrad_mma_begin(const GpuWgradArgs &a, int m0, int thread, GpuWgradThread<S>
 		t.c[i] = m % a.conv.ci;
 		t.in[i] = m < gpu_wgrad_depth(a);
 	}
-#pragma unroll
-	for (int i = 0; i < S::FM; i++)
-#pragma unroll
-		for (int j = 0; j < S::FN; j++)
-#pragma unroll
-			for (int k = 0; k < 4; k++)
-				t.mma.sum[i][j][k] = 0;
+	gpu_mma_clear<S>(t.mma);
 }
 
 /* 8 channels of a pixel to 8 rows of a tile, at the pixel's column; zeros when !in. */

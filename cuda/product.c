@@ -28,32 +28,39 @@ product_epilogue(GpuBuild *b, const DfxOp *op, GpuEpilogue *e)
 	}
 }
 
+GpuConvArgs
+gpu_conv_shape(const DfxOp *op, const DfxValue *x, const DfxValue *y)
+{
+	const DfxConv one = {1, 1, 1, 1, 0, 0, 1};
+	const DfxConv *conv = op->kind == DFX_OP_CONV ? &op->u.conv : &one;
+
+	return (GpuConvArgs){.ci = x->c,
+	                     .co = y->c,
+	                     .ih = x->h,
+	                     .iw = x->w,
+	                     .oh = y->h,
+	                     .ow = y->w,
+	                     .kh = conv->kh,
+	                     .kw = conv->kw,
+	                     .sh = conv->sh,
+	                     .sw = conv->sw,
+	                     .ph = conv->ph,
+	                     .pw = conv->pw,
+	                     .groups = conv->groups};
+}
+
 /* Shapes and operands of a CONV or LINEAR, all but the weights. */
 static void
 product_shape(GpuBuild *b, int i, GpuConvArgs *a)
 {
 	const DfxOp *op = &b->op[i];
-	const DfxConv one = {1, 1, 1, 1, 0, 0, 1};
-	const DfxConv *conv = op->kind == DFX_OP_CONV ? &op->u.conv : &one;
-	const DfxValue *x = &b->g.val[op->in[0]], *y = &b->g.val[op->out];
 
-	*a = (GpuConvArgs){.x = gpu_lower_at(b, op->in[0]),
-	                   .y = gpu_lower_at(b, op->out),
-	                   .co = y->c,
-	                   .ldx = gpu_lower_stride(b, op->in[0]),
-	                   .ldy = gpu_lower_stride(b, op->out),
-	                   .ih = x->h,
-	                   .iw = x->w,
-	                   .oh = y->h,
-	                   .ow = y->w,
-	                   .kh = conv->kh,
-	                   .kw = conv->kw,
-	                   .sh = conv->sh,
-	                   .sw = conv->sw,
-	                   .ph = conv->ph,
-	                   .pw = conv->pw,
-	                   .groups = conv->groups};
-	for (int j = 0; j < op->nin; j++)
+	*a = gpu_conv_shape(op, &b->g.val[op->in[0]], &b->g.val[op->out]);
+	a->x = gpu_lower_at(b, op->in[0]);
+	a->y = gpu_lower_at(b, op->out);
+	a->ldx = gpu_lower_stride(b, op->in[0]);
+	a->ldy = gpu_lower_stride(b, op->out);
+	for (int j = 1; j < op->nin; j++)
 		a->ci += b->g.val[op->in[j]].c;
 	product_epilogue(b, op, &a->epi);
 	if (b->pre[i] >= 0)

@@ -432,23 +432,13 @@ lower_stack_back(GpuTrainBuild *b, int i)
 static GpuPoolArgs
 lower_pool_args(const GpuTrainBuild *b, const DfxOp *op)
 {
-	const DfxPool *a = &op->u.pool;
-	const DfxValue *x = &b->val[op->in[0]], *y = &b->val[op->out];
+	GpuPoolArgs a = gpu_pool_shape(op, &b->val[op->in[0]], &b->val[op->out]);
 
-	return (GpuPoolArgs){.x = gpu_train_at(b, op->in[0]),
-	                     .y = gpu_train_at(b, op->out),
-	                     .c = y->c,
-	                     .ldx = gpu_train_ld(b, op->in[0]),
-	                     .ldy = gpu_train_ld(b, op->out),
-	                     .ih = x->h,
-	                     .iw = x->w,
-	                     .oh = y->h,
-	                     .ow = y->w,
-	                     .kh = a->k ? a->k : x->h,
-	                     .kw = a->k ? a->k : x->w,
-	                     .s = a->s ? a->s : 1,
-	                     .p = a->k ? a->p : 0,
-	                     .avg = a->avg};
+	a.x = gpu_train_at(b, op->in[0]);
+	a.y = gpu_train_at(b, op->out);
+	a.ldx = gpu_train_ld(b, op->in[0]);
+	a.ldy = gpu_train_ld(b, op->out);
+	return a;
 }
 
 static void

@@ -114,22 +114,14 @@ gpu_step(DfxPlan *plan, const DfxAdam *a, DfxErr *err)
 
 /* ---- reading and writing ---- */
 
-/* DFX_EINVAL unless all parameters that data asks for have this state: running statistics have a value only.
- */
 static DfxStatus
 params_check_state(const DfxPlan *plan, DfxState what, const float *const *data, DfxErr *err)
 {
 	DfxStatus st = params_check(plan, err);
 
-	if (st != DFX_OK)
-		return st;
-	if ((int) what < 0 || what >= DFX_STATE_COUNT)
-		return dfx_fail(err, DFX_EINVAL, "parameters have no state %d", (int) what);
-	for (int i = 0; i < plan->train->nparam; i++)
-		if (data[i] && what != DFX_STATE_VALUE && !plan->train->param_trained[i])
-			return dfx_fail(err, DFX_EINVAL,
-			                "parameter %d is not trained: it has neither gradient nor moments", i);
-	return DFX_OK;
+	return st != DFX_OK
+	           ? st
+	           : dfx_params_check_state(what, plan->train->param_trained, plan->train->nparam, data, err);
 }
 
 DfxStatus

@@ -32,27 +32,13 @@ product_ci(const GpuTrainBuild *b, const DfxOp *op)
 static GpuConvArgs
 product_shape(const GpuTrainBuild *b, const DfxOp *op)
 {
-	const DfxConv one = {1, 1, 1, 1, 0, 0, 1};
-	const DfxConv *conv = op->kind == DFX_OP_CONV ? &op->u.conv : &one;
 	DfxVal x = op->in[0], y = op->out;
-	GpuConvArgs a = {.x = gpu_train_at(b, x),
-	                 .y = gpu_train_at(b, y),
-	                 .ci = b->val[x].c,
-	                 .co = b->val[y].c,
-	                 .ldx = gpu_train_ld(b, x),
-	                 .ldy = gpu_train_ld(b, y),
-	                 .ih = b->val[x].h,
-	                 .iw = b->val[x].w,
-	                 .oh = b->val[y].h,
-	                 .ow = b->val[y].w,
-	                 .kh = conv->kh,
-	                 .kw = conv->kw,
-	                 .sh = conv->sh,
-	                 .sw = conv->sw,
-	                 .ph = conv->ph,
-	                 .pw = conv->pw,
-	                 .groups = conv->groups};
+	GpuConvArgs a = gpu_conv_shape(op, &b->val[x], &b->val[y]);
 
+	a.x = gpu_train_at(b, x);
+	a.y = gpu_train_at(b, y);
+	a.ldx = gpu_train_ld(b, x);
+	a.ldy = gpu_train_ld(b, y);
 	if (b->type != GPU_F32 && a.groups == 1 && x == b->g.input && b->val[x].root == x && !b->shared[x])
 		a.ci = a.ldx;
 	return a;

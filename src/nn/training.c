@@ -51,6 +51,18 @@ dfx_params_place(const DfxGraph *g, size_t pad, size_t *off, size_t *len, bool *
 }
 
 DfxStatus
+dfx_params_check_state(DfxState what, const bool *is_trained, int n, const float *const *data, DfxErr *err)
+{
+	if ((int) what < 0 || what >= DFX_STATE_COUNT)
+		return dfx_fail(err, DFX_EINVAL, "parameters have no state %d", (int) what);
+	for (int i = 0; i < n; i++)
+		if (data[i] && what != DFX_STATE_VALUE && !is_trained[i])
+			return dfx_fail(err, DFX_EINVAL,
+			                "parameter %d is not trained: it has neither gradient nor moments", i);
+	return DFX_OK;
+}
+
+DfxStatus
 dfx_adam_scalars(const DfxAdam *a, DfxAdamScalars *s, DfxErr *err)
 {
 	if (a->step < 1 || !(a->lr >= 0) || !(a->eps >= 0) || !(a->beta1 >= 0 && a->beta1 < 1) ||

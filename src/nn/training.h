@@ -18,6 +18,11 @@ extern bool dfx_graph_is_raw(const DfxGraph *g);
 extern void dfx_params_place(const DfxGraph *g, size_t pad, size_t *off, size_t *len, bool *is_trained,
                              size_t *trained, size_t *floats);
 
+/* DFX_EINVAL unless all of n parameters that data asks for have that state: those not trained have a value
+ * only. */
+extern DfxStatus
+dfx_params_check_state(DfxState what, const bool *is_trained, int n, const float *const *data, DfxErr *err);
+
 /*
  * One step's scalars as torch.optim.Adam rounds them, once to float where they
  * meet a tensor.  With d = grad + decay * value:

@@ -57,7 +57,7 @@ loader_reply(const DfxRequest *req, bool resident, uint64_t bytes, uint64_t *rep
 static DfxStatus
 loader_begin(DfxLoader *l, const DfxRequest *req, uint64_t *reply_len, DfxErr *err)
 {
-	DfxPrecision precision;
+	DfxPrecision possible; /* the device can; what AUTO stands for is the model's to say */
 	DfxLoadBegin begin;
 	DfxStatus st;
 	void *p;
@@ -67,7 +67,7 @@ loader_begin(DfxLoader *l, const DfxRequest *req, uint64_t *reply_len, DfxErr *e
 		return dfx_fail(err, DFX_EINVAL, "LOAD_BEGIN takes %zu bytes, not %" PRIu64, sizeof begin,
 		                req->in_len);
 	memcpy(&begin, req->in, sizeof begin);
-	st = dfx_device_precision(l->device, req->precision, &precision, err);
+	st = dfx_device_precision(l->device, req->precision, &possible, err);
 	if (st != DFX_OK)
 		return st;
 	if (dfx_cache_has(l->cache, req->version, req->precision))

@@ -70,7 +70,7 @@ typedef enum DfxRingOp
 	DFX_RING_PERTURB,    /* encoded image -> JPEG for "jpeg", PNG otherwise; needs no model */
 	DFX_RING_HEATMAP,    /* encoded image -> PNG; at DFX_PRIORITY_BULK, one at a time */
 	DFX_RING_CALIBRATE,  /* encoded image -> for each convolution that 8-bit integers can compute: the name of
-	                        its  scale with a NUL, and its largest input, a float; in precision fp32 only */
+	                        its scale with a NUL, and its largest input, a float; in precision fp32 only */
 	DFX_RING_LOAD_BEGIN, /* loader slot: DfxLoadBegin -> DfxLoadReply, or DFX_BUSY, DFX_ELIMIT */
 	DFX_RING_LOAD_DATA,  /* loader slot: the next bytes of the canonical stream of base/version.h */
 	DFX_RING_LOAD_END,   /* loader slot: verify the hash, build, compile; then the version is resident.

@@ -102,9 +102,9 @@ static DfxStatus
 sched_model(DfxSched *s, DfxTask *task, uint64_t *need, DfxErr *err)
 {
 	const DfxRequest *req = &task->req;
-	DfxPrecision precision;
+	DfxPrecision possible; /* the device can; what AUTO stands for is the model's to say */
 	const DfxModel *m;
-	DfxStatus st = dfx_device_precision(s->device, req->precision, &precision, err);
+	DfxStatus st = dfx_device_precision(s->device, req->precision, &possible, err);
 
 	if (st != DFX_OK)
 		return st;

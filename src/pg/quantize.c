@@ -5,9 +5,9 @@
  *
  * Rows are drawn at random, read as the caller reads them.  Every other one
  * calibrates: the engine tells the largest input of each convolution (in fp32),
- * and the largest of all images is what the steps reach up to.  (The mean over the
- * images, a third of that, moved probabilities 15 times as far.)  The others are
- * classified by the model in fp32 and by the new version in int8, and compared.
+ * and the largest of all images is what the steps reach up to
+ * (docs/PERFORMANCE.md compares that with the mean over the images).  The others
+ * are classified by the model in fp32 and by the new version in int8, and compared.
  *
  * All of it is one transaction: after any error there is no new version.
  */

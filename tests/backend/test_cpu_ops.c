@@ -5,6 +5,7 @@
  */
 #include "tests/backend/cpu_precisions.h"
 #include "tests/backend/image_cases.h"
+#include "tests/unit/supports_all.h"
 
 static DfxVal
 build_add_silu(DfxGraph *g, DfxVal x)
@@ -16,15 +17,6 @@ static DfxVal
 build_bn_gelu(DfxGraph *g, DfxVal x)
 {
 	return dfx_act(g, dfx_bn(g, x, "n", 1e-5f), DFX_ACT_GELU);
-}
-
-static bool
-supports_all(void *arg, const DfxGraph *g, const DfxOp *op)
-{
-	(void) arg;
-	(void) g;
-	(void) op;
-	return true;
 }
 
 /* A graph optimised for a backend with more epilogues than this one has. */

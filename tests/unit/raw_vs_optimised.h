@@ -11,20 +11,12 @@
 
 #include "tests/ref/ref.h"
 #include "tests/unit/run_net.h"
+#include "tests/unit/supports_all.h"
 #include "tests/unit/tap.h"
 
 #define TOLERANCE 1e-5 /* of the largest magnitude; folding rounds weights once more */
 
 /* ---- backends of different talents ---- */
-
-static bool
-supports_all(void *arg, const DfxGraph *g, const DfxOp *op)
-{
-	(void) arg;
-	(void) g;
-	(void) op;
-	return true;
-}
 
 /* Convolutions only, and an addend or an activation but not both. */
 static bool

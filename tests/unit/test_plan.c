@@ -14,6 +14,7 @@
 
 #include "tests/ref/ref_priv.h"
 #include "tests/unit/run_net.h"
+#include "tests/unit/supports_all.h"
 #include "tests/unit/tap.h"
 #include "tests/unit/tiny_nets.h"
 
@@ -22,15 +23,6 @@ float_bytes(void *arg, const DfxGraph *g, DfxVal v)
 {
 	(void) arg;
 	return net_count(g, v) * sizeof(float);
-}
-
-static bool
-supports_all(void *arg, const DfxGraph *g, const DfxOp *op)
-{
-	(void) arg;
-	(void) g;
-	(void) op;
-	return true;
 }
 
 /* Where value v lies, in floats: C x H x W, so that a channel range is contiguous. */

@@ -9,17 +9,9 @@
 
 #include "base/names.h"
 #include "nn/nn.h"
+#include "tests/unit/supports_all.h"
 #include "tests/unit/tap.h"
 #include "tests/unit/tiny_nets.h"
-
-static bool
-supports_all(void *arg, const DfxGraph *g, const DfxOp *op)
-{
-	(void) arg;
-	(void) g;
-	(void) op;
-	return true;
-}
 
 static DfxGraph *
 optimised(const DfxBackbone *b, int branches)

@@ -161,11 +161,9 @@ typedef struct DfxSlot
 	uint32_t batch;           /* how many images ran together with this one */
 	uint64_t reply_len;       /* bytes written; with DFX_TOO_SMALL: bytes needed */
 	uint64_t t_start, t_done; /* CLOCK_MONOTONIC, ns */
+	_Atomic uint64_t picked;  /* dfx_picked() of the request that was picked last */
 	char msg[DFX_MSG_LEN];
 	char hint[DFX_HINT_LEN];
-
-	/* ---- between engines: dfx_picked() of the request that was picked last ---- */
-	_Atomic uint64_t picked;
 } DfxSlot;
 
 #define DFX_SLOT_STRIDE 1024u
@@ -177,7 +175,8 @@ _Static_assert(sizeof(DfxSlot) <= DFX_SLOT_STRIDE, "a slot fits its stride");
  * word before the generations of the slot, and pick by compare-and-swap from
  * the value read: then the request that was seen is the one that is picked.
  */
-#define DFX_PICKED_BY (DFX_MAX_ENGINES + 1)
+#define DFX_PICKED_BY 16
+_Static_assert(DFX_MAX_ENGINES < DFX_PICKED_BY, "an engine's number + 1 fits");
 
 static inline uint64_t
 dfx_picked(uint64_t gen, uint32_t engine)

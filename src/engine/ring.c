@@ -124,15 +124,17 @@ ring_slot(const DfxRingMap *map, uint32_t i)
 
 /* --- requests ------------------------------------------------------------ */
 
-/* The generation in slot i that is not answered; 0 when there is none.  *by: who has picked it, or 0. */
+/* The generation in slot i that is not answered, and in *by who has picked it, or 0; 0 when there is none. */
 static uint64_t
 ring_unanswered(const DfxRingMap *map, uint32_t i, uint32_t *by)
 {
 	DfxSlot *slot = ring_slot(map, i);
 	uint64_t picked = atomic_load(&slot->picked), gen = atomic_load(&slot->submit_gen);
 
+	if (gen == atomic_load_explicit(&slot->done_gen, memory_order_relaxed))
+		return 0;
 	*by = dfx_picked_by(picked, gen);
-	return gen == atomic_load_explicit(&slot->done_gen, memory_order_relaxed) ? 0 : gen;
+	return gen;
 }
 
 /* Whether this engine may take the request in slot i. */
@@ -147,10 +149,10 @@ ring_concerns(const DfxRingMap *map, uint32_t i)
 uint64_t
 dfx_ring_pending(const DfxRingMap *map, uint32_t i)
 {
-	uint32_t by;
+	uint32_t by = 0;
 	uint64_t gen = ring_unanswered(map, i, &by);
 
-	return by == 0 && ring_concerns(map, i) ? gen : 0;
+	return gen != 0 && by == 0 && ring_concerns(map, i) ? gen : 0;
 }
 
 void

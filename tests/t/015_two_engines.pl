@@ -204,6 +204,14 @@ is( $node->safe_psql(
 	'a query that reads ahead gets the same verdicts, its model loaded on the way'
 );
 
+# What one device cannot do is asked of the next before it is an error.
+$node->safe_psql('postgres', 'SELECT dfx_ping()');
+my $asked = "SELECT string_agg(requests::text, ' ' ORDER BY engine) FROM dfx_stat_engine";
+my @asked = split ' ', $node->safe_psql('postgres', $asked);
+state_is($node, "SET dfx.precision = fp16; SELECT dfx_classify(image) FROM images WHERE name = 'noise 1'",
+	'0A000', 'a precision that no CPU has is refused', qr/cpu does not run in precision fp16/);
+is($node->safe_psql('postgres', $asked), join(' ', map { $_ + 1 } @asked), '... by each engine, once');
+
 # A hung engine is replaced while the other one serves.
 $node->append_conf('postgresql.conf', 'dfx.engine_timeout = 8s');
 $node->reload;

@@ -116,11 +116,12 @@ extern void dfx_queue_on_yield(void (*yield) (void));
  * into it and has ended, well or badly: ask the engine again.
  * dfx_loader_send() takes len bytes that the caller has put at
  * dfx_loader_buffer() and waits for the answer, without a deadline.  Raises
- * 57P03 when no engine can be started, and query cancel.  When the engine
- * was replaced since LOAD_BEGIN, or cannot be started while another can, it does not raise but answers with
- * DFX_EUNAVAILABLE: start again with LOAD_BEGIN, no dfx_loader_begin() needed,
- * but not for ever, for it may be these weights that kill it
- * (dfx_reply_raise() makes 57P03 of it).  The reply has at most one page.
+ * 57P03 when no engine can be started, and query cancel.  When the engine was
+ * replaced since LOAD_BEGIN, or cannot be started while another one can, it
+ * does not raise but answers with DFX_EUNAVAILABLE: start again with
+ * LOAD_BEGIN, no dfx_loader_begin() needed, but not for ever, for it may be
+ * these weights that kill it (dfx_reply_raise() makes 57P03 of it).  The reply
+ * has at most one page.
  */
 extern bool dfx_loader_begin(const uint8 *version, int engine);
 extern char *dfx_loader_buffer(Size *capacity);

@@ -233,9 +233,10 @@ slot_wake_engines(void)
 /*
  * Publish the request whose words the caller has filled in, all but order,
  * the publication words, engine and solo.  engine: a number + 1 when it is for
- * that one, unless it is an image's and that one does not live; 0 for any.  *order is its position in the queue: 0 for
- * a first submission, which then gets one by its generation and by ahead, the
- * number of requests that the backend has in flight before it.  attempts is
+ * that one, unless it is an image's and that one does not live; 0 for any.
+ * *order is its position in the queue: 0 for a first submission, which then
+ * gets one by its generation and by ahead, the number of requests that the
+ * backend has in flight before it.  attempts is
  * how many engines died on earlier submissions of the same request: a
  * resubmission, because its model died with the engine too, must not clear it
  * of suspicion.  Returns the generation.
@@ -405,32 +406,23 @@ slot_sweep_owned(int i, bool started, const DfxSweep *how)
 	atomic_store(&words->picked, dfx_picked(c->gen, 0));
 }
 
-/* Who has picked the request in slot i: a number + 1, or 0. */
+/* Whose the request in slot i is: that of who has picked it, or of who may; a number + 1, or 0 for anybody's. */
 static int
-slot_picker(int i)
+slot_whose(int i)
 {
-	return (int) dfx_picked_by(atomic_load(&dfx_ring_words(i)->picked), dfx_shared->slot[i].gen);
+	int			picker = (int) dfx_picked_by(atomic_load(&dfx_ring_words(i)->picked), dfx_shared->slot[i].gen);
+
+	return picker != 0 ? picker : dfx_shared->slot[i].engine;
 }
 
-/*
- * Is the request in slot i a living engine's business, although this one is
- * dead: picked by one, or there to be picked by one?  An image's that was for
- * the dead one is for any from here on.
- */
+/* Is the request in slot i a living engine's business, although this one is dead? */
 static bool
 slot_is_elsewhere(int i, int dead)
 {
-	DfxSlotCtl *c = &dfx_shared->slot[i];
-	int			picker = slot_picker(i);
+	int			whose = slot_whose(i);
 
-	if (c->engine == dead + 1 && i != dfx_shared->nslots)
-		dfx_ring_words(i)->engine = c->engine = 0;
-	if (picker == dead + 1)
-		return false;
-	if (picker == 0)
-		picker = c->engine;
-	if (picker != 0)
-		return picker != dead + 1 && slot_engine_lives(picker - 1);
+	if (whose != 0)
+		return whose != dead + 1 && slot_engine_lives(whose - 1);
 	for (int k = dfx_nengines() - 1; k >= 0; k--)
 		if (slot_engine_lives(k))
 			return true;
@@ -453,8 +445,11 @@ dfx_slot_sweep(int engine, const DfxSweep *how)
 		DfxSlotCtl *c = &dfx_shared->slot[i];
 		bool		started;
 
-		if (c->state == DFX_SLOT_FREE || c->gen == 0 || dfx_slot_done(i, c->gen) ||
-			slot_is_elsewhere(i, engine))
+		if (c->state == DFX_SLOT_FREE || c->gen == 0 || dfx_slot_done(i, c->gen))
+			continue;
+		if (c->engine == engine + 1 && i != dfx_shared->nslots)
+			dfx_ring_words(i)->engine = c->engine = 0;	/* others can do it too */
+		if (slot_is_elsewhere(i, engine))
 			continue;
 		started = atomic_load(&dfx_ring_words(i)->start_gen) == c->gen;
 		running += started;
@@ -479,15 +474,10 @@ dfx_slot_in_flight(int engine)
 	for (int i = 0; i <= dfx_shared->nslots; i++)
 	{
 		DfxSlotCtl *c = &dfx_shared->slot[i];
+		int			whose = slot_whose(i);
 
-		int			whose;
-
-		if (c->state == DFX_SLOT_FREE || c->gen == 0 || dfx_slot_done(i, c->gen))
-			continue;
-		whose = slot_picker(i);
-		if (whose == 0)
-			whose = c->engine;
-		n += whose == 0 || whose == engine + 1;
+		n += c->state != DFX_SLOT_FREE && c->gen != 0 && !dfx_slot_done(i, c->gen) &&
+			(whose == 0 || whose == engine + 1);
 	}
 	LWLockRelease(dfx_shared->lock);
 	return n;

@@ -118,7 +118,7 @@ dfx_sup_stand_in(DfxSupEngine *e)
 	char		reason[DFX_REASON_LEN];
 	DfxSweep	sweep = {NULL, NULL};
 
-	if (dfx_sup_has_failed(e))
+	if (pg_atomic_read_u32(&dfx_shared->state) == DFX_ENGINE_FAILED)
 	{
 		strlcpy(reason, e->ctl->last_error, sizeof(reason));	/* only we write it */
 		sweep.unavailable = reason;

@@ -205,10 +205,9 @@ is( $node->safe_psql(
 );
 
 # What one device cannot do is asked of the next before it is an error.
-$node->safe_psql('postgres', 'SELECT dfx_ping()');
 my $asked = "SELECT string_agg(requests::text, ' ' ORDER BY engine) FROM dfx_stat_engine";
 my @asked = split ' ', $node->safe_psql('postgres', $asked);
-state_is($node, "SET dfx.precision = fp16; SELECT dfx_classify(image) FROM images WHERE name = 'noise 1'",
+state_is($node, "SET dfx.read_ahead = 0; SET dfx.precision = fp16; SELECT dfx_classify(image) FROM images WHERE name = 'noise 1'",
 	'0A000', 'a precision that no CPU has is refused', qr/cpu does not run in precision fp16/);
 is($node->safe_psql('postgres', $asked), join(' ', map { $_ + 1 } @asked), '... by each engine, once');
 
@@ -233,6 +232,13 @@ like(
 	qr/dfx engine 0 \(cuda:1\) cannot be started: device "cuda:1" cannot be used: /,
 	'... which the log has too');
 is(sql($node, 'SELECT check_verdict(1)')->{state}, '00000', '... the other one serves');
+$pid = pid_of(1);
+kill 'STOP', $pid;
+$job = start_sql($node, 'SELECT check_verdict(2)', name => 'queued');
+session_pid($node, 'queued');
+kill 'KILL', $pid;
+is(finish_sql($job)->{state}, '00000',
+	'... and when that one is killed, what waits is not told that no engine can be started');
 set_device('cuda:1,cuda:2');
 ok(defined wait_for(sub { return sql($node, 'SELECT check_verdict(1)')->{state} eq '57P03' }),
 	'no device that can be opened is an error');

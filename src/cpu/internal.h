@@ -12,6 +12,7 @@
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)
  *	attn_bf16.c	attention in bf16
  *	int8.c		steps on 8-bit integers (kernels_int8.c has their loops)
+ *	strands.c	branches that can run side by side
  *	run.c		forward: images over workers
  *	train_*.c	plans for training (train.h)
  *
@@ -213,6 +214,7 @@ struct DfxPlan
 
 	CpuStep *step;
 	int nstep;
+	struct CpuStrands *strands; /* NULL: the network is one piece */
 	CpuView out[DFX_MAX_OUT];
 	int nout;
 
@@ -271,6 +273,22 @@ extern char *cpu_arena_new(size_t bytes, DfxErr *err); /* huge-page aligned; byt
 extern void *cpu_plan_alloc(DfxPlan *p, size_t bytes, DfxErr *err); /* zeroed, lives as long as the plan */
 extern DfxStatus cpu_plan_memory(DfxPlan *p, DnnlConstMd md, void *handle, dnnl_memory_t *mem, DfxErr *err);
 extern DfxStatus cpu_fail_dnnl(dnnl_status_t st, const char *what, DfxErr *err);
+
+/* strands.c: a network's parts; a part is a strand's number from 0, or one of these */
+typedef struct CpuStrands CpuStrands;
+#define CPU_PART_ALL  (-1) /* a step that every strand runs for itself */
+#define CPU_PART_REST (-2) /* what is left when all strands are through */
+
+/* *out: NULL when the graph, whose steps are made, is one piece. */
+extern DfxStatus cpu_strands_find(const CpuBuild *b, CpuStrands **out, DfxErr *err);
+extern void cpu_strands_free(CpuStrands *s);
+extern int cpu_strands_count(const CpuStrands *s); /* of NULL: 1 */
+extern bool
+cpu_strands_has(const CpuStrands *s, int part, int step);    /* whether a step is run for that part */
+extern size_t cpu_strands_parcel_bytes(const CpuStrands *s); /* of one image */
+/* What leaves a strand, from a worker's arena into the image's parcel; and all of it into an arena. */
+extern void cpu_strands_pack(const CpuStrands *s, int part, char *parcel, char *arena);
+extern void cpu_strands_unpack(const CpuStrands *s, const char *parcel, char *arena);
 
 /* What a CONV or LINEAR op convolves; a linear layer is a 1x1 convolution. */
 typedef struct CpuConvShape

@@ -7,6 +7,7 @@
  *	layout.c	which layout and which place each value gets
  *	plan.c		from a graph to steps: compile, release
  *	conv.c		steps that the library runs
+ *	wino1d.c	convolutions of signals (kernels_wino.c has their loops)
  *	prim.c		its primitives, with each worker's arguments
  *	ops.c		steps that we run (kernels.c and kernels_bf16.c have their loops)
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)
@@ -53,6 +54,7 @@ struct DfxDev
 	const CpuKernels *bf16_kernels;
 	const CpuTokenKernels *bf16_token_kernels;
 	const CpuInt8Kernels *int8_kernels;
+	const CpuWinoKernels *wino_kernels;
 	const CpuTrainKernels *train_kernels;
 	const CpuTrainWindowKernels *train_window_kernels;
 	const CpuTrainTokenKernels *train_token_kernels;
@@ -186,10 +188,10 @@ struct CpuStep
 	CpuView out;
 	bool relu;
 	DfxPool pool;
-	int index;     /* TAKE */
-	int heads;     /* ATTN */
-	float eps;     /* LAYERNORM */
-	void *param;   /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; tokens.c */
+	int index;   /* TAKE */
+	int heads;   /* ATTN */
+	float eps;   /* LAYERNORM */
+	void *param; /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; tokens.c, wino1d.c */
 	bool copy_add; /* conv: the residual add_from must be copied into out first */
 	CpuView add_from;
 	bool add_apart; /* int8: add_from is an argument of its own */
@@ -341,6 +343,10 @@ extern DfxStatus cpu_conv_share(CpuBuild *b, CpuStep *s, int arg, const void *da
 extern DfxStatus cpu_conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err);
 extern DfxStatus cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 extern DfxStatus cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
+
+/* wino1d.c: whether a convolution is one for it; its step then, unless (*made false) the library cannot */
+extern bool cpu_wino1d_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
+extern DfxStatus cpu_wino1d_step(CpuBuild *b, const DfxOp *op, CpuStep *s, bool *made, DfxErr *err);
 
 /* int8.c: whether op reads or writes steps; its step then */
 extern bool cpu_int8_wants(const CpuBuild *b, const DfxOp *op);

@@ -147,6 +147,15 @@ sched_idle(const DfxSched *s)
 	return s->busy == (s->heating && s->absolved) && !s->task[s->map->nslots].busy;
 }
 
+/* Let go of the model of a task that is not picked after all. */
+static void
+sched_unhold(DfxSched *s, DfxTask *task)
+{
+	if (task->resident)
+		dfx_cache_release(s->cache, task->resident, false);
+	task->resident = NULL;
+}
+
 /* How many tasks may be busy for one more of that priority to be admitted. */
 static int
 sched_places(const DfxSched *s, DfxPriority priority)
@@ -155,11 +164,11 @@ sched_places(const DfxSched *s, DfxPriority priority)
 }
 
 /*
- * Decide about a task whose request was read with status st; it is busy
- * afterwards unless it must wait.  full: somebody before it waits for room.
+ * Decide about a task whose request was read with status st.  full: somebody
+ * before it waits for room.  Unless it must wait, its model is held.
  */
 static SchedVerdict
-sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need, DfxErr *err)
+sched_judge(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need, DfxErr *err)
 {
 	bool apart = !s->solo && !s->solo_waits && (sched_idle(s) || !task->req.solo);
 	bool room = apart && !full && s->busy < sched_places(s, task->req.priority);
@@ -171,27 +180,38 @@ sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need
 	if (*st == DFX_OK && task->req.op == DFX_RING_HEATMAP && s->heating)
 		*st = DFX_BUSY;
 	if (*st != DFX_OK && *st != DFX_BUSY)
-	{
-		task->busy = true;
 		return SCHED_REPLY;
-	}
 	if (*st == DFX_OK && task->req.op == DFX_RING_PING)
-	{
-		task->busy = true;
 		return SCHED_REPLY;
-	}
 	if (*st == DFX_BUSY || !room)
 	{
-		if (task->resident)
-			dfx_cache_release(s->cache, task->resident, false);
-		task->resident = NULL;
+		sched_unhold(s, task);
 		s->blocked = true;
 		if (*st == DFX_BUSY)
 			return SCHED_SKIP;
 		s->solo_waits |= task->req.solo;
 		return SCHED_FULL;
 	}
-	task->busy = task->counted = true;
+	return SCHED_GO;
+}
+
+/* The same, and pick what need not wait: it is busy afterwards. */
+static SchedVerdict
+sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need, DfxErr *err)
+{
+	SchedVerdict verdict = sched_judge(s, task, full, st, need, err);
+
+	if (verdict != SCHED_GO && verdict != SCHED_REPLY)
+		return verdict;
+	if (!dfx_ring_pick(s->map, &task->req))
+	{
+		sched_unhold(s, task);
+		return SCHED_SKIP;
+	}
+	task->busy = true;
+	if (verdict == SCHED_REPLY)
+		return verdict;
+	task->counted = true;
 	s->busy++;
 	s->solo = task->req.solo;
 	if (dfx_ring_wants_model(task->req.op))
@@ -302,14 +322,14 @@ sched_loader(DfxSched *s)
 	if (gen != 0 && !task->busy && !s->solo && !s->solo_waits)
 	{
 		st = dfx_ring_read(s->map, s->map->nslots, gen, &task->req, &err);
-		task->busy = took = true;
-		s->loader_work = st == DFX_OK;
+		task->busy = took = dfx_ring_pick(s->map, &task->req);
+		s->loader_work = took && st == DFX_OK;
 		pthread_cond_signal(&s->loader_cv);
 	}
 	else if (gen != 0 && (!task->busy || gen != task->req.gen))
 		s->blocked = true;
 	pthread_mutex_unlock(&s->lock);
-	if (st != DFX_OK)
+	if (took && st != DFX_OK)
 	{
 		dfx_task_finish(s, task, st, &err, 0, 0);
 		s->answered = true;
@@ -451,7 +471,7 @@ dfx_sched_start(DfxSched *s, const DfxSchedOpts *opts, DfxErr *err)
 	DfxStatus st;
 
 	*s = (DfxSched){.map = opts->map,
-	                .stats = &opts->map->ring->stats,
+	                .stats = &opts->map->own->stats,
 	                .cache = opts->cache,
 	                .device = opts->device,
 	                .lanes = opts->lanes,

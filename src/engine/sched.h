@@ -18,7 +18,9 @@
  *	   decoded.  That bounds memory, and how many requests a crash can be blamed on.
  *	3. A solo task is busy alone: nothing is admitted beside it, the loader included;
  *	   it may be beside a heatmap that is absolved.
- *	4. lock guards everything below it; the ring's own words are atomics.
+ *	4. A task is busy only after its request was picked (dfx_ring_pick): other engines
+ *	   serve the same slots.
+ *	5. lock guards everything below it; the ring's own words are atomics.
  *	   Order of locks: lock, then the cache's own.
  */
 #ifndef DFX_ENGINE_SCHED_H

@@ -146,7 +146,7 @@ pg_noreturn extern void dfx_weights_blame(const DfxModelRef *model);
 /* ---- model_load.c ---- */
 
 /* DfxCall.need_model; arg is the DfxModelRef. */
-extern void dfx_model_need(const uint8 *version, uint64 order, void *arg);
+extern void dfx_model_need(const uint8 *version, uint64 order, int engine, void *arg);
 
 /* Make a version resident in the engine, or raise. */
 extern void dfx_model_load(const DfxModelRef *model);

@@ -84,7 +84,7 @@ queue_require_supervisor(void)
 	LWLockAcquire(dfx_shared->lock, LW_SHARED);
 	there = dfx_shared->supervisor_pid != 0;
 	since = Max(since, dfx_shared->supervisor_gone);
-	strlcpy(reason, dfx_shared->last_error, sizeof(reason));
+	strlcpy(reason, dfx_shared->engine[0].last_error, sizeof(reason));
 	LWLockRelease(dfx_shared->lock);
 	if (there || !TimestampDifferenceExceeds(since, GetCurrentTimestamp(), QUEUE_ALONE_MS))
 		return;
@@ -114,7 +114,7 @@ dfx_queue_require_engine(void)
 	if (state != DFX_ENGINE_FAILED)
 		return;
 	LWLockAcquire(dfx_shared->lock, LW_SHARED);
-	strlcpy(reason, dfx_shared->last_error, sizeof(reason));
+	strlcpy(reason, dfx_shared->engine[0].last_error, sizeof(reason));
 	LWLockRelease(dfx_shared->lock);
 	dfx_unavailable(reason);
 }
@@ -257,7 +257,7 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 		memcpy((char *) dfx_ring + held->in_off, call->data, call->len);
 
 	first = ticket->order == 0;
-	held->gen = dfx_slot_submit(slot, queue_nheld - 1, &ticket->order, ticket->attempts);
+	held->gen = dfx_slot_submit(slot, ticket->engine, queue_nheld - 1, &ticket->order, ticket->attempts);
 	ticket->slot = slot;
 	ticket->gen = held->gen;
 	if (first)
@@ -370,17 +370,39 @@ queue_fail(DfxReply *reply, DfxStatus status, const char *msg, const char *hint)
 	strlcpy(reply->hint, hint, sizeof(reply->hint));
 }
 
-/* Make the model resident; the time it takes moves the deadline. */
+/*
+ * Make the model resident in the engine that asked for it, which is then also
+ * asked again, lest every other one ask for it first; the time it takes moves
+ * the deadline.
+ */
 static void
-queue_need_model(const DfxCall *call, DfxTicket *ticket)
+queue_need_model(const DfxCall *call, DfxTicket *ticket, int engine)
 {
 	TimestampTz before = GetCurrentTimestamp();
 
 	if (queue_nheld > 0 && queue_yield != NULL)
 		queue_yield();			/* others may wait for these slots; a load takes its time */
-	call->need_model(call->version, ticket->order, call->need_model_arg);
+	call->need_model(call->version, ticket->order, engine, call->need_model_arg);
+	ticket->engine = engine + 1;
 	if (ticket->deadline != DT_NOEND)
 		ticket->deadline += GetCurrentTimestamp() - before;
+}
+
+/*
+ * What one device cannot do, another one of the list may: ask the next that
+ * has not refused, if there is one.
+ */
+static bool
+queue_ask_another(DfxTicket *ticket, int engine)
+{
+	ticket->refused |= 1 << engine;
+	for (int i = 0; i < dfx_nengines(); i++)
+		if (!(ticket->refused & 1 << i) && dfx_engine_state(i) == DFX_ENGINE_READY)
+		{
+			ticket->engine = i + 1;
+			return true;
+		}
+	return false;
 }
 
 void
@@ -410,11 +432,11 @@ dfx_queue_go_on(const DfxCall *call, DfxTicket *ticket, DfxReply *reply)
 		dfx_queue_harvest(ticket, reply);
 
 		if (reply->status == DFX_NEED_MODEL && now.need_model != NULL)
-			queue_need_model(&now, ticket);
+			queue_need_model(&now, ticket, reply->engine);
 		else if (reply->status == DFX_TOO_SMALL && now.reply_cap == call->reply_cap &&
 				 reply->len > now.reply_cap)
 			now.reply_cap = reply->len;
-		else
+		else if (reply->status != DFX_EUNSUPPORTED || !queue_ask_another(ticket, reply->engine))
 			break;
 	}
 	if (reply->status == DFX_NEED_MODEL || reply->status == DFX_TOO_SMALL || reply->status == DFX_BUSY)

@@ -33,11 +33,11 @@ typedef struct DfxCall
 	int			rounds;			/* how many times dfx.request_timeout it may take; 0: once */
 
 	/*
-	 * Called when the engine answers DFX_NEED_MODEL; must make the version
-	 * resident, or raise.  order is the request's queue position.  The time
+	 * Called when an engine answers DFX_NEED_MODEL; must make the version
+	 * resident in it, or raise.  order is the request's queue position.  The time
 	 * spent in it does not count against the deadline.
 	 */
-	void		(*need_model) (const uint8 *version, uint64 order, void *arg);
+	void		(*need_model) (const uint8 *version, uint64 order, int engine, void *arg);
 	void	   *need_model_arg;
 } DfxCall;
 
@@ -45,6 +45,7 @@ typedef struct DfxReply
 {
 	DfxStatus	status;			/* never DFX_NEED_MODEL or DFX_TOO_SMALL after dfx_queue_call() */
 	uint32		batch;
+	int			engine;			/* number of the one that answered */
 	Size		len;
 	void	   *data;			/* palloc'd, len bytes, NULL when len is 0 */
 	char		msg[DFX_MSG_LEN];
@@ -59,9 +60,11 @@ typedef struct DfxTicket
 	TimestampTz deadline;		/* 0 before the first submission */
 	int			attempts;		/* engines that died while they ran it */
 	int			rounds;			/* the call's, 1 or more */
+	int			engine;			/* that it goes to: a number + 1, or 0 for any */
+	int			refused;		/* engines that cannot do it, by 1 << number */
 } DfxTicket;
 
-#define DFX_TICKET_INIT {-1, 0, 0, 0, 0, 1}
+#define DFX_TICKET_INIT {.slot = -1, .rounds = 1}
 
 /*
  * Run one request to its end: claim, copy, submit, wait, copy the reply out.
@@ -107,19 +110,20 @@ extern void dfx_queue_on_yield(void (*yield) (void));
  * The loader: at most one backend streams weights at a time, through a slot
  * and 16 MB of ring that image requests never use.
  *
- * dfx_loader_begin() returns true when this backend is now the loader (it
- * must call dfx_loader_end(); an error does it too), false when it waited
- * for another backend that was loading the same version and has ended, well
- * or badly: ask the engine again.
+ * dfx_loader_begin() returns true when this backend is now the loader, for the
+ * engine of that number (it must call dfx_loader_end(); an error does it too),
+ * false when it waited for another backend that was loading the same version
+ * into it and has ended, well or badly: ask the engine again.
  * dfx_loader_send() takes len bytes that the caller has put at
  * dfx_loader_buffer() and waits for the answer, without a deadline.  Raises
- * 57P03 when the engine cannot be started, and query cancel.  When the engine
- * was replaced since LOAD_BEGIN it does not raise but answers with
- * DFX_EUNAVAILABLE: start again with LOAD_BEGIN, no dfx_loader_begin() needed,
- * but not for ever, for it may be these weights that kill it
- * (dfx_reply_raise() makes 57P03 of it).  The reply has at most one page.
+ * 57P03 when no engine can be started, and query cancel.  When the engine was
+ * replaced since LOAD_BEGIN, or cannot be started while another one can, it
+ * does not raise but answers with DFX_EUNAVAILABLE: start again with
+ * LOAD_BEGIN, no dfx_loader_begin() needed, but not for ever, for it may be
+ * these weights that kill it (dfx_reply_raise() makes 57P03 of it).  The reply
+ * has at most one page.
  */
-extern bool dfx_loader_begin(const uint8 *version);
+extern bool dfx_loader_begin(const uint8 *version, int engine);
 extern char *dfx_loader_buffer(Size *capacity);
 extern void dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply);
 extern void dfx_loader_end(void);

@@ -23,15 +23,17 @@
  *	  start_gen == g	RUNNING
  *	  done_gen == g		DONE
  *
- * While no engine lives, dfx_slot_sweep stands in for it: QUEUED stays,
+ * When an engine is dead, dfx_slot_sweep stands in for it: QUEUED stays,
  * RUNNING becomes QUEUED (to run alone) the first time and DONE with DFX_ECRASH
- * the second, what is ABANDONED becomes done and so FREE.
+ * the second, what is ABANDONED becomes done and so FREE.  Where several engines
+ * take from the slots (proto.h), it does so for what that one had picked, and
+ * leaves to the living what they have or can have.
  *
  * Invariants:
  *
  *	1. Only the functions above change state, gen or pages, under the ring lock.
  *	2. Slot and pages return to the free lists only when no engine can write to
- *	   them any more: never submitted, done, or no engine alive.
+ *	   them any more: never submitted, done, or the engine that picked it dead.
  *	3. A generation is given out once; an answer counts only for the one that
  *	   its owner waits for.
  *	4. All request words are in place before gen is set under the lock, so that
@@ -206,17 +208,41 @@ dfx_slot_claim_loader_locked(void)
  */
 #define SLOT_STAND_BACK 16
 
+static bool
+slot_engine_lives(int engine)
+{
+	return engine < dfx_nengines() && dfx_shared->engine[engine].pid != 0;
+}
+
+/* Have the engines that sleep look at the slots. */
+static void
+slot_wake_engines(void)
+{
+	for (int i = dfx_nengines() - 1; i >= 0; i--)
+	{
+		DfxRingEngine *e = &dfx_ring->engine[i];
+
+		if (atomic_load(&e->sleeping) != 0)
+		{
+			atomic_fetch_add(&e->wake, 1);
+			(void) syscall(SYS_futex, &e->wake, FUTEX_WAKE, 1, NULL, NULL, 0);
+		}
+	}
+}
+
 /*
  * Publish the request whose words the caller has filled in, all but order,
- * the publication words and solo.  *order is its position in the queue: 0 for
- * a first submission, which then gets one by its generation and by ahead, the
- * number of requests that the backend has in flight before it.  attempts is
+ * the publication words, engine and solo.  engine: a number + 1 when it is for
+ * that one, unless it is an image's and that one does not live; 0 for any.
+ * *order is its position in the queue: 0 for a first submission, which then
+ * gets one by its generation and by ahead, the number of requests that the
+ * backend has in flight before it.  attempts is
  * how many engines died on earlier submissions of the same request: a
  * resubmission, because its model died with the engine too, must not clear it
  * of suspicion.  Returns the generation.
  */
 uint64
-dfx_slot_submit(int slot, int ahead, uint64 *order, int attempts)
+dfx_slot_submit(int slot, int engine, int ahead, uint64 *order, int attempts)
 {
 	DfxSlot    *words = dfx_ring_words(slot);
 	uint64		gen;
@@ -227,18 +253,17 @@ dfx_slot_submit(int slot, int ahead, uint64 *order, int attempts)
 	if (*order == 0)
 		*order = gen + (uint64) ahead * SLOT_STAND_BACK;
 	words->order = *order;
+	if (engine != 0 && slot != dfx_shared->nslots && !slot_engine_lives(engine - 1))
+		engine = 0;
+	words->engine = dfx_shared->slot[slot].engine = engine;
 	dfx_shared->slot[slot].gen = gen;
 	dfx_shared->slot[slot].attempts = attempts;
 	dfx_shared->count.submitted++;
 	LWLockRelease(dfx_shared->lock);
 
-	/* Both sequentially consistent: an engine that we see awake will see the request. */
+	/* Sequentially consistent, as is sleeping: an engine that we see awake will see the request. */
 	atomic_store(&words->submit_gen, gen);
-	if (atomic_load(&dfx_ring->sleeping) != 0)
-	{
-		atomic_fetch_add(&dfx_ring->wake, 1);
-		(void) syscall(SYS_futex, &dfx_ring->wake, FUTEX_WAKE, 1, NULL, NULL, 0);
-	}
+	slot_wake_engines();
 	return gen;
 }
 
@@ -325,7 +350,7 @@ dfx_slot_deliver(void)
 	slot_unlock(wakes);
 }
 
-/* Answer a request in place of the engine, of which there is none. */
+/* Answer a request in place of the engine, which is dead. */
 static void
 slot_answer(int i, DfxStatus status, const char *msg)
 {
@@ -376,16 +401,41 @@ slot_sweep_owned(int i, bool started, const DfxSweep *how)
 		dfx_shared->count.retried++;
 	}
 	atomic_store(&words->start_gen, 0);
-	atomic_store(&words->submit_gen, c->gen);	/* the dead one may have written over it */
+	words->engine = c->engine;	/* the dead one may have written over it, and over submit_gen */
+	atomic_store(&words->submit_gen, c->gen);
+	atomic_store(&words->picked, dfx_picked(c->gen, 0));
+}
+
+/* Whose the request in slot i is: that of who has picked it, or of who may; a number + 1, or 0 for anybody's. */
+static int
+slot_whose(int i)
+{
+	int			picker = (int) dfx_picked_by(atomic_load(&dfx_ring_words(i)->picked), dfx_shared->slot[i].gen);
+
+	return picker != 0 ? picker : dfx_shared->slot[i].engine;
+}
+
+/* Is the request in slot i a living engine's business, although this one is dead? */
+static bool
+slot_is_elsewhere(int i, int dead)
+{
+	int			whose = slot_whose(i);
+
+	if (whose != 0)
+		return whose != dead + 1 && slot_engine_lives(whose - 1);
+	for (int k = dfx_nengines() - 1; k >= 0; k--)
+		if (slot_engine_lives(k))
+			return true;
+	return false;
 }
 
 /*
  * Stand in for an engine that does not exist any more, or not yet.  Only to
- * be called when no process can write to the ring for an engine.  Returns how
- * many requests were running.
+ * be called when no process can write to the ring for it, and its pid in shared
+ * memory is 0.  Returns how many of its requests were running.
  */
 int
-dfx_slot_sweep(const DfxSweep *how)
+dfx_slot_sweep(int engine, const DfxSweep *how)
 {
 	SlotWakes  *wakes = slot_lock();
 	int			running = 0;
@@ -397,6 +447,10 @@ dfx_slot_sweep(const DfxSweep *how)
 
 		if (c->state == DFX_SLOT_FREE || c->gen == 0 || dfx_slot_done(i, c->gen))
 			continue;
+		if (c->engine == engine + 1 && i != dfx_shared->nslots)
+			dfx_ring_words(i)->engine = c->engine = 0;	/* others can do it too */
+		if (slot_is_elsewhere(i, engine))
+			continue;
 		started = atomic_load(&dfx_ring_words(i)->start_gen) == c->gen;
 		running += started;
 		if (c->state == DFX_SLOT_ABANDONED)
@@ -406,12 +460,13 @@ dfx_slot_sweep(const DfxSweep *how)
 	}
 	slot_unlock(wakes);
 	dfx_slot_deliver();			/* frees the abandoned, wakes the answered */
+	slot_wake_engines();		/* others may take what is queued again */
 	return running;
 }
 
-/* Requests that the engine owes an answer. */
+/* Requests that the engine owes an answer: those that it has picked, and those that it could pick. */
 int
-dfx_slot_in_flight(void)
+dfx_slot_in_flight(int engine)
 {
 	int			n = 0;
 
@@ -419,8 +474,10 @@ dfx_slot_in_flight(void)
 	for (int i = 0; i <= dfx_shared->nslots; i++)
 	{
 		DfxSlotCtl *c = &dfx_shared->slot[i];
+		int			whose = slot_whose(i);
 
-		n += c->state != DFX_SLOT_FREE && c->gen != 0 && !dfx_slot_done(i, c->gen);
+		n += c->state != DFX_SLOT_FREE && c->gen != 0 && !dfx_slot_done(i, c->gen) &&
+			(whose == 0 || whose == engine + 1);
 	}
 	LWLockRelease(dfx_shared->lock);
 	return n;

@@ -12,7 +12,7 @@
 extern int	dfx_slot_claim(uint32 npages, bool wait, uint64 *offset);
 extern void dfx_slot_leave_line(void);
 extern bool dfx_slot_claim_loader_locked(void);
-extern uint64 dfx_slot_submit(int slot, int ahead, uint64 *order, int attempts);
+extern uint64 dfx_slot_submit(int slot, int engine, int ahead, uint64 *order, int attempts);
 extern int	dfx_slot_attempts(int slot);
 extern bool dfx_slot_done(int slot, uint64 gen);
 extern void dfx_slot_let_go(int slot, uint64 gen);
@@ -26,8 +26,8 @@ typedef struct DfxSweep
 } DfxSweep;
 
 extern void dfx_slot_deliver(void);
-extern int	dfx_slot_sweep(const DfxSweep *how);
-extern int	dfx_slot_in_flight(void);
+extern int	dfx_slot_sweep(int engine, const DfxSweep *how);
+extern int	dfx_slot_in_flight(int engine);
 
 /* Statistics: what the slots are doing at one moment. */
 typedef struct DfxSlotCensus

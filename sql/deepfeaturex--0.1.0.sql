@@ -417,6 +417,7 @@ CREATE FUNCTION dfx_stat_get_queue(
 	OUT retried bigint,
 	OUT crashed bigint,
 	OUT reclaimed bigint,
+	OUT taken_back bigint,
 	OUT request_timeouts bigint,
 	OUT queue_timeouts bigint)
 RETURNS record

@@ -40,6 +40,9 @@ typedef struct DfxSlotCtl
 	int			pid;			/* the owner's */
 	uint32		first_page;		/* of the arena */
 	uint32		npages;
+	bool		lent;			/* got without waiting: may be taken back once it is answered ... */
+	int64		answered;		/* ... which the owner was told then, by dfx_clock_ms(); 0: not yet */
+	pg_atomic_uint64 taken;		/* the last generation taken back; read without the lock */
 } DfxSlotCtl;
 
 /* A backend in line for its first slot; one entry for each possible backend. */
@@ -65,6 +68,7 @@ typedef struct DfxCounters
 	uint64		crashed;		/* given up after the second death */
 	uint64		abandoned;		/* given up by their backend in flight */
 	uint64		reclaimed;		/* abandoned slots that became free again */
+	uint64		taken;			/* back from owners that did not come for the answer */
 	uint64		timeouts;		/* dfx.request_timeout */
 	uint64		full;			/* dfx.queue_timeout */
 } DfxCounters;

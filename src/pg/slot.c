@@ -17,6 +17,11 @@
  *     |    dfx_slot_deliver, done                                |
  *     +<---------------------------------------------------------+
  *
+ * A slot that was got without waiting is lent: OWNED and DONE it becomes FREE
+ * also by slot_take_back, when others need it and its owner, who was told of
+ * the answer a second ago, is kept from coming for it: by a client that does
+ * not read, a lock, pg_sleep().
+ *
  * OWNED with gen g, by the words in the ring:
  *
  *	  start_gen != g	QUEUED
@@ -40,7 +45,8 @@
  *	5. Nobody claims past a backend in line: the first in line is the only one
  *	   that may claim, so everyone else's slots drain until its run fits.
  *	6. A backend in line holds no slot (queue.c), so those who do hold some are
- *	   not waiting for one, and the line moves.
+ *	   not waiting for one, and the line moves.  Slots beyond the first are
+ *	   lent, so it moves even if those others never go on.
  *	7. Latches are set after the lock is released.
  *
  * The loader's slot, the last one, has the same states without pages and
@@ -54,6 +60,7 @@
 
 #include "miscadmin.h"
 
+#include "pg/clock.h"
 #include "pg/compat.h"
 #include "pg/slot.h"
 
@@ -114,7 +121,7 @@ slot_free(int i, SlotWakes *wakes)
 }
 
 static void
-slot_own(int i, uint32 first_page, uint32 npages)
+slot_own(int i, uint32 first_page, uint32 npages, bool lent)
 {
 	DfxSlotCtl *c = &dfx_shared->slot[i];
 
@@ -126,6 +133,8 @@ slot_own(int i, uint32 first_page, uint32 npages)
 	c->pid = MyProcPid;
 	c->first_page = first_page;
 	c->npages = npages;
+	c->lent = lent;
+	c->answered = 0;
 }
 
 static void
@@ -139,11 +148,54 @@ slot_leave(DfxWaiter *me, SlotWakes *wakes)
 	slot_wake_line(wakes);
 }
 
+/* How long an answer may lie in a lent slot that somebody else needs.  Whoever can come for it does so at once. */
+#define SLOT_PATIENCE_MS 1000
+
+/*
+ * Take back lent slots whose owners do not come for the answers; they will ask
+ * again if they still want to know.  True if there were any.
+ */
+static bool
+slot_take_back(SlotWakes *wakes)
+{
+	int64		now = dfx_clock_ms();
+	bool		any = false;
+
+	for (int i = 0; i < dfx_shared->nslots; i++)
+	{
+		DfxSlotCtl *c = &dfx_shared->slot[i];
+
+		if (c->state != DFX_SLOT_OWNED || !c->lent || c->answered == 0 || now - c->answered < SLOT_PATIENCE_MS)
+			continue;
+		pg_atomic_write_u64(&c->taken, c->gen);
+		slot_free(i, wakes);
+		dfx_shared->count.taken++;
+		any = true;
+	}
+	return any;
+}
+
+/* A slot and its pages for the first in line, or anybody when there is no line; -1 when there is no room. */
+static int
+slot_find_room(uint32 npages, bool lent, uint64 *offset)
+{
+	DfxShared  *s = dfx_shared;
+	uint32		page;
+	int			slot;
+
+	if (s->nfree == 0 || (page = dfx_arena_take(&s->arena, npages)) == DFX_ARENA_FULL)
+		return -1;
+	slot = s->free_slot[--s->nfree];
+	slot_own(slot, page, npages, lent);
+	*offset = dfx_layout.arena_off + (uint64) page * DFX_PAGE;
+	return slot;
+}
+
 /*
  * Claim a slot and npages contiguous pages, at *offset from the start of the
  * ring.  Returns the slot, or -1 when there is no room or somebody else is
  * first in line; with wait this backend is then in line too, and has its latch
- * set when it is worth calling again.
+ * set when it is worth calling again.  Without wait the slot is lent.
  */
 int
 dfx_slot_claim(uint32 npages, bool wait, uint64 *offset)
@@ -152,17 +204,15 @@ dfx_slot_claim(uint32 npages, bool wait, uint64 *offset)
 	DfxWaiter  *me = &s->waiter[DfxMyProcIndex()];
 	SlotWakes  *wakes = slot_lock();
 	int			slot = -1;
-	uint32		page;
 
-	if ((dlist_is_empty(&s->line) || dlist_head_element(DfxWaiter, node, &s->line) == me) &&
-		s->nfree > 0 &&
-		(page = dfx_arena_take(&s->arena, npages)) != DFX_ARENA_FULL)
+	if (dlist_is_empty(&s->line) || dlist_head_element(DfxWaiter, node, &s->line) == me)
 	{
-		slot = s->free_slot[--s->nfree];
-		slot_own(slot, page, npages);
-		*offset = dfx_layout.arena_off + (uint64) page * DFX_PAGE;
-		slot_leave(me, wakes);
+		slot = slot_find_room(npages, !wait, offset);
+		if (slot < 0 && slot_take_back(wakes))
+			slot = slot_find_room(npages, !wait, offset);
 	}
+	if (slot >= 0)
+		slot_leave(me, wakes);
 	else if (wait && !me->in_line)
 	{
 		me->latch = MyLatch;
@@ -193,7 +243,7 @@ dfx_slot_claim_loader_locked(void)
 {
 	if (dfx_shared->slot[dfx_shared->nslots].state != DFX_SLOT_FREE)
 		return false;
-	slot_own(dfx_shared->nslots, 0, 0);
+	slot_own(dfx_shared->nslots, 0, 0, false);
 	return true;
 }
 
@@ -249,6 +299,13 @@ dfx_slot_done(int slot, uint64 gen)
 	return atomic_load_explicit(&dfx_ring_words(slot)->done_gen, memory_order_acquire) == gen;
 }
 
+/* Was that request's slot taken back from its owner?  Then there is nothing to wait for. */
+bool
+dfx_slot_taken(int slot, uint64 gen)
+{
+	return gen != 0 && pg_atomic_read_u64(&dfx_shared->slot[slot].taken) >= gen;
+}
+
 /* Of the owner's request, which is done: nobody changes it any more. */
 int
 dfx_slot_attempts(int slot)
@@ -261,13 +318,22 @@ dfx_slot_attempts(int slot)
  * with the engine (gen 0 means never submitted), else ABANDONED.  The engine
  * announces an answer after done_gen, so either this sees it done or the
  * delivery that follows sees it abandoned.
+ *
+ * False when the slot had been taken back: what its owner has read of the
+ * answer may be something else.
  */
-void
+bool
 dfx_slot_let_go(int slot, uint64 gen)
 {
 	SlotWakes  *wakes = slot_lock();
 	DfxSlotCtl *c = &dfx_shared->slot[slot];
+	bool		taken = dfx_slot_taken(slot, gen);
 
+	if (taken)
+	{
+		slot_unlock(wakes);
+		return false;
+	}
 	Assert(c->state == DFX_SLOT_OWNED && c->gen == gen && c->pid == MyProcPid);
 	if (gen == 0 || dfx_slot_done(slot, gen))
 	{
@@ -281,6 +347,7 @@ dfx_slot_let_go(int slot, uint64 gen)
 		atomic_store(&dfx_ring_words(slot)->cancel_gen, gen);
 	}
 	slot_unlock(wakes);
+	return true;
 }
 
 /* Add one to a counter of dfx_shared->count. */
@@ -317,6 +384,7 @@ dfx_slot_deliver(void)
 		else if (c->notified != c->gen)
 		{
 			c->notified = c->gen;
+			c->answered = dfx_clock_ms();
 			wakes->latch[wakes->n++] = c->latch;
 		}
 	}

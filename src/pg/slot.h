@@ -15,7 +15,8 @@ extern bool dfx_slot_claim_loader_locked(void);
 extern uint64 dfx_slot_submit(int slot, int ahead, uint64 *order, int attempts);
 extern int	dfx_slot_attempts(int slot);
 extern bool dfx_slot_done(int slot, uint64 gen);
-extern void dfx_slot_let_go(int slot, uint64 gen);
+extern bool dfx_slot_taken(int slot, uint64 gen);
+extern bool dfx_slot_let_go(int slot, uint64 gen);
 extern void dfx_slot_count(uint64 *counter);
 
 /* The supervisor. */

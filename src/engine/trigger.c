@@ -37,6 +37,13 @@ trigger_exit3(void)
 	_exit(3);
 }
 
+/* As the kernel does for want of memory */
+static void
+trigger_kill(void)
+{
+	raise(SIGKILL);
+}
+
 static const struct
 {
 	const char *text;
@@ -46,6 +53,7 @@ static const struct
     {"DFXTEST:ABORT", abort},
     {"DFXTEST:HANG", trigger_hang},
     {"DFXTEST:EXIT3", trigger_exit3},
+    {"DFXTEST:KILL", trigger_kill},
 };
 
 static bool

@@ -258,7 +258,7 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 		memcpy((char *) dfx_ring + held->in_off, call->data, call->len);
 
 	first = ticket->order == 0;
-	held->gen = dfx_slot_submit(slot, queue_nheld - 1, &ticket->order, ticket->attempts);
+	held->gen = dfx_slot_submit(slot, queue_nheld - 1, &ticket->order, ticket->blame);
 	ticket->slot = slot;
 	ticket->gen = held->gen;
 	if (first)
@@ -319,7 +319,7 @@ bool
 dfx_queue_harvest(DfxTicket *ticket, DfxReply *reply)
 {
 	QueueHeld  *held = queue_find(ticket);
-	int			attempts;
+	int			blame;
 	bool		mine;
 
 	if (!dfx_queue_done(ticket))
@@ -327,12 +327,12 @@ dfx_queue_harvest(DfxTicket *ticket, DfxReply *reply)
 
 	/* Should the slot be taken back meanwhile, this reads somebody else's answer; then it does not count. */
 	dfx_reply_read(held->slot, held->reply_off, held->reply_cap, reply);
-	attempts = dfx_slot_attempts(held->slot);
+	blame = dfx_slot_blame(held->slot);
 	mine = queue_let_go(held);
 	ticket->slot = -1;
 	ticket->gen = 0;
 	if (mine)
-		ticket->attempts = attempts;
+		ticket->blame = blame;
 	else if (reply->data != NULL)
 		pfree(reply->data);
 	return mine;

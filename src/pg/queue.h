@@ -57,7 +57,7 @@ typedef struct DfxTicket
 	uint64		gen;
 	uint64		order;			/* 0 before the first submission */
 	TimestampTz deadline;		/* 0 before the first submission */
-	int			attempts;		/* engines that died while they ran it */
+	int			blame;			/* for engines that died while they ran it */
 	int			rounds;			/* the call's, 1 or more */
 } DfxTicket;
 

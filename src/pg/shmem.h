@@ -33,7 +33,7 @@ typedef enum DfxSlotState
 typedef struct DfxSlotCtl
 {
 	DfxSlotState state;
-	int			attempts;		/* engines that died while they ran this request */
+	int			blame;			/* for engines that died while they ran this request (slot.c) */
 	uint64		gen;			/* 0: claimed, not submitted */
 	uint64		notified;		/* generation whose owner has been woken */
 	Latch	   *latch;			/* the owner's; a PGPROC's, so it never dangles */
@@ -65,7 +65,7 @@ typedef struct DfxCounters
 {
 	uint64		submitted;		/* requests, resubmissions included */
 	uint64		retried;		/* alone, after an engine died on them */
-	uint64		crashed;		/* given up after the second death */
+	uint64		crashed;		/* given up, because engines kept dying on them */
 	uint64		abandoned;		/* given up by their backend in flight */
 	uint64		reclaimed;		/* abandoned slots that became free again */
 	uint64		taken;			/* back from owners that did not come for the answer */

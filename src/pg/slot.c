@@ -29,8 +29,8 @@
  *	  done_gen == g		DONE
  *
  * While no engine lives, dfx_slot_sweep stands in for it: QUEUED stays,
- * RUNNING becomes QUEUED (to run alone) the first time and DONE with DFX_ECRASH
- * the second, what is ABANDONED becomes done and so FREE.
+ * RUNNING becomes QUEUED, to run alone, or DONE with DFX_ECRASH when it has had
+ * enough blame (slot_is_guilty), what is ABANDONED becomes done and so FREE.
  *
  * Invariants:
  *
@@ -260,25 +260,25 @@ dfx_slot_claim_loader_locked(void)
  * Publish the request whose words the caller has filled in, all but order,
  * the publication words and solo.  *order is its position in the queue: 0 for
  * a first submission, which then gets one by its generation and by ahead, the
- * number of requests that the backend has in flight before it.  attempts is
- * how many engines died on earlier submissions of the same request: a
+ * number of requests that the backend has in flight before it.  blame is what
+ * earlier submissions of the same request got: a
  * resubmission, because its model died with the engine too, must not clear it
  * of suspicion.  Returns the generation.
  */
 uint64
-dfx_slot_submit(int slot, int ahead, uint64 *order, int attempts)
+dfx_slot_submit(int slot, int ahead, uint64 *order, int blame)
 {
 	DfxSlot    *words = dfx_ring_words(slot);
 	uint64		gen;
 
-	words->solo = attempts > 0;
+	words->solo = blame > 0;
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	gen = ++dfx_shared->next_gen;
 	if (*order == 0)
 		*order = gen + (uint64) ahead * SLOT_STAND_BACK;
 	words->order = *order;
 	dfx_shared->slot[slot].gen = gen;
-	dfx_shared->slot[slot].attempts = attempts;
+	dfx_shared->slot[slot].blame = blame;
 	dfx_shared->count.submitted++;
 	LWLockRelease(dfx_shared->lock);
 
@@ -308,9 +308,9 @@ dfx_slot_taken(int slot, uint64 gen)
 
 /* Of the owner's request, which is done: nobody changes it any more. */
 int
-dfx_slot_attempts(int slot)
+dfx_slot_blame(int slot)
 {
-	return dfx_shared->slot[slot].attempts;
+	return dfx_shared->slot[slot].blame;
 }
 
 /*
@@ -407,6 +407,26 @@ slot_answer(int i, DfxStatus status, const char *msg)
 	atomic_store_explicit(&words->done_gen, dfx_shared->slot[i].gen, memory_order_release);
 }
 
+/*
+ * What a request is blamed for when an engine dies on it, and how much is too
+ * much.  An engine that crashes, hangs or exits was brought to it by one of
+ * the requests it ran; each of them runs alone after that, and the next crash
+ * is the doing of the one that runs.  One that is killed from outside was
+ * mostly just in somebody's way, whatever it ran.  But that somebody may be the
+ * kernel, short of the memory that a request took, so even this cannot go on
+ * for ever.
+ */
+#define SLOT_BLAME_CRASH 3
+#define SLOT_BLAME_KILL 1
+#define SLOT_BLAME_ENOUGH 6
+
+static bool
+slot_is_guilty(DfxSlotCtl *c, const DfxSweep *how)
+{
+	c->blame += how->killed ? SLOT_BLAME_KILL : SLOT_BLAME_CRASH;
+	return c->blame >= SLOT_BLAME_ENOUGH;
+}
+
 /* One OWNED slot of a dead engine that has not answered it. */
 static void
 slot_sweep_owned(int i, bool started, const DfxSweep *how)
@@ -424,11 +444,12 @@ slot_sweep_owned(int i, bool started, const DfxSweep *how)
 					"the engine was replaced while a model was being loaded");
 		return;
 	}
-	if (started && how->crash != NULL && ++c->attempts >= 2)
+	if (started && how->crash != NULL && slot_is_guilty(c, how))
 	{
 		char		msg[DFX_MSG_LEN];
 
-		snprintf(msg, sizeof(msg), "the engine died twice on this request (%s)", how->crash);
+		snprintf(msg, sizeof(msg), "the engine %s on this request (%s)",
+				 how->killed ? "was killed again and again" : "died twice", how->crash);
 		slot_answer(i, DFX_ECRASH, msg);
 		dfx_shared->count.crashed++;
 		return;

@@ -101,12 +101,13 @@ sup_pause(void)
 
 /*
  * The engine has ended, or is made to after grace_ms.  When this returns
- * nobody writes to the ring any more.
+ * nobody writes to the ring any more.  True when it was ended by somebody else.
  */
-static void
+static bool
 sup_reap(int grace_ms, char *how)
 {
-	dfx_engine_reap(sup.pid, grace_ms, how, DFX_REASON_LEN);
+	bool		killed = dfx_engine_reap(sup.pid, grace_ms, how, DFX_REASON_LEN);
+
 	if (sup.events != NULL)		/* NULL when making it raised */
 		FreeWaitEventSet(sup.events);
 	sup.events = NULL;
@@ -116,19 +117,20 @@ sup_reap(int grace_ms, char *how)
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	dfx_shared->engine_pid = 0;
 	LWLockRelease(dfx_shared->lock);
+	return killed;
 }
 
 /* End the engine because we want it to; its requests go on with the next one. */
 static void
 sup_stop(void)
 {
-	const DfxSweep sweep = {NULL, NULL};
+	const DfxSweep sweep = {0};
 	char		how[DFX_REASON_LEN];
 
 	if (sup.pid != 0)
 	{
 		kill(sup.pid, SIGTERM);
-		sup_reap(SUP_TERM_GRACE_MS, how);
+		(void) sup_reap(SUP_TERM_GRACE_MS, how);
 	}
 	dfx_slot_sweep(&sweep);
 }
@@ -137,7 +139,7 @@ sup_stop(void)
 static void
 sup_start_failed(const char *reason)
 {
-	DfxSweep	sweep = {NULL, NULL};
+	DfxSweep	sweep = {0};
 	bool		news = strcmp(reason, sup.logged) != 0;
 
 	sup.failed_starts++;
@@ -214,14 +216,17 @@ static void
 sup_engine_died(void)
 {
 	char		how[DFX_REASON_LEN];
-	DfxSweep	sweep = {how, NULL};
+	DfxSweep	sweep = {.crash = how};
 	int			pid = sup.pid;
 	int			running;
 	bool		healthy;
 
-	sup_reap(SUP_EXIT_GRACE_MS, how);
+	sweep.killed = sup_reap(SUP_EXIT_GRACE_MS, how);
 	if (sup.reason[0] != '\0')
+	{
+		sweep.killed = false;	/* if it was the watchdog, it had to be */
 		strlcpy(how, sup.reason, sizeof(how));
+	}
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	dfx_shared->restarts++;
 	LWLockRelease(dfx_shared->lock);
@@ -371,7 +376,7 @@ static void
 sup_idle(void)
 {
 	char		reason[DFX_REASON_LEN];
-	DfxSweep	sweep = {NULL, NULL};
+	DfxSweep	sweep = {0};
 	int64		left = sup.next_start - dfx_clock_ms();
 
 	if (left <= 0)
@@ -477,7 +482,7 @@ sup_without_ring(void)
 void
 dfx_supervisor_main(Datum arg)
 {
-	const DfxSweep sweep = {NULL, NULL};
+	const DfxSweep sweep = {0};
 
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);

@@ -49,11 +49,8 @@ static const struct
 	const char *text;
 	void (*act)(void);
 } trigger_table[] = {
-    {"DFXTEST:SEGV", trigger_segv},
-    {"DFXTEST:ABORT", abort},
-    {"DFXTEST:HANG", trigger_hang},
-    {"DFXTEST:EXIT3", trigger_exit3},
-    {"DFXTEST:KILL", trigger_kill},
+    {"DFXTEST:SEGV", trigger_segv},   {"DFXTEST:ABORT", abort},       {"DFXTEST:HANG", trigger_hang},
+    {"DFXTEST:EXIT3", trigger_exit3}, {"DFXTEST:KILL", trigger_kill},
 };
 
 static bool

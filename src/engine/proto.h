@@ -22,7 +22,7 @@
  *	  owner gone: cancel_gen = gen; the engine still answers, with DFX_ECANCELED
  *
  * There is no queue: the engine scans the slots and takes those with
- * submit_gen != 0 and != done_gen, in the order of (priority, order).
+ * submit_gen != 0 and != done_gen, by order and priority (dfx_ring_rank()).
  *
  * Waking.  The engine sleeps in FUTEX_WAIT on wake: it reads wake, sets
  * sleeping, scans once more, then waits for wake to change.  A submitter that

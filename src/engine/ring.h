@@ -79,8 +79,10 @@ extern bool dfx_ring_pick(const DfxRingMap *map, const DfxRequest *req);
 /* Whether the owner has gone away. */
 extern bool dfx_ring_canceled(const DfxRingMap *map, const DfxRequest *req);
 
-/* Whether a request older than order that waits, or is this engine's, needs the version: a DfxNeeds (cache.h),
- * map its arg. */
+/*
+ * Whether a request older than order that waits, or is this engine's, needs the
+ * version: a DfxNeeds (cache.h), map its arg.
+ */
 extern bool dfx_ring_needs(void *map, const uint8_t *version, uint64_t order);
 
 /* Whether requests of that kind run on a model. */

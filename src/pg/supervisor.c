@@ -144,6 +144,9 @@ sup_load_options(void)
 		e->failed_starts = 0;
 		dfx_sup_set_state(e, DFX_ENGINE_DOWN);
 	}
+	/* Of a longer list: nobody shall wait for those. */
+	for (int i = dfx_sup.options.engines; i < DFX_MAX_ENGINES; i++)
+		pg_atomic_write_u32(&dfx_shared->engine[i].state, DFX_ENGINE_FAILED);
 }
 
 static bool

@@ -222,6 +222,14 @@ is(finish_sql($job)->{out}, 't', 'an engine that hangs: another one answers');
 is_replaced(1, $other, '... and it is replaced');
 is(pid_of(0), $pid, '... the other one was not touched');
 
+# The list gets shorter while the engine that goes is loading a model.
+$node->safe_psql('postgres', "SELECT dfx_evict('resnet18')");
+kill 'STOP', pid_of(0);
+$job = start_sql($node, 'SELECT check_verdict(3)', name => 'loading');
+session_pid($node, 'loading');
+set_device('cpu');
+is(finish_sql($job)->{state}, '00000', 'who waits for an engine that is no longer wanted is answered by another');
+
 # A device that is not there
 $log = -s $node->logfile;
 set_device('cuda:1,cpu');

@@ -307,7 +307,7 @@ COMMENT ON FUNCTION dfx_prune_model(text, int) IS
 CREATE FUNCTION dfx_alter_model_owner(name text, new_owner text) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION dfx_alter_model_owner(text, text) IS
-	'give a model to another role, which its present owner must be a member of';
+	'give a model to another role, which its present owner (the database''s, if that role is gone) must be a member of';
 
 CREATE FUNCTION dfx_grant_model(name text, role text) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C;
@@ -419,6 +419,7 @@ CREATE FUNCTION dfx_stat_get_queue(
 	OUT retried bigint,
 	OUT crashed bigint,
 	OUT reclaimed bigint,
+	OUT taken_back bigint,
 	OUT request_timeouts bigint,
 	OUT queue_timeouts bigint)
 RETURNS record

@@ -22,7 +22,7 @@
  *	  owner gone: cancel_gen = gen; the engine still answers, with DFX_ECANCELED
  *
  * There is no queue: an engine scans the slots for those with submit_gen != 0
- * and != done_gen, in the order of (priority, order).
+ * and != done_gen, by order and priority (dfx_ring_rank()).
  *
  * Several engines.  Each device of dfx.device has an engine of its own, with a
  * number from 0 and a part of the header (DfxRing.engine); all pick from the

@@ -155,13 +155,20 @@ dfx_ring_pending(const DfxRingMap *map, uint32_t i)
 	return gen != 0 && by == 0 && ring_concerns(map, i) ? gen : 0;
 }
 
-void
-dfx_ring_position(const DfxRingMap *map, uint32_t i, uint32_t *priority, uint64_t *order)
+static DfxPriority
+ring_priority(const DfxSlot *slot)
+{
+	uint32_t priority = slot->priority;
+
+	return priority <= DFX_PRIORITY_BULK ? (DfxPriority) priority : DFX_PRIORITY_BULK;
+}
+
+uint64_t
+dfx_ring_rank(const DfxRingMap *map, uint32_t i)
 {
 	const DfxSlot *slot = ring_slot(map, i);
 
-	*priority = slot->priority;
-	*order = slot->order;
+	return slot->order + (uint64_t) ring_priority(slot) * map->nslots;
 }
 
 bool
@@ -210,9 +217,10 @@ dfx_ring_read(const DfxRingMap *map, uint32_t i, uint64_t gen, DfxRequest *req, 
 	req->picked = atomic_load(&slot->picked);
 	req->solo = slot->solo != 0;
 	req->order = slot->order;
+	req->rank = dfx_ring_rank(map, i);
 	req->in_len = slot->in_len;
 	req->reply_cap = slot->reply_cap;
-	req->priority = slot->priority <= DFX_PRIORITY_BULK ? (DfxPriority) slot->priority : DFX_PRIORITY_BULK;
+	req->priority = ring_priority(slot);
 	req->limits = (DfxImageLimits){
 	    .max_bytes = slot->max_bytes, .max_pixels = slot->max_pixels, .max_scans = RING_MAX_SCANS};
 	req->how = slot->how;

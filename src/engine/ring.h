@@ -38,6 +38,7 @@ typedef struct DfxRequest
 	DfxPrecision precision;
 	bool solo;
 	uint64_t order;
+	uint64_t rank; /* in the order of service */
 	const uint8_t *in;
 	uint64_t in_len;
 	uint8_t *reply;
@@ -56,8 +57,12 @@ extern void dfx_ring_unmap(DfxRingMap *map);
 /* The generation waiting in slot i for this engine, 0 when there is none (or it is picked, or answered). */
 extern uint64_t dfx_ring_pending(const DfxRingMap *map, uint32_t i);
 
-/* Where slot i stands in the order of service, without taking the request. */
-extern void dfx_ring_position(const DfxRingMap *map, uint32_t i, uint32_t *priority, uint64_t *order);
+/*
+ * Where slot i stands in the order of service, without taking the request: by
+ * age, but each step down in priority lets as many later ones pass as the ring has
+ * slots.  So a request of a higher priority goes first, and yet everybody's turn comes.
+ */
+extern uint64_t dfx_ring_rank(const DfxRingMap *map, uint32_t i);
 
 /*
  * Copy request gen out of slot i.  DFX_EINVAL with what is wrong when it is

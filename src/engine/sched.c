@@ -2,9 +2,9 @@
  * sched.c
  *	  The scan: which waiting request is taken next, and what is answered at once.
  *
- * A pass collects the slots that wait, sorts them by (priority, order), and
- * admits them in that order until there is no room: order is service order,
- * so nothing small overtakes something large for ever.  Behind that point only
+ * A pass collects the slots that wait, sorts them by rank (ring.h), and admits
+ * them in that order until there is no room: it is the order of service, so
+ * nothing small overtakes something large for ever.  Behind that point only
  * what costs nothing is answered (pings, cancelled requests, absent models).
  * Not so headers: an image can be made to have millions of them.  Requests for
  * a model that is being closed (cache.h) are passed over.
@@ -20,20 +20,12 @@
 
 /* --- task lists ---------------------------------------------------------- */
 
-static bool
-task_before(const DfxRequest *a, const DfxRequest *b)
-{
-	if (a->priority != b->priority)
-		return a->priority < b->priority;
-	return a->order < b->order;
-}
-
 void
 dfx_task_insert(DfxTaskList *list, DfxTask *task)
 {
 	DfxTask **p = &list->head;
 
-	while (*p && !task_before(&task->req, &(*p)->req))
+	while (*p && (*p)->req.rank <= task->req.rank)
 		p = &(*p)->next;
 	task->next = *p;
 	*p = task;
@@ -221,6 +213,7 @@ sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need
 		s->heating = task;
 		s->heat.model = NULL;
 		s->absolved = false;
+		s->passed = 0;
 	}
 	return SCHED_GO;
 }
@@ -239,8 +232,8 @@ sched_dispatch(DfxSched *s, DfxTask *task)
 
 typedef struct SchedSlot
 {
-	uint32_t slot, priority;
-	uint64_t order;
+	uint32_t slot;
+	uint64_t rank;
 } SchedSlot;
 
 static int
@@ -248,9 +241,7 @@ sched_compare(const void *a, const void *b)
 {
 	const SchedSlot *x = a, *y = b;
 
-	if (x->priority != y->priority)
-		return x->priority < y->priority ? -1 : 1;
-	return (x->order > y->order) - (x->order < y->order);
+	return (x->rank > y->rank) - (x->rank < y->rank);
 }
 
 /* The slots that wait, in order of service. */
@@ -262,9 +253,7 @@ sched_collect(const DfxSched *s, SchedSlot *found)
 	for (uint32_t i = 0; i < s->map->nslots; i++)
 		if (dfx_ring_pending(s->map, i) != 0)
 		{
-			found[n].slot = i;
-			dfx_ring_position(s->map, i, &found[n].priority, &found[n].order);
-			n++;
+			found[n++] = (SchedSlot){i, dfx_ring_rank(s->map, i)};
 		}
 	if (n > 1)
 		qsort(found, n, sizeof *found, sched_compare);

@@ -52,7 +52,7 @@ typedef struct DfxTask
 	struct DfxTask *next;
 } DfxTask;
 
-/* Sorted by (priority, order). */
+/* Sorted by rank. */
 typedef struct DfxTaskList
 {
 	DfxTask *head;
@@ -93,6 +93,7 @@ typedef struct DfxSched
 	int busy;               /* image tasks */
 	DfxTask *heating;       /* the one heatmap among them, if there is one ... */
 	bool absolved;          /* ... and its first batch did no harm: no crash is blamed on it any more */
+	int passed;             /* images that others have run since the last batch of it */
 	bool solo;              /* the one busy task runs alone */
 	bool blocked;           /* the scan left something behind: wake it when a task ends */
 	uint64_t decode_pixels; /* of the images being decoded now */

@@ -6,7 +6,7 @@
  * full of images cannot keep out the weights they wait for.  Whoever wants a
  * version that is being loaded waits for the end of that attempt; whoever
  * wants another one waits for its turn.  (A backend waits here holding no
- * image slot, see dfx_queue_on_yield(), so images cannot keep the loader waiting
+ * image slot, see dfx_queue_on_wait(), so images cannot keep the loader waiting
  * either.)
  *
  * The weights sent so far live and die with one engine.  The epoch, which
@@ -244,7 +244,7 @@ dfx_loader_end(void)
 	loader_owner = NULL;
 	loader_abort();
 	loader_open = false;
-	dfx_slot_let_go(dfx_shared->nslots, loader_gen);
+	(void) dfx_slot_let_go(dfx_shared->nslots, loader_gen);
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	dfx_shared->loader_busy = false;
 	dfx_shared->loader_attempt++;

@@ -43,6 +43,7 @@ static QueueHeld queue_held[DFX_MAX_SLOTS];
 static int	queue_nheld = 0;
 static ResourceOwner queue_line_owner = NULL;	/* not NULL: in line for a first slot */
 static void (*queue_yield) (void) = NULL;
+static void (*queue_collect) (void) = NULL;
 
 static uint64
 queue_pages(Size bytes)
@@ -128,15 +129,15 @@ queue_find(const DfxTicket *ticket)
 	elog(ERROR, "slot %d is not held by this backend", ticket->slot);
 }
 
-/* Give a slot back and forget it. */
-static void
+/* Give a slot back and forget it; false when it had been taken back. */
+static bool
 queue_let_go(QueueHeld *held)
 {
 	int			slot = held->slot;
 	uint64		gen = held->gen;
 
 	*held = queue_held[--queue_nheld];
-	dfx_slot_let_go(slot, gen);
+	return dfx_slot_let_go(slot, gen);
 }
 
 /* Wait for room.  Returns -1 with nowait when there is none. */
@@ -257,7 +258,7 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 		memcpy((char *) dfx_ring + held->in_off, call->data, call->len);
 
 	first = ticket->order == 0;
-	held->gen = dfx_slot_submit(slot, ticket->engine, queue_nheld - 1, &ticket->order, ticket->attempts);
+	held->gen = dfx_slot_submit(slot, ticket->engine, queue_nheld - 1, &ticket->order, ticket->blame);
 	ticket->slot = slot;
 	ticket->gen = held->gen;
 	if (first)
@@ -272,14 +273,14 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 bool
 dfx_queue_done(const DfxTicket *ticket)
 {
-	return dfx_slot_done(ticket->slot, ticket->gen);
+	return dfx_slot_done(ticket->slot, ticket->gen) || dfx_slot_taken(ticket->slot, ticket->gen);
 }
 
 /* Wait for the answer, until DT_NOEND without an end.  Raises on cancel and when the engine is gone for good. */
 bool
 dfx_queue_wait_until(const DfxTicket *ticket, TimestampTz until)
 {
-	while (!dfx_queue_done(ticket))
+	while (ticket->slot >= 0 && !dfx_queue_done(ticket))
 	{
 		long		left = 1000;
 
@@ -295,6 +296,8 @@ dfx_queue_wait_until(const DfxTicket *ticket, TimestampTz until)
 		/* An answer in the last moment is still one. */
 		if (!dfx_queue_done(ticket))
 			dfx_queue_require_engine();
+		if (queue_collect != NULL)
+			queue_collect();	/* others may need those slots */
 	}
 	return true;
 }
@@ -312,18 +315,27 @@ dfx_queue_wait(const DfxTicket *ticket)
 			 errhint("See dfx_engine_status(), or increase dfx.request_timeout.")));
 }
 
-void
+bool
 dfx_queue_harvest(DfxTicket *ticket, DfxReply *reply)
 {
 	QueueHeld  *held = queue_find(ticket);
+	int			blame;
+	bool		mine;
 
 	if (!dfx_queue_done(ticket))
 		elog(ERROR, "the request in slot %d is not done", ticket->slot);
+
+	/* Should the slot be taken back meanwhile, this reads somebody else's answer; then it does not count. */
 	dfx_reply_read(held->slot, held->reply_off, held->reply_cap, reply);
-	ticket->attempts = dfx_slot_attempts(held->slot);
-	queue_let_go(held);
+	blame = dfx_slot_blame(held->slot);
+	mine = queue_let_go(held);
 	ticket->slot = -1;
 	ticket->gen = 0;
+	if (mine)
+		ticket->blame = blame;
+	else if (reply->data != NULL)
+		pfree(reply->data);
+	return mine;
 }
 
 void
@@ -331,7 +343,7 @@ dfx_queue_drop(DfxTicket *ticket)
 {
 	if (ticket->slot < 0)
 		return;
-	queue_let_go(queue_find(ticket));
+	(void) queue_let_go(queue_find(ticket));
 	ticket->slot = -1;
 	ticket->gen = 0;
 }
@@ -343,9 +355,10 @@ dfx_queue_held(void)
 }
 
 void
-dfx_queue_on_yield(void (*yield) (void))
+dfx_queue_on_wait(void (*yield) (void), void (*collect) (void))
 {
 	queue_yield = yield;
+	queue_collect = collect;
 }
 
 /* Submit, for the first slot or for one more, by way of having none. */
@@ -429,7 +442,8 @@ dfx_queue_go_on(const DfxCall *call, DfxTicket *ticket, DfxReply *reply)
 		}
 		queue_submit_waiting(&now, ticket);
 		dfx_queue_wait(ticket);
-		dfx_queue_harvest(ticket, reply);
+		if (!dfx_queue_harvest(ticket, reply))
+			continue;
 
 		if (reply->status == DFX_NEED_MODEL && now.need_model != NULL)
 			queue_need_model(&now, ticket, reply->engine);
@@ -454,7 +468,7 @@ queue_release(ResourceOwner owner)
 	}
 	for (int i = queue_nheld - 1; i >= 0; i--)
 		if (owner == NULL || queue_held[i].owner == owner)
-			queue_let_go(&queue_held[i]);
+			(void) queue_let_go(&queue_held[i]);
 	dfx_loader_release(owner);
 }
 

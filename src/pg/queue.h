@@ -10,7 +10,7 @@
  * A backend blocks only for its FIRST slot; while it holds one, further
  * submissions must be nowait.  That rules out deadlock between backends that
  * each hold slots and want more.  dfx_queue_call() keeps to it by itself: it
- * asks those who registered with dfx_queue_on_yield() to give back what they
+ * asks those who registered with dfx_queue_on_wait() to give back what they
  * hold before it waits.
  */
 #ifndef DFX_PG_QUEUE_H
@@ -58,7 +58,7 @@ typedef struct DfxTicket
 	uint64		gen;
 	uint64		order;			/* 0 before the first submission */
 	TimestampTz deadline;		/* 0 before the first submission */
-	int			attempts;		/* engines that died while they ran it */
+	int			blame;			/* for engines that died while they ran it */
 	int			rounds;			/* the call's, 1 or more */
 	int			engine;			/* that it goes to: a number + 1, or 0 for any */
 	int			refused;		/* engines that cannot do it, by 1 << number */
@@ -92,19 +92,30 @@ extern void dfx_reply_raise(const DfxReply *reply);
 extern bool dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait);
 extern bool dfx_queue_done(const DfxTicket *ticket);
 
-/* Raises on cancel, at the ticket's deadline and when the engine is gone for good. */
+/*
+ * Raises on cancel, at the ticket's deadline and when the engine is gone for
+ * good.  Answers to other tickets are collected meanwhile, and so may this one
+ * be, if it is in the charge of those who collect.
+ */
 extern void dfx_queue_wait(const DfxTicket *ticket);
 extern bool dfx_queue_wait_until(const DfxTicket *ticket, TimestampTz until);	/* false: not done by then */
-extern void dfx_queue_harvest(DfxTicket *ticket, DfxReply *reply);	/* done tickets only; frees the slot */
+
+/*
+ * Done tickets only; frees the slot.  False when the answer is lost, because
+ * the slot, got with nowait, was taken back: answers that lie there for a
+ * second give way to those who need the slot.  It can be submitted again.
+ */
+extern bool dfx_queue_harvest(DfxTicket *ticket, DfxReply *reply);
 extern void dfx_queue_drop(DfxTicket *ticket);	/* cancels what is in flight */
 extern int	dfx_queue_held(void);	/* slots this backend holds */
 
 /*
  * Register who keeps several requests in flight.  yield is called before this
  * backend waits for a slot or for the loader, and must see to it that the
- * backend holds no slot any more.
+ * backend holds no slot any more; collect while it waits for an answer, to take
+ * those that are there out of their slots.
  */
-extern void dfx_queue_on_yield(void (*yield) (void));
+extern void dfx_queue_on_wait(void (*yield) (void), void (*collect) (void));
 
 /*
  * The loader: at most one backend streams weights at a time, through a slot

@@ -103,6 +103,8 @@ shmem_init_shared(DfxShared *s)
 	s->nfree = s->nslots;
 	for (int i = 0; i < s->nslots; i++)
 		s->free_slot[i] = s->nslots - 1 - i;
+	for (int i = 0; i <= s->nslots; i++)
+		pg_atomic_init_u64(&s->slot[i].taken, 0);
 
 	/* Generations are never used again, not even by the next life of the server. */
 	s->next_gen = (uint64) GetCurrentTimestamp();

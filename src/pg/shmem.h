@@ -33,7 +33,7 @@ typedef enum DfxSlotState
 typedef struct DfxSlotCtl
 {
 	DfxSlotState state;
-	int			attempts;		/* engines that died while they ran this request */
+	int			blame;			/* for engines that died while they ran this request (slot.c) */
 	uint64		gen;			/* 0: claimed, not submitted */
 	uint64		notified;		/* generation whose owner has been woken */
 	int			engine;			/* that the request is for: a number + 1, or 0 for any */
@@ -41,6 +41,9 @@ typedef struct DfxSlotCtl
 	int			pid;			/* the owner's */
 	uint32		first_page;		/* of the arena */
 	uint32		npages;
+	bool		lent;			/* got without waiting: may be taken back once it is answered ... */
+	int64		answered;		/* ... which the owner was told then, by dfx_clock_ms(); 0: not yet */
+	pg_atomic_uint64 taken;		/* the last generation taken back; read without the lock */
 } DfxSlotCtl;
 
 #define DFX_REASON_LEN 256
@@ -84,9 +87,10 @@ typedef struct DfxCounters
 {
 	uint64		submitted;		/* requests, resubmissions included */
 	uint64		retried;		/* alone, after an engine died on them */
-	uint64		crashed;		/* given up after the second death */
+	uint64		crashed;		/* given up, because engines kept dying on them */
 	uint64		abandoned;		/* given up by their backend in flight */
 	uint64		reclaimed;		/* abandoned slots that became free again */
+	uint64		taken;			/* back from owners that did not come for the answer */
 	uint64		timeouts;		/* dfx.request_timeout */
 	uint64		full;			/* dfx.queue_timeout */
 } DfxCounters;

@@ -28,9 +28,9 @@
 #include <unistd.h>
 
 #include "miscadmin.h"
-#include "utils/timestamp.h"
 
 #include "engine/proto_train.h"
+#include "pg/clock.h"
 #include "pg/settings.h"
 #include "pg/shmem.h"
 #include "pg/spawn.h"
@@ -278,10 +278,29 @@ spawn_describe_exit(int status, char *how, Size how_size)
 		snprintf(how, how_size, "exited with code %d", WEXITSTATUS(status));
 }
 
-void
+/* Is this how somebody else ends a program?  The engine exits with 0 at SIGTERM. */
+static bool
+spawn_ended_from_outside(int status)
+{
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status) == 0;
+	switch (WTERMSIG(status))
+	{
+		case SIGKILL:
+		case SIGTERM:
+		case SIGINT:
+		case SIGHUP:
+		case SIGQUIT:
+			return true;
+		default:
+			return false;
+	}
+}
+
+bool
 dfx_engine_reap(pid_t pid, int grace_ms, char *how, Size how_size)
 {
-	TimestampTz kill_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), grace_ms);
+	int64		kill_at = dfx_clock_ms() + grace_ms;
 	bool		killed = false;
 	int			status;
 	pid_t		rc;
@@ -291,9 +310,9 @@ dfx_engine_reap(pid_t pid, int grace_ms, char *how, Size how_size)
 		if (rc < 0 && errno == ECHILD)
 		{
 			strlcpy(how, "ended unseen", how_size);
-			return;
+			return false;
 		}
-		if (!killed && GetCurrentTimestamp() >= kill_at)
+		if (!killed && dfx_clock_ms() >= kill_at)
 		{
 			kill(pid, SIGKILL);
 			killed = true;
@@ -301,6 +320,7 @@ dfx_engine_reap(pid_t pid, int grace_ms, char *how, Size how_size)
 		pg_usleep(2000);
 	}
 	spawn_describe_exit(status, how, how_size);
+	return !killed && spawn_ended_from_outside(status);
 }
 
 void

@@ -44,9 +44,11 @@ extern pid_t dfx_engine_spawn(const DfxSpawnOptions *options, int engine, int *c
 
 /*
  * Wait until the engine has ended: for grace_ms of its own accord, then by
- * SIGKILL.  how says how it did.  Nobody writes to the ring after this.
+ * SIGKILL.  how says how it did.  Nobody writes to the ring after this.  True
+ * when it was ended by somebody else: by SIGKILL, as the kernel does for want of
+ * memory, or by a signal that asks for an end.
  */
-extern void dfx_engine_reap(pid_t pid, int grace_ms, char *how, Size how_size);
+extern bool dfx_engine_reap(pid_t pid, int grace_ms, char *how, Size how_size);
 
 /*
  * Reap what the engines, whose pids are left alone, may have started themselves: the

@@ -32,7 +32,7 @@ static const char *const stat_state_name[] = {
 	[DFX_ENGINE_FAILED] = "failed",
 };
 
-#define STAT_MAX_COLUMNS 16
+#define STAT_MAX_COLUMNS 17
 
 /* A row in the making; columns are appended in the order of the SQL declaration. */
 typedef struct StatRow
@@ -194,7 +194,7 @@ dfx_stat_get_engine(PG_FUNCTION_ARGS)
 /*
  * One row: slots, free, claimed, queued, running, done, abandoned, waiting,
  * arena_bytes, arena_used, submitted, retried, crashed, reclaimed,
- * request_timeouts, queue_timeouts.
+ * taken_back, request_timeouts, queue_timeouts.
  */
 Datum
 dfx_stat_get_queue(PG_FUNCTION_ARGS)
@@ -227,6 +227,7 @@ dfx_stat_get_queue(PG_FUNCTION_ARGS)
 	stat_int(&row, count.retried);
 	stat_int(&row, count.crashed);
 	stat_int(&row, count.reclaimed);
+	stat_int(&row, count.taken);
 	stat_int(&row, count.timeouts);
 	stat_int(&row, count.full);
 	return stat_return(fcinfo, &row);

@@ -99,10 +99,11 @@ sup_forget_events(void)
 	dfx_sup.events = NULL;
 }
 
-void
+bool
 dfx_sup_reap(DfxSupEngine *e, int grace_ms, char *how)
 {
-	dfx_engine_reap(e->pid, grace_ms, how, DFX_REASON_LEN);
+	bool		killed = dfx_engine_reap(e->pid, grace_ms, how, DFX_REASON_LEN);
+
 	sup_forget_events();
 	close(e->control);
 	e->control = -1;
@@ -110,13 +111,14 @@ dfx_sup_reap(DfxSupEngine *e, int grace_ms, char *how)
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	e->ctl->pid = 0;
 	LWLockRelease(dfx_shared->lock);
+	return killed;
 }
 
 void
 dfx_sup_stand_in(DfxSupEngine *e)
 {
 	char		reason[DFX_REASON_LEN];
-	DfxSweep	sweep = {NULL, NULL};
+	DfxSweep	sweep = {0};
 
 	if (pg_atomic_read_u32(&dfx_shared->state) == DFX_ENGINE_FAILED)
 	{
@@ -199,14 +201,17 @@ void
 dfx_sup_died(DfxSupEngine *e)
 {
 	char		how[DFX_REASON_LEN];
-	DfxSweep	sweep = {how, NULL};
+	DfxSweep	sweep = {.crash = how};
 	int			pid = e->pid;
 	int			running;
 	bool		healthy;
 
-	dfx_sup_reap(e, SUP_EXIT_GRACE_MS, how);
+	sweep.killed = dfx_sup_reap(e, SUP_EXIT_GRACE_MS, how);
 	if (e->reason[0] != '\0')
+	{
+		sweep.killed = false;	/* if it was the watchdog, it had to be */
 		strlcpy(how, e->reason, sizeof(how));
+	}
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	e->ctl->restarts++;
 	LWLockRelease(dfx_shared->lock);

@@ -47,9 +47,9 @@ extern void dfx_sup_start(DfxSupEngine *e);
 
 /*
  * The engine has ended, or is made to after grace_ms.  When this returns it
- * does not write to the ring any more.
+ * does not write to the ring any more.  True when it was ended by somebody else.
  */
-extern void dfx_sup_reap(DfxSupEngine *e, int grace_ms, char *how);
+extern bool dfx_sup_reap(DfxSupEngine *e, int grace_ms, char *how);
 
 /* Act for an engine that is not there. */
 extern void dfx_sup_stand_in(DfxSupEngine *e);

@@ -37,7 +37,7 @@
 static int
 sup_stop(void)
 {
-	const DfxSweep sweep = {NULL, NULL};
+	const DfxSweep sweep = {0};
 	char		how[DFX_REASON_LEN];
 	int			n = 0;
 
@@ -50,7 +50,7 @@ sup_stop(void)
 
 		n += e->pid != 0;
 		if (e->pid != 0)
-			dfx_sup_reap(e, SUP_TERM_GRACE_MS, how);
+			(void) dfx_sup_reap(e, SUP_TERM_GRACE_MS, how);
 		if (!dfx_sup_has_failed(e))
 			dfx_sup_set_state(e, DFX_ENGINE_DOWN);
 	}
@@ -231,7 +231,7 @@ sup_without_ring(void)
 void
 dfx_supervisor_main(Datum arg)
 {
-	const DfxSweep sweep = {NULL, NULL};
+	const DfxSweep sweep = {0};
 
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);

@@ -5,14 +5,13 @@
 #	build: what `make && make install` needs.  check (default): the tests' too.
 set -euo pipefail
 
-# The major version of the server to build for: pg_config's where there is one, else what the distribution calls "postgresql".
+# The major version of the server to build for: pg_config's, else (it is not there, or only says what is missing) of the
+# distribution's package "postgresql"; nothing when neither is known.
 server_major() {
-	local pg_config=${PG_CONFIG:-pg_config}
-	if command -v "$pg_config" >/dev/null; then
-		"$pg_config" --version | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p'
-	else
-		apt-cache depends postgresql 2>/dev/null | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p'
-	fi
+	local major
+	major=$("${PG_CONFIG:-pg_config}" --version 2>/dev/null | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p') || true
+	[ -n "$major" ] || major=$(apt-cache depends postgresql 2>/dev/null | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p') || true
+	echo "$major"
 }
 
 command -v dpkg-query >/dev/null || {
@@ -20,10 +19,10 @@ command -v dpkg-query >/dev/null || {
 	exit 1
 }
 
-major=$(server_major) || true
+major=$(server_major)
 if [ -z "$major" ] && [ "$(id -u)" -eq 0 ]; then
 	apt-get update -qq || apt-get update
-	major=$(server_major) || true
+	major=$(server_major)
 fi
 [ -n "$major" ] || {
 	echo "setup.sh: neither pg_config nor apt-cache says which PostgreSQL there is; as root, run: apt-get update" >&2

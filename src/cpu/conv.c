@@ -418,9 +418,13 @@ DfxStatus
 cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 {
 	ConvShape c = conv_shape(b, op);
-	bool even = true;
+	bool even = true, made = false;
 	DfxStatus st = DFX_OK;
 
+	if (cpu_wino1d_wants(b, op, &c.s))
+		st = cpu_wino1d_step(b, op, s, &made, err);
+	if (st != DFX_OK || made)
+		return st;
 	s->run = cpu_conv_run;
 	s->bind = conv_bind;
 	if (op->epi_add >= 0 && b->view[op->epi_add].off != b->view[op->out].off)

@@ -22,4 +22,7 @@ extern const DfxBackend dfx_cpu_backend; /* name "cpu" */
 extern const char *dfx_cpu_plan_impl(const DfxPlan *plan, int step);
 extern int dfx_cpu_plan_steps(const DfxPlan *plan);
 
+/* Into how many parts a lone image is divided when workers are free (strands.c); 1: it is not. */
+extern int dfx_cpu_plan_strands(const DfxPlan *plan);
+
 #endif /* DFX_CPU_CPU_H */

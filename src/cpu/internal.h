@@ -7,11 +7,13 @@
  *	layout.c	which layout and which place each value gets
  *	plan.c		from a graph to steps: compile, release
  *	conv.c		steps that the library runs
+ *	wino1d.c	convolutions of signals (kernels_wino.c has their loops)
  *	prim.c		its primitives, with each worker's arguments
  *	ops.c		steps that we run (kernels.c and kernels_bf16.c have their loops)
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)
  *	attn_bf16.c	attention in bf16
  *	int8.c		steps on 8-bit integers (kernels_int8.c has their loops)
+ *	strands.c	branches that can run side by side
  *	run.c		forward: images over workers
  *	train_*.c	plans for training (train.h)
  *
@@ -52,6 +54,7 @@ struct DfxDev
 	const CpuKernels *bf16_kernels;
 	const CpuTokenKernels *bf16_token_kernels;
 	const CpuInt8Kernels *int8_kernels;
+	const CpuWinoKernels *wino_kernels;
 	const CpuTrainKernels *train_kernels;
 	const CpuTrainWindowKernels *train_window_kernels;
 	const CpuTrainTokenKernels *train_token_kernels;
@@ -185,10 +188,10 @@ struct CpuStep
 	CpuView out;
 	bool relu;
 	DfxPool pool;
-	int index;     /* TAKE */
-	int heads;     /* ATTN */
-	float eps;     /* LAYERNORM */
-	void *param;   /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; tokens.c */
+	int index;   /* TAKE */
+	int heads;   /* ATTN */
+	float eps;   /* LAYERNORM */
+	void *param; /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; tokens.c, wino1d.c */
 	bool copy_add; /* conv: the residual add_from must be copied into out first */
 	CpuView add_from;
 	bool add_apart; /* int8: add_from is an argument of its own */
@@ -213,6 +216,7 @@ struct DfxPlan
 
 	CpuStep *step;
 	int nstep;
+	struct CpuStrands *strands; /* NULL: the network is one piece */
 	CpuView out[DFX_MAX_OUT];
 	int nout;
 
@@ -272,6 +276,22 @@ extern void *cpu_plan_alloc(DfxPlan *p, size_t bytes, DfxErr *err); /* zeroed, l
 extern DfxStatus cpu_plan_memory(DfxPlan *p, DnnlConstMd md, void *handle, dnnl_memory_t *mem, DfxErr *err);
 extern DfxStatus cpu_fail_dnnl(dnnl_status_t st, const char *what, DfxErr *err);
 
+/* strands.c: a network's parts; a part is a strand's number from 0, or one of these */
+typedef struct CpuStrands CpuStrands;
+#define CPU_PART_ALL  (-1) /* a step that every strand runs for itself */
+#define CPU_PART_REST (-2) /* what is left when all strands are through */
+
+/* *out: NULL when the graph, whose steps are made, is one piece. */
+extern DfxStatus cpu_strands_find(const CpuBuild *b, CpuStrands **out, DfxErr *err);
+extern void cpu_strands_free(CpuStrands *s);
+extern int cpu_strands_count(const CpuStrands *s); /* of NULL: 1 */
+extern bool
+cpu_strands_has(const CpuStrands *s, int part, int step);    /* whether a step is run for that part */
+extern size_t cpu_strands_parcel_bytes(const CpuStrands *s); /* of one image */
+/* What leaves a strand, from a worker's arena into the image's parcel; and all of it into an arena. */
+extern void cpu_strands_pack(const CpuStrands *s, int part, char *parcel, char *arena);
+extern void cpu_strands_unpack(const CpuStrands *s, const char *parcel, char *arena);
+
 /* What a CONV or LINEAR op convolves; a linear layer is a 1x1 convolution. */
 typedef struct CpuConvShape
 {
@@ -323,6 +343,10 @@ extern DfxStatus cpu_conv_share(CpuBuild *b, CpuStep *s, int arg, const void *da
 extern DfxStatus cpu_conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err);
 extern DfxStatus cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 extern DfxStatus cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
+
+/* wino1d.c: whether a convolution is one for it; its step then, unless (*made false) the library cannot */
+extern bool cpu_wino1d_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
+extern DfxStatus cpu_wino1d_step(CpuBuild *b, const DfxOp *op, CpuStep *s, bool *made, DfxErr *err);
 
 /* int8.c: whether op reads or writes steps; its step then */
 extern bool cpu_int8_wants(const CpuBuild *b, const DfxOp *op);

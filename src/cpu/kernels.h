@@ -125,4 +125,35 @@ extern const CpuTokenKernels *cpu_token_kernels(void);
 extern const CpuTokenKernels *cpu_bf16_token_kernels(void);
 extern const CpuTokenKernels *cpu_token_kernels_variant(int i);
 
+/*
+ * The transforms of wino1d.c.  One side of its convolution is a signal of c
+ * channels and w pixels in planes of vec channels (a multiple of 8), plane
+ * floats apart; points are CPU_WINO_POINTS matrices of tiles x c.
+ */
+#define CPU_WINO_TILE   4
+#define CPU_WINO_POINTS 6
+
+typedef struct CpuWinoSide
+{
+	int c, vec, w, tiles;
+	size_t plane;
+} CpuWinoSide;
+
+/* Of each output channel: max(0, x + bias) if relu, else x + bias, then * scale + shift. */
+typedef struct CpuWinoEpilogue
+{
+	const float *bias, *scale, *shift;
+	bool relu;
+} CpuWinoEpilogue;
+
+typedef struct CpuWinoKernels
+{
+	const char *name;
+	void (*split)(float *points, const float *src, const CpuWinoSide *g);
+	void (*join)(float *dst, const float *points, const CpuWinoSide *g, const CpuWinoEpilogue *epi);
+} CpuWinoKernels;
+
+extern const CpuWinoKernels *cpu_wino_kernels(void);
+extern const CpuWinoKernels *cpu_wino_kernels_variant(int i);
+
 #endif /* DFX_CPU_KERNELS_H */

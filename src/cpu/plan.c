@@ -105,6 +105,7 @@ cpu_release(DfxPlan *p)
 		free(p->block[i]);
 	for (int w = 0; p->arena && w < p->dev->threads; w++)
 		free(p->arena[w]);
+	cpu_strands_free(p->strands);
 	free(p->arena);
 	free(p->step);
 	free(p->mem);
@@ -245,6 +246,8 @@ plan_build(CpuBuild *b, const DfxGraph *g, int largest, DfxErr *err)
 	st = cpu_layout_memory(b, err);
 	if (st == DFX_OK)
 		st = plan_steps(b, err);
+	if (st == DFX_OK)
+		st = cpu_strands_find(b, &p->strands, err);
 	if (st == DFX_OK)
 		st = plan_arenas(b, err);
 	for (int i = 0; st == DFX_OK && i < p->nstep; i++)

@@ -307,7 +307,7 @@ COMMENT ON FUNCTION dfx_prune_model(text, int) IS
 CREATE FUNCTION dfx_alter_model_owner(name text, new_owner text) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION dfx_alter_model_owner(text, text) IS
-	'give a model to another role, which its present owner must be a member of';
+	'give a model to another role, which its present owner (the database''s, if that role is gone) must be a member of';
 
 CREATE FUNCTION dfx_grant_model(name text, role text) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C;
@@ -360,6 +360,7 @@ GRANT SELECT ON dfx_model_versions TO PUBLIC;
 -- anybody's images.
 
 CREATE FUNCTION dfx_engine_status(
+	OUT engine bigint,
 	OUT state text,
 	OUT pid int,
 	OUT device text,
@@ -368,11 +369,11 @@ CREATE FUNCTION dfx_engine_status(
 	OUT last_error text,
 	OUT refused text,
 	OUT epoch bigint)
-RETURNS record
-LANGUAGE C VOLATILE PARALLEL SAFE
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL SAFE ROWS 1
 AS 'MODULE_PATHNAME', 'dfx_engine_status';
 COMMENT ON FUNCTION dfx_engine_status() IS
-	'state of the engine: starting, ready, down or failed; its process, its device, and why it last ended';
+	'state of the engine of each device: starting, ready, down or failed; its process, its device, and why it last ended';
 
 CREATE FUNCTION dfx_ping()
 RETURNS double precision
@@ -382,6 +383,7 @@ COMMENT ON FUNCTION dfx_ping() IS
 	'round trip to the engine, in milliseconds';
 
 CREATE FUNCTION dfx_stat_get_engine(
+	OUT engine bigint,
 	OUT requests bigint,
 	OUT images bigint,
 	OUT batches bigint,
@@ -396,8 +398,8 @@ CREATE FUNCTION dfx_stat_get_engine(
 	OUT model_limit bigint,
 	OUT model_loads bigint,
 	OUT model_evictions bigint)
-RETURNS record
-LANGUAGE C VOLATILE PARALLEL SAFE
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL SAFE ROWS 1
 AS 'MODULE_PATHNAME', 'dfx_stat_get_engine';
 COMMENT ON FUNCTION dfx_stat_get_engine() IS
 	'see view dfx_stat_engine';
@@ -417,6 +419,7 @@ CREATE FUNCTION dfx_stat_get_queue(
 	OUT retried bigint,
 	OUT crashed bigint,
 	OUT reclaimed bigint,
+	OUT taken_back bigint,
 	OUT request_timeouts bigint,
 	OUT queue_timeouts bigint)
 RETURNS record
@@ -427,13 +430,14 @@ COMMENT ON FUNCTION dfx_stat_get_queue() IS
 
 CREATE VIEW dfx_stat_engine AS SELECT * FROM dfx_stat_get_engine();
 COMMENT ON VIEW dfx_stat_engine IS
-	'work done by the present engine process: requests, batches, time, models in memory';
+	'work done by the present engine process of each device: requests, batches, time, models in memory';
 
 CREATE VIEW dfx_stat_queue AS SELECT * FROM dfx_stat_get_queue();
 COMMENT ON VIEW dfx_stat_queue IS
 	'the queue: slots by state, backends waiting for one, memory in use, and what went wrong since the server started';
 
 CREATE FUNCTION dfx_stat_get_models(
+	OUT engine bigint,
 	OUT version text,
 	OUT "precision" text,
 	OUT resident boolean,
@@ -452,10 +456,10 @@ CREATE VIEW dfx_stat_models WITH (security_barrier) AS
 SELECT s.version,
 	(SELECT pg_catalog.array_agg(m.name ORDER BY m.name) FROM dfx_model m
 		WHERE m.version = pg_catalog.decode(s.version, 'hex') AND dfx_model_usable(m.name)) AS names,
-	s."precision", s.resident, s.bytes, s.loads, s.hits, s.last_use
+	s."precision", s.resident, s.bytes, s.loads, s.hits, s.last_use, s.engine
 FROM dfx_stat_get_models() s;
 COMMENT ON VIEW dfx_stat_models IS
-	'model versions that the present engine process has loaded, of all databases; names are those of this one that the current user may use';
+	'model versions that the present engine process of each device has loaded, of all databases; names are those of this one that the current user may use';
 
 GRANT SELECT ON dfx_stat_engine, dfx_stat_queue, dfx_stat_models TO PUBLIC;
 

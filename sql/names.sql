@@ -48,7 +48,7 @@ SELECT dfx_classify(image, 'b') FROM photos;
 ROLLBACK;
 SELECT count((dfx_classify(image, 'b')).model = 'b') FROM photos;
 
--- Owner: given away by who owns it and could be the new one; a role that is gone is the superusers' affair.
+-- Owner: given away by who owns it and could be the new one; and see below for a role that is gone.
 SET ROLE regress_dfx_owner;
 SELECT dfx_alter_model_owner('b', 'regress_dfx_owner');
 SET ROLE regress_dfx_user;
@@ -75,7 +75,28 @@ RESET ROLE;
 ALTER ROLE regress_dfx_owner RENAME TO regress_dfx_renamed;
 SELECT count(dfx_alter_model_owner(name, 'regress_dfx_renamed')) FROM dfx_models WHERE owner = 'regress_dfx_owner';
 SELECT owner FROM dfx_models WHERE name = 'mine';
-ALTER ROLE regress_dfx_renamed RENAME TO regress_dfx_owner;
+ALTER ROLE regress_dfx_renamed RENAME TO regress_dfx_gone;
+
+-- What a role left that is gone is the database owner's: to see, to use and to give to a role that it is a member of.
+CREATE ROLE regress_dfx_dba;
+SELECT datdba::regrole AS dba FROM pg_database WHERE datname = current_database() \gset
+SELECT format('ALTER DATABASE %I OWNER TO regress_dfx_dba', current_database()) \gexec
+SET ROLE regress_dfx_dba;
+SELECT name, owner FROM dfx_models WHERE name = 'mine';
+SELECT dfx_model_usable('mine');
+SELECT dfx_alter_model_owner('b', 'regress_dfx_dba');
+SELECT dfx_alter_model_owner('mine', 'regress_dfx_gone');
+SELECT dfx_alter_model_owner('mine', 'regress_dfx_dba');
+SELECT name, owner FROM dfx_models WHERE name = 'mine';
+RESET ROLE;
+SELECT dfx_grant_model('b', 'regress_dfx_gone');
+ALTER ROLE regress_dfx_gone RENAME TO regress_dfx_owner;
+SET ROLE regress_dfx_dba;
+SELECT dfx_model_usable('b') AS granted_to_one_that_is_gone;
+RESET ROLE;
+SELECT dfx_revoke_model('b', 'regress_dfx_gone');
+SELECT format('ALTER DATABASE %I OWNER TO %s', current_database(), :'dba') \gexec
+DROP ROLE regress_dfx_dba;
 SELECT dfx_alter_model_owner('mine', 'regress_dfx_user');
 BEGIN READ ONLY; SELECT dfx_alter_model_owner('mine', 'regress_dfx_owner'); ROLLBACK;
 

@@ -11,6 +11,7 @@
  *
  * A heatmap fills batches of its own, one lane at a time, and goes to the end
  * of the line after each of them, so that others wait for one batch at the most.
+ * Those who come later may pass it, but no more than are admitted at one time.
  */
 #include "engine/sched.h"
 
@@ -76,6 +77,23 @@ batch_share(const DfxSched *s)
 	return s->blocked || s->batch_wait_ns > 0 || share > s->batch ? s->batch : share;
 }
 
+/* Put the heatmap at the head of the ready list, if it is there and has let enough others pass. */
+static void
+batch_heat_turn(DfxSched *s)
+{
+	DfxTask **p = &s->ready.head, *task = s->heating;
+
+	if (!task || s->passed < s->limit)
+		return;
+	while (*p && *p != task)
+		p = &(*p)->next;
+	if (!*p)
+		return;
+	*p = task->next;
+	task->next = s->ready.head;
+	s->ready.head = task;
+}
+
 /* Take the next batch off the ready list, waiting for one. */
 static int
 batch_take(DfxSched *s, DfxTask **task)
@@ -98,6 +116,7 @@ batch_take(DfxSched *s, DfxTask **task)
 		                       .tv_nsec = (long) (until % 1000000000u)};
 		pthread_cond_timedwait(&s->ready_cv, &s->lock, &ts);
 	}
+	batch_heat_turn(s);
 	head = s->ready.head;
 	most = batch_share(s);
 	for (DfxTask **p = &s->ready.head; *p && n < most;)
@@ -111,6 +130,8 @@ batch_take(DfxSched *s, DfxTask **task)
 		else
 			p = &(*p)->next;
 	}
+	if (head != s->heating)
+		s->passed += n;
 	/* Two tasks that became ready at once may have woken one lane only. */
 	if (s->ready.head)
 		pthread_cond_signal(&s->ready_cv);
@@ -284,7 +305,8 @@ batch_heat_again(DfxSched *s, DfxTask *task)
 	if (task->req.solo)
 		s->solo = false;
 	task->req.solo = false;
-	task->req.order = UINT64_MAX;
+	task->req.rank = UINT64_MAX;
+	s->passed = 0;
 	dfx_task_insert(&s->ready, task);
 	kick = s->blocked;
 	pthread_mutex_unlock(&s->lock);

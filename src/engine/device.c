@@ -149,8 +149,7 @@ dfx_device_open(const DfxDeviceOpts *opts, DfxDevice *device, DfxErr *err)
 	}
 
 	if (strchr(opts->spec, ','))
-		return dfx_fail(err, DFX_EUNSUPPORTED, "device \"%s\": this version runs on one device only",
-		                opts->spec);
+		return dfx_fail(err, DFX_EUNSUPPORTED, "device \"%s\": one process runs on one device", opts->spec);
 	i = device_parse(opts->spec, &ordinal);
 	if (i < 0)
 		return dfx_fail(err, DFX_EINVAL, "device \"%s\" is none of auto, cpu, cuda, cuda:N", opts->spec);

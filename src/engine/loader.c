@@ -37,7 +37,7 @@ dfx_loader_forget(DfxLoader *l)
 static void
 loader_progress(DfxLoader *l)
 {
-	atomic_fetch_add(&l->map->ring->stats.progress, 1);
+	atomic_fetch_add(&l->map->own->stats.progress, 1);
 }
 
 static DfxStatus

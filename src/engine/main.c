@@ -20,6 +20,8 @@ main_serve(const DfxOptions *o)
 {
 	DfxServeOpts s = {.parent = (long) o->parent,
 	                  .device = o->device,
+	                  .engine = (int) o->engine,
+	                  .engines = (int) o->engines,
 	                  .threads = (int) o->threads,
 	                  .max_batch = (int) o->max_batch,
 	                  .batch_wait_ms = (int) o->batch_wait,
@@ -87,9 +89,10 @@ static const struct Command
      "makes a model of labelled images; K is trinet, base, head, classifier or hierarchy; docs/TRAINING.md "
      "has the "
      "options"},
-    {"serve", main_serve, NO_FILES, "parent device threads max-batch batch-wait model-memory gpu-memory",
-     "--parent PID [--device D] [--threads T] [--max-batch N] [--batch-wait MS] [--model-memory BYTES] "
-     "[--gpu-memory BYTES]",
+    {"serve", main_serve, NO_FILES,
+     "parent device engine engines threads max-batch batch-wait model-memory gpu-memory",
+     "--parent PID [--device D] [--engine N --engines COUNT] [--threads T] [--max-batch N] [--batch-wait MS] "
+     "[--model-memory BYTES] [--gpu-memory BYTES]",
      "serves PostgreSQL: the ring at descriptor 3, the supervisor at 4"},
 };
 #define COMMAND_COUNT (sizeof command_table / sizeof command_table[0])

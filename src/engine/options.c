@@ -59,6 +59,8 @@ static const struct Option
     {"batch-wait", OPTION_NUMBER, offsetof(DfxOptions, batch_wait), 0, 60000},
     {"model-memory", OPTION_NUMBER, offsetof(DfxOptions, model_memory), 0, INT64_MAX},
     {"gpu-memory", OPTION_NUMBER, offsetof(DfxOptions, gpu_memory), 0, INT64_MAX},
+    {"engine", OPTION_NUMBER, offsetof(DfxOptions, engine), 0, DFX_MAX_ENGINES - 1},
+    {"engines", OPTION_NUMBER, offsetof(DfxOptions, engines), 1, DFX_MAX_ENGINES},
     {"parent", OPTION_NUMBER, offsetof(DfxOptions, parent), 0, INT32_MAX},
 };
 
@@ -144,6 +146,7 @@ dfx_options_parse(DfxOptions *o, const char *command, const char *names, int arg
 	                  .branches = 3,
 	                  .batch = 1,
 	                  .max_batch = 32,
+	                  .engines = 1,
 	                  .model_memory = (uint64_t) 2 << 30,
 	                  .file = argv};
 	for (int i = 0; i < argc; i++)

@@ -27,7 +27,7 @@ typedef struct DfxOptions
 	DfxPrecision precision;
 	bool has_seed, json, stream, fast_decode;
 	uint64_t seed, model_memory, gpu_memory, cache_limit;
-	uint64_t head_stride, branches, batch, threads, max_batch, batch_wait, parent;
+	uint64_t head_stride, branches, batch, threads, max_batch, batch_wait, parent, engine, engines;
 	DfxOptionSet set[DFX_OPTIONS_SET];
 	int nset;
 	char **file; /* the arguments that are not options */

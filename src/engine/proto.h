@@ -21,10 +21,17 @@
  *	  engine: fill the response words and reply, then done_gen = gen	(release)
  *	  owner gone: cancel_gen = gen; the engine still answers, with DFX_ECANCELED
  *
- * There is no queue: the engine scans the slots and takes those with
- * submit_gen != 0 and != done_gen, in the order of (priority, order).
+ * There is no queue: an engine scans the slots for those with submit_gen != 0
+ * and != done_gen, by order and priority (dfx_ring_rank()).
  *
- * Waking.  The engine sleeps in FUTEX_WAIT on wake: it reads wake, sets
+ * Several engines.  Each device of dfx.device has an engine of its own, with a
+ * number from 0 and a part of the header (DfxRing.engine); all pick from the
+ * same slots.  An engine picks a request by a compare-and-swap of picked, after
+ * which no other one touches it; a request with engine != 0 is for one of them
+ * only.  Of a dead engine the supervisor gives back what it had picked, under
+ * the same generation, and never what another one has.
+ *
+ * Waking.  An engine sleeps in FUTEX_WAIT on its wake: it reads wake, sets
  * sleeping, scans once more, then waits for wake to change.  A submitter that
  * sees sleeping != 0 after its submit_gen store increments wake and calls
  * FUTEX_WAKE.  No descriptor is needed for it.
@@ -47,10 +54,11 @@
 #include "base/version.h"
 
 #define DFX_RING_MAGIC      0x44465852u /* "DFXR" */
-#define DFX_RING_VERSION    5u
+#define DFX_RING_VERSION    6u
 #define DFX_PAGE            4096u
-#define DFX_RING_HEADER     (4 * DFX_PAGE)
-#define DFX_RING_MODELS     128 /* versions that statistics are kept of; more than are ever resident */
+#define DFX_MAX_ENGINES     8 /* devices in one dfx.device */
+#define DFX_RING_HEADER     (24 * DFX_PAGE)
+#define DFX_RING_MODELS     128 /* versions that an engine keeps statistics of; more than are ever resident */
 #define DFX_MAX_SLOTS       1024
 #define DFX_LOADER_BYTES    (16u << 20)
 #define DFX_MAX_BATCH       128
@@ -144,6 +152,7 @@ typedef struct DfxSlot
 	_Atomic uint64_t cancel_gen;
 	uint32_t class;       /* HEATMAP: DFX_CLASS_*; here, so that the words above stay where they were */
 	uint32_t fast_decode; /* non-zero: dfx_image_prepare_fast(), unless the image is perturbed */
+	uint32_t engine;      /* 0: for any engine; else for number engine - 1, as the loader's always are */
 
 	/* ---- response: written by the engine before done_gen ---- */
 	_Alignas(64) _Atomic uint64_t start_gen;
@@ -152,12 +161,35 @@ typedef struct DfxSlot
 	uint32_t batch;           /* how many images ran together with this one */
 	uint64_t reply_len;       /* bytes written; with DFX_TOO_SMALL: bytes needed */
 	uint64_t t_start, t_done; /* CLOCK_MONOTONIC, ns */
+	_Atomic uint64_t picked;  /* dfx_picked() of the request that was picked last */
 	char msg[DFX_MSG_LEN];
 	char hint[DFX_HINT_LEN];
 } DfxSlot;
 
 #define DFX_SLOT_STRIDE 1024u
 _Static_assert(sizeof(DfxSlot) <= DFX_SLOT_STRIDE, "a slot fits its stride");
+
+/*
+ * A generation and who has picked it, in one word so that a death in between
+ * cannot part them: engine is a number + 1, 0 when it was given back.  Read the
+ * word before the generations of the slot, and pick by compare-and-swap from
+ * the value read: then the request that was seen is the one that is picked.
+ */
+#define DFX_PICKED_BY 16
+_Static_assert(DFX_MAX_ENGINES < DFX_PICKED_BY, "an engine's number + 1 fits");
+
+static inline uint64_t
+dfx_picked(uint64_t gen, uint32_t engine)
+{
+	return gen * DFX_PICKED_BY + engine;
+}
+
+/* Who has picked generation gen, by the word picked: a number + 1, or 0. */
+static inline uint32_t
+dfx_picked_by(uint64_t picked, uint64_t gen)
+{
+	return picked / DFX_PICKED_BY == gen ? (uint32_t) (picked % DFX_PICKED_BY) : 0;
+}
 
 /* Cumulative since the engine started; written by the engine, read by anyone for statistics only. */
 typedef struct DfxRingStats
@@ -194,6 +226,17 @@ typedef struct DfxRingModel
 	DfxModelStat stat;
 } DfxRingModel;
 
+/* One engine's part of the header; all but wake is written by that engine only. */
+typedef struct DfxRingEngine
+{
+	_Alignas(64) _Atomic uint32_t wake;
+	_Atomic uint32_t sleeping;
+	_Alignas(64) DfxRingStats stats;
+	char device[128];  /* what it runs on, before 'R' */
+	char refused[512]; /* which backends were refused, and why */
+	_Alignas(64) DfxRingModel model[DFX_RING_MODELS];
+} DfxRingEngine;
+
 typedef struct DfxRing
 {
 	/* written once, by PostgreSQL, before anyone else maps it */
@@ -204,14 +247,7 @@ typedef struct DfxRing
 	uint64_t loader_off, loader_bytes;
 	uint64_t total_bytes;
 
-	_Alignas(64) _Atomic uint32_t wake;
-	_Atomic uint32_t sleeping;
-
-	/* written by the engine */
-	_Alignas(64) DfxRingStats stats;
-	char device[128];  /* what it runs on, before 'R' */
-	char refused[512]; /* which backends were refused, and why */
-	_Alignas(64) DfxRingModel model[DFX_RING_MODELS];
+	DfxRingEngine engine[DFX_MAX_ENGINES];
 } DfxRing;
 _Static_assert(sizeof(DfxRing) <= DFX_RING_HEADER, "the ring header fits its room");
 
@@ -224,13 +260,14 @@ dfx_ring_slot(DfxRing *ring, uint32_t i)
 /*
  * How the supervisor starts the engine, always with all of these:
  *
- *	dfx-engine serve --device D --threads N --max-batch N --batch-wait MS
- *		--model-memory BYTES --gpu-memory BYTES --parent PID
+ *	dfx-engine serve --device D --engine N --engines COUNT --threads N --max-batch N
+ *		--batch-wait MS --model-memory BYTES --gpu-memory BYTES --parent PID
  *
+ * D is one device, the engine's own.  COUNT engines share the threads.
  * PID is the supervisor's: an engine whose getppid() is another one at start
  * has lost its parent already and must exit.  The ring descriptor is an open
- * file description of its own, so an OFD lock on it (the lease: one engine a
- * ring) lasts as long as the engine does.
+ * file description of its own, so an OFD lock on its byte number N (the lease:
+ * one engine of each number) lasts as long as the engine does.
  *
  * Descriptor numbers that the engine finds open at start, besides 0-2:
  */

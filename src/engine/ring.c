@@ -2,7 +2,7 @@
  * ring.c
  *	  The engine's end of the ring: mapping, reading requests, answering, sleeping.
  *
- * Memory order.  submit_gen, cancel_gen, wake and sleeping are sequentially
+ * Memory order.  submit_gen, cancel_gen, picked, wake and sleeping are sequentially
  * consistent on both sides: "store sleeping, then scan" here against "store
  * submit_gen, then load sleeping" there needs a total order, or a request
  * could be submitted to an engine that has just decided to sleep.  done_gen
@@ -70,7 +70,7 @@ ring_check(const DfxRingMap *map, uint32_t magic, uint32_t version, uint64_t tot
 }
 
 DfxStatus
-dfx_ring_map(int fd, DfxRingMap *map, DfxErr *err)
+dfx_ring_map(int fd, uint32_t engine, DfxRingMap *map, DfxErr *err)
 {
 	struct stat st;
 	const char *wrong;
@@ -89,6 +89,8 @@ dfx_ring_map(int fd, DfxRingMap *map, DfxErr *err)
 
 	ring = p;
 	*map = (DfxRingMap){.ring = ring,
+	                    .own = &ring->engine[engine],
+	                    .self = engine + 1,
 	                    .bytes = (uint64_t) st.st_size,
 	                    .nslots = ring->nslots,
 	                    .slots_off = ring->slots_off,
@@ -122,24 +124,51 @@ ring_slot(const DfxRingMap *map, uint32_t i)
 
 /* --- requests ------------------------------------------------------------ */
 
-uint64_t
-dfx_ring_pending(const DfxRingMap *map, uint32_t i)
+/* The generation in slot i that is not answered, and in *by who has picked it, or 0; 0 when there is none. */
+static uint64_t
+ring_unanswered(const DfxRingMap *map, uint32_t i, uint32_t *by)
 {
 	DfxSlot *slot = ring_slot(map, i);
-	uint64_t gen = atomic_load(&slot->submit_gen);
+	uint64_t picked = atomic_load(&slot->picked), gen = atomic_load(&slot->submit_gen);
 
-	if (gen == 0 || gen == atomic_load_explicit(&slot->done_gen, memory_order_relaxed))
+	if (gen == atomic_load_explicit(&slot->done_gen, memory_order_relaxed))
 		return 0;
+	*by = dfx_picked_by(picked, gen);
 	return gen;
 }
 
-void
-dfx_ring_position(const DfxRingMap *map, uint32_t i, uint32_t *priority, uint64_t *order)
+/* Whether this engine may take the request in slot i. */
+static bool
+ring_concerns(const DfxRingMap *map, uint32_t i)
+{
+	uint32_t engine = ring_slot(map, i)->engine;
+
+	return engine == 0 || engine == map->self;
+}
+
+uint64_t
+dfx_ring_pending(const DfxRingMap *map, uint32_t i)
+{
+	uint32_t by = 0;
+	uint64_t gen = ring_unanswered(map, i, &by);
+
+	return gen != 0 && by == 0 && ring_concerns(map, i) ? gen : 0;
+}
+
+static DfxPriority
+ring_priority(const DfxSlot *slot)
+{
+	uint32_t priority = slot->priority;
+
+	return priority <= DFX_PRIORITY_BULK ? (DfxPriority) priority : DFX_PRIORITY_BULK;
+}
+
+uint64_t
+dfx_ring_rank(const DfxRingMap *map, uint32_t i)
 {
 	const DfxSlot *slot = ring_slot(map, i);
 
-	*priority = slot->priority;
-	*order = slot->order;
+	return slot->order + (uint64_t) ring_priority(slot) * map->nslots;
 }
 
 bool
@@ -157,9 +186,10 @@ dfx_ring_needs(void *arg, const uint8_t *version, uint64_t order)
 	for (uint32_t i = 0; i < map->nslots; i++)
 	{
 		const DfxSlot *slot = ring_slot(map, i);
+		uint32_t by;
 
-		if (dfx_ring_pending(map, i) != 0 && slot->order < order &&
-		    dfx_ring_wants_model((DfxRingOp) slot->op) &&
+		if (ring_unanswered(map, i, &by) != 0 && (by == 0 || by == map->self) && ring_concerns(map, i) &&
+		    slot->order < order && dfx_ring_wants_model((DfxRingOp) slot->op) &&
 		    memcmp(slot->version, version, DFX_VERSION_LEN) == 0)
 			return true;
 	}
@@ -174,7 +204,7 @@ static const bool ring_op_is_loader[DFX_RING_OP_COUNT] = {
 DfxStatus
 dfx_ring_read(const DfxRingMap *map, uint32_t i, uint64_t gen, DfxRequest *req, DfxErr *err)
 {
-	const DfxSlot *slot = ring_slot(map, i);
+	DfxSlot *slot = ring_slot(map, i);
 	bool loader = i == map->nslots;
 	uint64_t base = loader ? map->loader_off : map->arena_off;
 	uint64_t size = loader ? map->loader_bytes : map->arena_bytes;
@@ -184,11 +214,13 @@ dfx_ring_read(const DfxRingMap *map, uint32_t i, uint64_t gen, DfxRequest *req, 
 	memset(req, 0, sizeof *req);
 	req->slot = i;
 	req->gen = gen;
+	req->picked = atomic_load(&slot->picked);
 	req->solo = slot->solo != 0;
 	req->order = slot->order;
+	req->rank = dfx_ring_rank(map, i);
 	req->in_len = slot->in_len;
 	req->reply_cap = slot->reply_cap;
-	req->priority = slot->priority <= DFX_PRIORITY_BULK ? (DfxPriority) slot->priority : DFX_PRIORITY_BULK;
+	req->priority = ring_priority(slot);
 	req->limits = (DfxImageLimits){
 	    .max_bytes = slot->max_bytes, .max_pixels = slot->max_pixels, .max_scans = RING_MAX_SCANS};
 	req->how = slot->how;
@@ -218,6 +250,18 @@ dfx_ring_read(const DfxRingMap *map, uint32_t i, uint64_t gen, DfxRequest *req, 
 		req->reply = (uint8_t *) map->ring + reply_off;
 	}
 	return DFX_OK;
+}
+
+bool
+dfx_ring_pick(const DfxRingMap *map, const DfxRequest *req)
+{
+	DfxSlot *slot = ring_slot(map, req->slot);
+	uint64_t seen = req->picked;
+
+	/* Still this request, after picked was read: so while picked stays, it is nobody else's. */
+	return dfx_picked_by(seen, req->gen) == 0 && atomic_load(&slot->submit_gen) == req->gen &&
+	       atomic_load(&slot->done_gen) != req->gen &&
+	       atomic_compare_exchange_strong(&slot->picked, &seen, dfx_picked(req->gen, map->self));
 }
 
 bool
@@ -263,13 +307,13 @@ dfx_ring_answer(const DfxRingMap *map, const DfxRequest *req, DfxStatus status, 
 uint32_t
 dfx_ring_wake_word(const DfxRingMap *map)
 {
-	return atomic_load(&map->ring->wake);
+	return atomic_load(&map->own->wake);
 }
 
 void
 dfx_ring_set_sleeping(const DfxRingMap *map, bool sleeping)
 {
-	atomic_store(&map->ring->sleeping, sleeping ? 1u : 0u);
+	atomic_store(&map->own->sleeping, sleeping ? 1u : 0u);
 }
 
 void
@@ -278,13 +322,13 @@ dfx_ring_sleep(const DfxRingMap *map, uint32_t seen)
 	/* The second bounds the harm of a wake-up lost to a scribbled ring. */
 	struct timespec limit = {.tv_sec = 1};
 
-	syscall(SYS_futex, &map->ring->wake, FUTEX_WAIT, seen, &limit, NULL, 0);
+	syscall(SYS_futex, &map->own->wake, FUTEX_WAIT, seen, &limit, NULL, 0);
 }
 
 void
 dfx_ring_kick(const DfxRingMap *map)
 {
-	atomic_fetch_add(&map->ring->wake, 1);
-	if (atomic_load(&map->ring->sleeping))
-		syscall(SYS_futex, &map->ring->wake, FUTEX_WAKE, 1, NULL, NULL, 0);
+	atomic_fetch_add(&map->own->wake, 1);
+	if (atomic_load(&map->own->sleeping))
+		syscall(SYS_futex, &map->own->wake, FUTEX_WAKE, 1, NULL, NULL, 0);
 }

@@ -18,6 +18,8 @@
 typedef struct DfxRingMap
 {
 	DfxRing *ring;
+	DfxRingEngine *own; /* this engine's part of the header ... */
+	uint32_t self;      /* ... and its number + 1 */
 	uint64_t bytes;
 	uint32_t nslots; /* image slots; the loader's is number nslots */
 	uint64_t slots_off;
@@ -30,11 +32,13 @@ typedef struct DfxRequest
 {
 	uint32_t slot;
 	uint64_t gen;
+	uint64_t picked; /* the slot's word when it was read */
 	DfxRingOp op;
 	DfxPriority priority;
 	DfxPrecision precision;
 	bool solo;
 	uint64_t order;
+	uint64_t rank; /* in the order of service */
 	const uint8_t *in;
 	uint64_t in_len;
 	uint8_t *reply;
@@ -46,15 +50,19 @@ typedef struct DfxRequest
 	uint8_t version[DFX_VERSION_LEN];
 } DfxRequest;
 
-/* Map the ring behind fd and check its header.  DFX_EIO, DFX_EINVAL. */
-extern DfxStatus dfx_ring_map(int fd, DfxRingMap *map, DfxErr *err);
+/* Map the ring behind fd as engine number engine, and check its header.  DFX_EIO, DFX_EINVAL. */
+extern DfxStatus dfx_ring_map(int fd, uint32_t engine, DfxRingMap *map, DfxErr *err);
 extern void dfx_ring_unmap(DfxRingMap *map);
 
-/* The generation waiting in slot i, 0 when there is none (or it is answered). */
+/* The generation waiting in slot i for this engine, 0 when there is none (or it is picked, or answered). */
 extern uint64_t dfx_ring_pending(const DfxRingMap *map, uint32_t i);
 
-/* Where slot i stands in the order of service, without taking the request. */
-extern void dfx_ring_position(const DfxRingMap *map, uint32_t i, uint32_t *priority, uint64_t *order);
+/*
+ * Where slot i stands in the order of service, without taking the request: by
+ * age, but each step down in priority lets as many later ones pass as the ring has
+ * slots.  So a request of a higher priority goes first, and yet everybody's turn comes.
+ */
+extern uint64_t dfx_ring_rank(const DfxRingMap *map, uint32_t i);
 
 /*
  * Copy request gen out of slot i.  DFX_EINVAL with what is wrong when it is
@@ -62,10 +70,18 @@ extern void dfx_ring_position(const DfxRingMap *map, uint32_t i, uint32_t *prior
  */
 extern DfxStatus dfx_ring_read(const DfxRingMap *map, uint32_t i, uint64_t gen, DfxRequest *req, DfxErr *err);
 
+/*
+ * Take the request, which was read, so that no other engine does.  False when
+ * another one has been faster, or it is not there any more: forget it then.
+ */
+extern bool dfx_ring_pick(const DfxRingMap *map, const DfxRequest *req);
+
 /* Whether the owner has gone away. */
 extern bool dfx_ring_canceled(const DfxRingMap *map, const DfxRequest *req);
 
-/* Whether a request that waits and is older than order needs the version: a DfxNeeds (cache.h), map its arg.
+/*
+ * Whether a request older than order that waits, or is this engine's, needs the
+ * version: a DfxNeeds (cache.h), map its arg.
  */
 extern bool dfx_ring_needs(void *map, const uint8_t *version, uint64_t order);
 

@@ -2,9 +2,9 @@
  * sched.c
  *	  The scan: which waiting request is taken next, and what is answered at once.
  *
- * A pass collects the slots that wait, sorts them by (priority, order), and
- * admits them in that order until there is no room: order is service order,
- * so nothing small overtakes something large for ever.  Behind that point only
+ * A pass collects the slots that wait, sorts them by rank (ring.h), and admits
+ * them in that order until there is no room: it is the order of service, so
+ * nothing small overtakes something large for ever.  Behind that point only
  * what costs nothing is answered (pings, cancelled requests, absent models).
  * Not so headers: an image can be made to have millions of them.  Requests for
  * a model that is being closed (cache.h) are passed over.
@@ -20,20 +20,12 @@
 
 /* --- task lists ---------------------------------------------------------- */
 
-static bool
-task_before(const DfxRequest *a, const DfxRequest *b)
-{
-	if (a->priority != b->priority)
-		return a->priority < b->priority;
-	return a->order < b->order;
-}
-
 void
 dfx_task_insert(DfxTaskList *list, DfxTask *task)
 {
 	DfxTask **p = &list->head;
 
-	while (*p && !task_before(&task->req, &(*p)->req))
+	while (*p && (*p)->req.rank <= task->req.rank)
 		p = &(*p)->next;
 	task->next = *p;
 	*p = task;
@@ -147,6 +139,15 @@ sched_idle(const DfxSched *s)
 	return s->busy == (s->heating && s->absolved) && !s->task[s->map->nslots].busy;
 }
 
+/* Let go of the model of a task that is not picked after all. */
+static void
+sched_unhold(DfxSched *s, DfxTask *task)
+{
+	if (task->resident)
+		dfx_cache_release(s->cache, task->resident, false);
+	task->resident = NULL;
+}
+
 /* How many tasks may be busy for one more of that priority to be admitted. */
 static int
 sched_places(const DfxSched *s, DfxPriority priority)
@@ -155,11 +156,11 @@ sched_places(const DfxSched *s, DfxPriority priority)
 }
 
 /*
- * Decide about a task whose request was read with status st; it is busy
- * afterwards unless it must wait.  full: somebody before it waits for room.
+ * Decide about a task whose request was read with status st.  full: somebody
+ * before it waits for room.  Unless it must wait, its model is held.
  */
 static SchedVerdict
-sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need, DfxErr *err)
+sched_judge(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need, DfxErr *err)
 {
 	bool apart = !s->solo && !s->solo_waits && (sched_idle(s) || !task->req.solo);
 	bool room = apart && !full && s->busy < sched_places(s, task->req.priority);
@@ -171,27 +172,38 @@ sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need
 	if (*st == DFX_OK && task->req.op == DFX_RING_HEATMAP && s->heating)
 		*st = DFX_BUSY;
 	if (*st != DFX_OK && *st != DFX_BUSY)
-	{
-		task->busy = true;
 		return SCHED_REPLY;
-	}
 	if (*st == DFX_OK && task->req.op == DFX_RING_PING)
-	{
-		task->busy = true;
 		return SCHED_REPLY;
-	}
 	if (*st == DFX_BUSY || !room)
 	{
-		if (task->resident)
-			dfx_cache_release(s->cache, task->resident, false);
-		task->resident = NULL;
+		sched_unhold(s, task);
 		s->blocked = true;
 		if (*st == DFX_BUSY)
 			return SCHED_SKIP;
 		s->solo_waits |= task->req.solo;
 		return SCHED_FULL;
 	}
-	task->busy = task->counted = true;
+	return SCHED_GO;
+}
+
+/* The same, and pick what need not wait: it is busy afterwards. */
+static SchedVerdict
+sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need, DfxErr *err)
+{
+	SchedVerdict verdict = sched_judge(s, task, full, st, need, err);
+
+	if (verdict != SCHED_GO && verdict != SCHED_REPLY)
+		return verdict;
+	if (!dfx_ring_pick(s->map, &task->req))
+	{
+		sched_unhold(s, task);
+		return SCHED_SKIP;
+	}
+	task->busy = true;
+	if (verdict == SCHED_REPLY)
+		return verdict;
+	task->counted = true;
 	s->busy++;
 	s->solo = task->req.solo;
 	if (dfx_ring_wants_model(task->req.op))
@@ -201,6 +213,7 @@ sched_admit(DfxSched *s, DfxTask *task, bool full, DfxStatus *st, uint64_t *need
 		s->heating = task;
 		s->heat.model = NULL;
 		s->absolved = false;
+		s->passed = 0;
 	}
 	return SCHED_GO;
 }
@@ -219,8 +232,8 @@ sched_dispatch(DfxSched *s, DfxTask *task)
 
 typedef struct SchedSlot
 {
-	uint32_t slot, priority;
-	uint64_t order;
+	uint32_t slot;
+	uint64_t rank;
 } SchedSlot;
 
 static int
@@ -228,9 +241,7 @@ sched_compare(const void *a, const void *b)
 {
 	const SchedSlot *x = a, *y = b;
 
-	if (x->priority != y->priority)
-		return x->priority < y->priority ? -1 : 1;
-	return (x->order > y->order) - (x->order < y->order);
+	return (x->rank > y->rank) - (x->rank < y->rank);
 }
 
 /* The slots that wait, in order of service. */
@@ -242,9 +253,7 @@ sched_collect(const DfxSched *s, SchedSlot *found)
 	for (uint32_t i = 0; i < s->map->nslots; i++)
 		if (dfx_ring_pending(s->map, i) != 0)
 		{
-			found[n].slot = i;
-			dfx_ring_position(s->map, i, &found[n].priority, &found[n].order);
-			n++;
+			found[n++] = (SchedSlot){i, dfx_ring_rank(s->map, i)};
 		}
 	if (n > 1)
 		qsort(found, n, sizeof *found, sched_compare);
@@ -302,14 +311,14 @@ sched_loader(DfxSched *s)
 	if (gen != 0 && !task->busy && !s->solo && !s->solo_waits)
 	{
 		st = dfx_ring_read(s->map, s->map->nslots, gen, &task->req, &err);
-		task->busy = took = true;
-		s->loader_work = st == DFX_OK;
+		task->busy = took = dfx_ring_pick(s->map, &task->req);
+		s->loader_work = took && st == DFX_OK;
 		pthread_cond_signal(&s->loader_cv);
 	}
 	else if (gen != 0 && (!task->busy || gen != task->req.gen))
 		s->blocked = true;
 	pthread_mutex_unlock(&s->lock);
-	if (st != DFX_OK)
+	if (took && st != DFX_OK)
 	{
 		dfx_task_finish(s, task, st, &err, 0, 0);
 		s->answered = true;
@@ -451,7 +460,7 @@ dfx_sched_start(DfxSched *s, const DfxSchedOpts *opts, DfxErr *err)
 	DfxStatus st;
 
 	*s = (DfxSched){.map = opts->map,
-	                .stats = &opts->map->ring->stats,
+	                .stats = &opts->map->own->stats,
 	                .cache = opts->cache,
 	                .device = opts->device,
 	                .lanes = opts->lanes,

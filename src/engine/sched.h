@@ -18,7 +18,9 @@
  *	   decoded.  That bounds memory, and how many requests a crash can be blamed on.
  *	3. A solo task is busy alone: nothing is admitted beside it, the loader included;
  *	   it may be beside a heatmap that is absolved.
- *	4. lock guards everything below it; the ring's own words are atomics.
+ *	4. A task is busy only after its request was picked (dfx_ring_pick): other engines
+ *	   serve the same slots.
+ *	5. lock guards everything below it; the ring's own words are atomics.
  *	   Order of locks: lock, then the cache's own.
  */
 #ifndef DFX_ENGINE_SCHED_H
@@ -50,7 +52,7 @@ typedef struct DfxTask
 	struct DfxTask *next;
 } DfxTask;
 
-/* Sorted by (priority, order). */
+/* Sorted by rank. */
 typedef struct DfxTaskList
 {
 	DfxTask *head;
@@ -91,6 +93,7 @@ typedef struct DfxSched
 	int busy;               /* image tasks */
 	DfxTask *heating;       /* the one heatmap among them, if there is one ... */
 	bool absolved;          /* ... and its first batch did no harm: no crash is blamed on it any more */
+	int passed;             /* images that others have run since the last batch of it */
 	bool solo;              /* the one busy task runs alone */
 	bool blocked;           /* the scan left something behind: wake it when a task ends */
 	uint64_t decode_pixels; /* of the images being decoded now */

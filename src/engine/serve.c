@@ -9,9 +9,9 @@
  * control socket closes.  Threads other than the main one block every signal,
  * or SIGTERM could interrupt a library that is not made for it.
  *
- * One engine per ring: a lock on a private open file description of the
- * memfd.  A successor waits here until its predecessor has really gone, since
- * two engines on one ring would answer into each other's slots.
+ * One engine of each number on a ring: a lock on its byte, on a private open file
+ * description of the memfd.  A successor waits here until its predecessor has
+ * really gone, since what that one had picked is given to others.
  */
 #include "engine/serve.h"
 
@@ -58,12 +58,13 @@ dfx_serve_bind(long parent)
 	}
 }
 
-/* Become the ring's only engine.  The lock is never given back: the kernel does that when the process ends.
+/* Become the ring's only engine of this number.  The lock is never given back: the kernel does that when the
+ * process ends.
  */
 static DfxStatus
-serve_lease(DfxErr *err)
+serve_lease(int engine, DfxErr *err)
 {
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = engine, .l_len = 1};
 	char path[32];
 	int fd;
 
@@ -82,13 +83,13 @@ serve_lease(DfxErr *err)
 
 /* Statistics count from this engine's start. */
 static void
-serve_reset_stats(DfxRing *ring)
+serve_reset_stats(DfxRingStats *stats)
 {
 	struct timespec now;
 
-	memset(&ring->stats, 0, sizeof ring->stats);
+	memset(stats, 0, sizeof *stats);
 	clock_gettime(CLOCK_REALTIME, &now);
-	atomic_store(&ring->stats.started, (uint64_t) now.tv_sec * 1000000000u + (uint64_t) now.tv_nsec);
+	atomic_store(&stats->started, (uint64_t) now.tv_sec * 1000000000u + (uint64_t) now.tv_nsec);
 }
 
 /* The cores this process may use: a container's share, not the machine's. */
@@ -100,6 +101,17 @@ serve_cores(void)
 	if (sched_getaffinity(0, sizeof set, &set) != 0)
 		return 1;
 	return CPU_COUNT(&set);
+}
+
+/* This engine's share of the threads; 0: as many as there are cores, and no other engine wants some. */
+static int
+serve_threads(const DfxServeOpts *opts)
+{
+	int all = opts->threads > 0 ? opts->threads : serve_cores();
+
+	if (opts->engines == 1)
+		return opts->threads;
+	return all < opts->engines ? 1 : all / opts->engines + (opts->engine < all % opts->engines);
 }
 
 /* The bytes that models may take on this device. */
@@ -129,30 +141,34 @@ serve_batches(const DfxServeOpts *opts, const DfxDevice *device, DfxSchedOpts *s
 static DfxStatus
 serve_begin(const DfxServeOpts *opts, DfxRingMap *map, DfxDevice *device, DfxSched *sched, DfxErr *err)
 {
-	DfxDeviceOpts dev = {.spec = opts->device, .threads = opts->threads, .memory = opts->gpu_memory};
+	int threads = serve_threads(opts);
+	DfxDeviceOpts dev = {.spec = opts->device, .threads = threads, .memory = opts->gpu_memory};
 	DfxSchedOpts so = {.map = map, .device = device};
 	sigset_t all, before;
-	DfxStatus st = dfx_ring_map(DFX_ENGINE_RING_FD, map, err);
+	DfxStatus st;
 
+	if (opts->engine >= opts->engines)
+		return dfx_fail(err, DFX_EINVAL, "there is no engine %d of %d", opts->engine, opts->engines);
+	st = dfx_ring_map(DFX_ENGINE_RING_FD, (uint32_t) opts->engine, map, err);
 	if (st == DFX_OK)
-		st = serve_lease(err);
+		st = serve_lease(opts->engine, err);
 	if (st != DFX_OK)
 		return st;
-	serve_reset_stats(map->ring);
-	dev.progress = &map->ring->stats.progress;
+	serve_reset_stats(&map->own->stats);
+	dev.progress = &map->own->stats.progress;
 
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
 	st = dfx_device_open(&dev, device, err);
-	snprintf(map->ring->refused, sizeof map->ring->refused, "%s", device->refused);
+	snprintf(map->own->refused, sizeof map->own->refused, "%s", device->refused);
 	if (st == DFX_OK)
 	{
-		snprintf(map->ring->device, sizeof map->ring->device, "%s", device->info.name);
+		snprintf(map->own->device, sizeof map->own->device, "%s", device->info.name);
 		serve_batches(opts, device, &so);
-		so.threads = opts->threads > 0 ? opts->threads : serve_cores();
+		so.threads = threads > 0 ? threads : serve_cores();
 		so.batch_wait_ns = (uint64_t) opts->batch_wait_ms * 1000000u;
-		so.cache = dfx_cache_new(serve_model_limit(opts, device), dfx_ring_needs, map, &map->ring->stats,
-		                         map->ring->model);
+		so.cache = dfx_cache_new(serve_model_limit(opts, device), dfx_ring_needs, map, &map->own->stats,
+		                         map->own->model);
 		st = so.cache ? dfx_sched_start(sched, &so, err)
 		              : dfx_fail(err, DFX_ENOMEM, "out of memory for the model cache");
 	}

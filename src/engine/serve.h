@@ -11,7 +11,9 @@ typedef struct DfxServeOpts
 {
 	long parent;        /* pid of the supervisor, 0: not checked */
 	const char *device; /* auto, cpu, cuda, cuda:N */
-	int threads;        /* 0: all cores */
+	int engine;         /* which of ... */
+	int engines;        /* ... so many on this ring */
+	int threads;        /* of all of them; 0: all cores */
 	int max_batch;
 	int batch_wait_ms;
 	uint64_t model_memory; /* bytes, on a device that uses the host's memory */

@@ -37,15 +37,20 @@ trigger_exit3(void)
 	_exit(3);
 }
 
+/* As the kernel does for want of memory */
+static void
+trigger_kill(void)
+{
+	raise(SIGKILL);
+}
+
 static const struct
 {
 	const char *text;
 	void (*act)(void);
 } trigger_table[] = {
-    {"DFXTEST:SEGV", trigger_segv},
-    {"DFXTEST:ABORT", abort},
-    {"DFXTEST:HANG", trigger_hang},
-    {"DFXTEST:EXIT3", trigger_exit3},
+    {"DFXTEST:SEGV", trigger_segv},   {"DFXTEST:ABORT", abort},       {"DFXTEST:HANG", trigger_hang},
+    {"DFXTEST:EXIT3", trigger_exit3}, {"DFXTEST:KILL", trigger_kill},
 };
 
 static bool

@@ -4,7 +4,7 @@
  *
  * Only build/test/dfx-engine, compiled with DFX_TEST_TRIGGERS, has them: an
  * "image" that begins with one of
- *		DFXTEST:SEGV  DFXTEST:ABORT  DFXTEST:HANG  DFXTEST:EXIT3
+ *		DFXTEST:SEGV  DFXTEST:ABORT  DFXTEST:HANG  DFXTEST:EXIT3  DFXTEST:KILL
  *		DFXTEST:SLEEP <ms> <the rest is decoded as usual>
  *		DFXTEST:LOST <the rest is decoded as usual>
  * does what it says in the decode stage, and a model whose backbone has such a

@@ -18,6 +18,7 @@
 #include "access/table.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
@@ -224,17 +225,43 @@ catalog_fetch(const char *name, uint8 *version, char **owner)
 
 /* ---- who may use what ---- */
 
+bool
+dfx_owns_database(void)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for database %u", MyDatabaseId);
+	owner = ((Form_pg_database) GETSTRUCT(tuple))->datdba;
+	ReleaseSysCache(tuple);
+	return has_privs_of_role(GetUserId(), owner);
+}
+
 /*
- * Has the current user the rights of the role of that name?  Superusers have
- * those of every role, also of one that was dropped.  (A role made again under
- * an old name has its models back: names are what dumps and standbys carry.)
+ * Has the current user the rights of the role that owns something?  What was
+ * left by a role that is gone, dropped or renamed, is the database owner's to
+ * care for, and superusers'.  (A role made again under an old name has its
+ * models back: names are what dumps and standbys carry.)
  */
 bool
-dfx_has_role(const char *role)
+dfx_has_role(const char *owner)
 {
-	Oid			oid = get_role_oid(role, true);
+	Oid			oid = get_role_oid(owner, true);
 
-	return OidIsValid(oid) ? has_privs_of_role(GetUserId(), oid) : superuser();
+	return OidIsValid(oid) ? has_privs_of_role(GetUserId(), oid) : dfx_owns_database();
+}
+
+/* A grant to a role that is gone is nobody's. */
+static bool
+catalog_is_grantee(const char *role)
+{
+	Oid			oid;
+
+	if (role[0] == '\0')
+		return true;
+	oid = get_role_oid(role, true);
+	return OidIsValid(oid) && has_privs_of_role(GetUserId(), oid);
 }
 
 /* The owner, and whom dfx_grant_model() named; membership counts as it does for tables. */
@@ -255,7 +282,7 @@ catalog_may_use(const char *name, const char *owner)
 	{
 		char	   *grantee = TextDatumGetCString(catalog_column(tuple, GRANT_GRANTEE, rel));
 
-		allowed = grantee[0] == '\0' || dfx_has_role(grantee);
+		allowed = catalog_is_grantee(grantee);
 		pfree(grantee);
 	}
 	systable_endscan(scan);

@@ -6,7 +6,7 @@
  * full of images cannot keep out the weights they wait for.  Whoever wants a
  * version that is being loaded waits for the end of that attempt; whoever
  * wants another one waits for its turn.  (A backend waits here holding no
- * image slot, see dfx_queue_on_yield(), so images cannot keep the loader waiting
+ * image slot, see dfx_queue_on_wait(), so images cannot keep the loader waiting
  * either.)
  *
  * The weights sent so far live and die with one engine.  The epoch, which
@@ -35,7 +35,8 @@
 
 static ResourceOwner loader_owner = NULL;	/* not NULL: this backend is the loader */
 static uint64 loader_gen = 0;	/* of its last request; 0: none yet */
-static uint64 loader_epoch = 0; /* of the engine that got LOAD_BEGIN */
+static int	loader_engine = 0;	/* the engine's number ... */
+static uint64 loader_epoch = 0; /* ... and epoch, when it got LOAD_BEGIN */
 static bool loader_open = false;	/* that engine may hold a load that has begun and not ended */
 static uint8 loader_version[DFX_VERSION_LEN];	/* of that load */
 
@@ -54,7 +55,7 @@ typedef struct LoaderFollow
 } LoaderFollow;
 
 static LoaderTry
-loader_try(const uint8 *version, LoaderFollow *follow)
+loader_try(const uint8 *version, int engine, LoaderFollow *follow)
 {
 	DfxShared  *s = dfx_shared;
 	LoaderTry	result = LOADER_BUSY;
@@ -64,12 +65,14 @@ loader_try(const uint8 *version, LoaderFollow *follow)
 		result = LOADER_ENDED;
 	else if (s->loader_busy)
 	{
-		follow->active = memcmp(s->loader_version, version, DFX_VERSION_LEN) == 0;
+		follow->active = s->loader_engine == engine &&
+			memcmp(s->loader_version, version, DFX_VERSION_LEN) == 0;
 		follow->attempt = s->loader_attempt;
 	}
 	else if (dfx_slot_claim_loader_locked())
 	{
 		s->loader_busy = true;
+		s->loader_engine = engine;
 		memcpy(s->loader_version, version, DFX_VERSION_LEN);
 		result = LOADER_MINE;
 	}
@@ -78,7 +81,7 @@ loader_try(const uint8 *version, LoaderFollow *follow)
 }
 
 bool
-dfx_loader_begin(const uint8 *version)
+dfx_loader_begin(const uint8 *version, int engine)
 {
 	LoaderFollow follow = {false, 0};
 	LoaderTry	result;
@@ -89,7 +92,7 @@ dfx_loader_begin(const uint8 *version)
 		elog(ERROR, "this backend is the loader already");
 
 	ConditionVariablePrepareToSleep(&dfx_shared->loader_cv);
-	while ((result = loader_try(version, &follow)) == LOADER_BUSY)
+	while ((result = loader_try(version, engine, &follow)) == LOADER_BUSY)
 	{
 		(void) ConditionVariableTimedSleep(&dfx_shared->loader_cv, 1000,
 										   dfx_wait_event(DFX_WAIT_LOADER));
@@ -100,6 +103,7 @@ dfx_loader_begin(const uint8 *version)
 	if (result == LOADER_MINE)
 	{
 		loader_owner = CurrentResourceOwner;
+		loader_engine = engine;
 		loader_gen = 0;
 	}
 	ConditionVariableCancelSleep();
@@ -113,22 +117,31 @@ dfx_loader_buffer(Size *capacity)
 	return (char *) dfx_ring + dfx_layout.loader_off;
 }
 
+static uint64
+loader_epoch_now(void)
+{
+	return pg_atomic_read_u64(&dfx_shared->engine[loader_engine].epoch);
+}
+
 /*
  * A load begins with an engine that is there, which a request would wait for
- * as long; those that cannot be started raise.
+ * as long.  If no engine can be started that raises; if only this one cannot,
+ * the answer is false.
  */
-static void
+static bool
 loader_wait_for_engine(void)
 {
 	TimestampTz give_up = dfx_request_timeout == 0 ? DT_NOEND :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dfx_request_timeout);
 
 	ConditionVariablePrepareToSleep(&dfx_shared->loader_cv);
-	while (pg_atomic_read_u32(&dfx_shared->state) != DFX_ENGINE_READY)
+	while (dfx_engine_state(loader_engine) != DFX_ENGINE_READY)
 	{
 		long		left = 1000;
 
 		dfx_queue_require_engine();
+		if (dfx_engine_state(loader_engine) == DFX_ENGINE_FAILED)
+			break;
 		if (give_up != DT_NOEND)
 			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), give_up);
 		if (left <= 0)
@@ -141,6 +154,15 @@ loader_wait_for_engine(void)
 		CHECK_FOR_INTERRUPTS();
 	}
 	ConditionVariableCancelSleep();
+	return dfx_engine_state(loader_engine) != DFX_ENGINE_FAILED;
+}
+
+static void
+loader_unavailable(DfxReply *reply, const char *why)
+{
+	reply->status = DFX_EUNAVAILABLE;
+	strlcpy(reply->msg, why, sizeof(reply->msg));
+	reply->hint[0] = '\0';
 }
 
 /* After an answer: does the engine expect more of this load?  A failure has ended it. */
@@ -167,8 +189,13 @@ dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply)
 	dfx_queue_require_engine();
 	if (op == DFX_RING_LOAD_BEGIN)
 	{
-		loader_wait_for_engine();
-		loader_epoch = pg_atomic_read_u64(&dfx_shared->epoch);
+		if (!loader_wait_for_engine())
+		{
+			memset(reply, 0, sizeof(*reply));
+			loader_unavailable(reply, "the engine cannot be started");
+			return;
+		}
+		loader_epoch = loader_epoch_now();
 	}
 
 	dfx_queue_fill(slot, op, version);
@@ -178,19 +205,15 @@ dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply)
 	words->reply_cap = LOADER_REPLY_CAP;
 	loader_open = op != DFX_RING_EVICT; /* should the wait be given up */
 	memcpy(loader_version, version, DFX_VERSION_LEN);
-	ticket.gen = loader_gen = dfx_slot_submit(slot, 0, &(uint64) {0}, 0);
+	ticket.gen = loader_gen = dfx_slot_submit(slot, loader_engine + 1, 0, &(uint64) {0}, 0);
 
 	/* No deadline: how long a model takes is its own affair, and the supervisor watches the engine. */
 	dfx_queue_wait(&ticket);
 	dfx_reply_read(slot, reply_off, LOADER_REPLY_CAP, reply);
 	loader_open = loader_goes_on(op, reply);
 
-	if (pg_atomic_read_u64(&dfx_shared->epoch) != loader_epoch && op != DFX_RING_EVICT)
-	{
-		reply->status = DFX_EUNAVAILABLE;
-		strlcpy(reply->msg, "the engine was replaced while a model was being loaded", sizeof(reply->msg));
-		reply->hint[0] = '\0';
-	}
+	if (loader_epoch_now() != loader_epoch && op != DFX_RING_EVICT)
+		loader_unavailable(reply, "the engine was replaced while a model was being loaded");
 }
 
 /*
@@ -205,12 +228,12 @@ loader_abort(void)
 	DfxSlot    *words = dfx_ring_words(slot);
 
 	if (!loader_open || !dfx_slot_done(slot, loader_gen) ||
-		pg_atomic_read_u64(&dfx_shared->epoch) != loader_epoch)
+		loader_epoch_now() != loader_epoch)
 		return;
 	dfx_queue_fill(slot, DFX_RING_LOAD_ABORT, loader_version);
 	words->in_off = words->in_len = 0;
 	words->reply_off = words->reply_cap = 0;
-	loader_gen = dfx_slot_submit(slot, 0, &(uint64) {0}, 0);
+	loader_gen = dfx_slot_submit(slot, loader_engine + 1, 0, &(uint64) {0}, 0);
 }
 
 void
@@ -221,7 +244,7 @@ dfx_loader_end(void)
 	loader_owner = NULL;
 	loader_abort();
 	loader_open = false;
-	dfx_slot_let_go(dfx_shared->nslots, loader_gen);
+	(void) dfx_slot_let_go(dfx_shared->nslots, loader_gen);
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	dfx_shared->loader_busy = false;
 	dfx_shared->loader_attempt++;

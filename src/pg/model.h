@@ -81,8 +81,14 @@ extern void dfx_model_lock(const char *name);
 extern void dfx_model_lock_two(const char *a, const char *b);
 extern void dfx_model_require_new(const char *name);
 
-/* Has the current user the rights of the role of that name?  Superusers have those of dropped roles too. */
-extern bool dfx_has_role(const char *role);
+/*
+ * Has the current user the rights of the role of that name, which owns
+ * something?  The owner of the database has those of roles that are gone.
+ */
+extern bool dfx_has_role(const char *owner);
+
+/* Is the current user the owner of this database, or a member of it? */
+extern bool dfx_owns_database(void);
 
 /* A version's metadata, from its row.  XX001 when that is missing or damaged. */
 extern void dfx_model_meta(const DfxModelRef *model, DfxModelMeta *meta);
@@ -146,7 +152,7 @@ pg_noreturn extern void dfx_weights_blame(const DfxModelRef *model);
 /* ---- model_load.c ---- */
 
 /* DfxCall.need_model; arg is the DfxModelRef. */
-extern void dfx_model_need(const uint8 *version, uint64 order, void *arg);
+extern void dfx_model_need(const uint8 *version, uint64 order, int engine, void *arg);
 
 /* Make a version resident in the engine, or raise. */
 extern void dfx_model_load(const DfxModelRef *model);

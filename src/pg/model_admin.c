@@ -2,7 +2,8 @@
  * model_admin.c
  *	  Default, owner, drop, grant, revoke.
  *
- * Managing a model is its owner's and superusers' business; the default is a
+ * Managing a model is its owner's and superusers' business, and the database
+ * owner's when its owner is gone; the default is a
  * setting of the database, so it is the database owner's.
  */
 #include "postgres.h"
@@ -44,16 +45,8 @@ PG_FUNCTION_INFO_V1(dfx_revoke_model);
 static void
 admin_require_database_owner(void)
 {
-	HeapTuple	tuple;
-	Oid			owner;
-
 	shdepLockAndCheckObject(DatabaseRelationId, MyDatabaseId);
-	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for database %u", MyDatabaseId);
-	owner = ((Form_pg_database) GETSTRUCT(tuple))->datdba;
-	ReleaseSysCache(tuple);
-	if (!has_privs_of_role(GetUserId(), owner))
+	if (!dfx_owns_database())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of the database to set its default model"),
@@ -162,7 +155,7 @@ dfx_model_require_not_default(const char *name)
 /*
  * dfx_alter_model_owner(name text, new_owner text) -> void: as ALTER TABLE ...
  * OWNER TO, for the present owner who could also become the new one, and for
- * superusers.  Grants stay.
+ * superusers; for the database's owner when the present one is gone.  Grants stay.
  */
 Datum
 dfx_alter_model_owner(PG_FUNCTION_ARGS)

@@ -8,6 +8,9 @@
  * is found in a first pass that does not touch the bytes, before the engine
  * is bothered; the second pass fills the loader's buffer directly.
  *
+ * Each engine has models of its own: a request's goes into the one that asked
+ * for it, others into all.
+ *
  * A load that meets pinned models gives the loader back while it waits, so
  * that an older request's load can go first.
  */
@@ -18,6 +21,7 @@
 #include "pg/queue.h"
 #include "pg/reply.h"
 #include "pg/settings.h"
+#include "pg/shmem.h"
 #include "pg/wait_event.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
@@ -205,11 +209,12 @@ load_raise(const DfxModelRef *model, const DfxReply *reply)
 }
 
 /*
- * Try until the version is resident.  join: be content when another backend
- * was loading the same version and has ended; the caller asks the engine again.
+ * Try until the version is resident in that engine, or cannot be: then *reply
+ * says why.  join: be content when another backend was loading the same version
+ * into it and has ended; the caller asks the engine again.
  */
-static void
-load_model(const DfxModelRef *model, uint64 order, bool join)
+static bool
+load_model(const DfxModelRef *model, uint64 order, int engine, bool join, DfxReply *reply)
 {
 	TimestampTz start = GetCurrentTimestamp();
 	int			restarts = 0;
@@ -218,46 +223,88 @@ load_model(const DfxModelRef *model, uint64 order, bool join)
 	load_measure(&stream, model, order);
 	for (;;)
 	{
-		DfxReply	reply = {0};
-
-		if (!dfx_loader_begin(model->version))
+		memset(reply, 0, sizeof(*reply));
+		if (!dfx_loader_begin(model->version, engine))
 		{
 			if (join)
-				return;
+				return true;
 			continue;
 		}
-		load_stream(&stream, &reply);
+		load_stream(&stream, reply);
 		dfx_loader_end();
-		if (reply.status == DFX_OK)
+		if (reply->status == DFX_OK)
 		{
-			if (reply.data)
-				pfree(reply.data);
-			return;
+			if (reply->data)
+				pfree(reply->data);
+			return true;
 		}
-		if (reply.status == DFX_BUSY &&
+		if (reply->status == DFX_BUSY &&
 			!TimestampDifferenceExceeds(start, GetCurrentTimestamp(), dfx_queue_timeout))
 			load_wait(LOAD_BUSY_MS);
-		else if (reply.status == DFX_EUNAVAILABLE && restarts++ < LOAD_MAX_RESTARTS)
+		else if (reply->status == DFX_EUNAVAILABLE && restarts++ < LOAD_MAX_RESTARTS)
 			CHECK_FOR_INTERRUPTS();
 		else
-			load_raise(model, &reply);
+			return false;
 	}
 }
 
 void
-dfx_model_need(const uint8 *version, uint64 order, void *arg)
+dfx_model_need(const uint8 *version, uint64 order, int engine, void *arg)
 {
 	const DfxModelRef *model = arg;
+	DfxReply	reply;
 
 	Assert(memcmp(version, model->version, DFX_VERSION_LEN) == 0);
-	load_model(model, order, true);
+	if (!load_model(model, order, engine, true, &reply) &&
+		(reply.status != DFX_EUNAVAILABLE || dfx_engine_state(engine) != DFX_ENGINE_FAILED))
+		load_raise(model, &reply);
+	/* An engine that has failed meanwhile, while others have not: one of those will be asked. */
 }
 
+/* The engine that shall have a model first: one that is ready, or will be. */
+static int
+load_first_engine(void)
+{
+	int			first = -1;
+
+	for (int i = dfx_nengines() - 1; i >= 0; i--)
+	{
+		DfxEngineState state = dfx_engine_state(i);
+
+		if (state == DFX_ENGINE_READY || (state != DFX_ENGINE_FAILED && first < 0))
+			first = i;
+	}
+	return Max(first, 0);
+}
+
+/*
+ * False when the engine's device cannot run the model (in this precision), or
+ * the engine has gone.  No request waits for the model, so it is younger than
+ * all that do.
+ */
+static bool
+load_if_able(const DfxModelRef *model, int engine, DfxReply *reply)
+{
+	if (load_model(model, PG_UINT64_MAX, engine, false, reply))
+		return true;
+	if (reply->status != DFX_EUNSUPPORTED && reply->status != DFX_EUNAVAILABLE)
+		load_raise(model, reply);
+	return false;
+}
+
+/* Into every engine that is ready, and one at least. */
 void
 dfx_model_load(const DfxModelRef *model)
 {
-	/* No request waits for it, so it is younger than all that do. */
-	load_model(model, PG_UINT64_MAX, false);
+	int			first = load_first_engine();
+	DfxReply	reply;
+	bool		loaded = load_if_able(model, first, &reply);
+
+	for (int i = 0; i < dfx_nengines(); i++)
+		if (i != first && dfx_engine_state(i) == DFX_ENGINE_READY)
+			loaded |= load_if_able(model, i, &reply);
+	if (!loaded)
+		load_raise(model, &reply);
 }
 
 /* dfx_preload(model text DEFAULT NULL) -> text: load a model before its first use. */
@@ -274,8 +321,31 @@ dfx_preload(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(hex));
 }
 
+static void
+evict_from(const DfxModelRef *model, int engine)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	DfxReply	reply;
+
+	for (;;)
+	{
+		while (!dfx_loader_begin(model->version, engine))
+			;
+		dfx_loader_send(DFX_RING_EVICT, model->version, 0, &reply);
+		dfx_loader_end();
+		if (reply.status != DFX_BUSY)
+			break;
+		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), dfx_queue_timeout))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("model \"%s\" was in use all through dfx.queue_timeout", model->name)));
+		load_wait(LOAD_BUSY_MS);
+	}
+	dfx_reply_raise(&reply);
+}
+
 /*
- * dfx_evict(model text) -> void: have the engine forget a model's version now.
+ * dfx_evict(model text) -> void: have the engines forget a model's version now.
  * Nothing is lost by it; whoever needs the version next loads it.  Other names
  * of the version, also those of other databases, share its fate.
  */
@@ -283,26 +353,12 @@ Datum
 dfx_evict(PG_FUNCTION_ARGS)
 {
 	char	   *name = dfx_name_arg(fcinfo, 0);
-	TimestampTz start = GetCurrentTimestamp();
-	DfxReply	reply;
 	DfxModelRef model;
 
 	dfx_require_ring();
 	dfx_model_resolve_own(cstring_to_text(name), &model);
-	for (;;)
-	{
-		while (!dfx_loader_begin(model.version))
-			;
-		dfx_loader_send(DFX_RING_EVICT, model.version, 0, &reply);
-		dfx_loader_end();
-		if (reply.status != DFX_BUSY)
-			break;
-		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), dfx_queue_timeout))
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_IN_USE),
-					 errmsg("model \"%s\" was in use all through dfx.queue_timeout", name)));
-		load_wait(LOAD_BUSY_MS);
-	}
-	dfx_reply_raise(&reply);
+	for (int i = 0; i < dfx_nengines(); i++)
+		if (dfx_nengines() == 1 || dfx_engine_state(i) == DFX_ENGINE_READY)
+			evict_from(&model, i);
 	PG_RETURN_VOID();
 }

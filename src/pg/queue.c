@@ -43,6 +43,7 @@ static QueueHeld queue_held[DFX_MAX_SLOTS];
 static int	queue_nheld = 0;
 static ResourceOwner queue_line_owner = NULL;	/* not NULL: in line for a first slot */
 static void (*queue_yield) (void) = NULL;
+static void (*queue_collect) (void) = NULL;
 
 static uint64
 queue_pages(Size bytes)
@@ -84,7 +85,7 @@ queue_require_supervisor(void)
 	LWLockAcquire(dfx_shared->lock, LW_SHARED);
 	there = dfx_shared->supervisor_pid != 0;
 	since = Max(since, dfx_shared->supervisor_gone);
-	strlcpy(reason, dfx_shared->last_error, sizeof(reason));
+	strlcpy(reason, dfx_shared->engine[0].last_error, sizeof(reason));
 	LWLockRelease(dfx_shared->lock);
 	if (there || !TimestampDifferenceExceeds(since, GetCurrentTimestamp(), QUEUE_ALONE_MS))
 		return;
@@ -114,7 +115,7 @@ dfx_queue_require_engine(void)
 	if (state != DFX_ENGINE_FAILED)
 		return;
 	LWLockAcquire(dfx_shared->lock, LW_SHARED);
-	strlcpy(reason, dfx_shared->last_error, sizeof(reason));
+	strlcpy(reason, dfx_shared->engine[0].last_error, sizeof(reason));
 	LWLockRelease(dfx_shared->lock);
 	dfx_unavailable(reason);
 }
@@ -128,15 +129,15 @@ queue_find(const DfxTicket *ticket)
 	elog(ERROR, "slot %d is not held by this backend", ticket->slot);
 }
 
-/* Give a slot back and forget it. */
-static void
+/* Give a slot back and forget it; false when it had been taken back. */
+static bool
 queue_let_go(QueueHeld *held)
 {
 	int			slot = held->slot;
 	uint64		gen = held->gen;
 
 	*held = queue_held[--queue_nheld];
-	dfx_slot_let_go(slot, gen);
+	return dfx_slot_let_go(slot, gen);
 }
 
 /* Wait for room.  Returns -1 with nowait when there is none. */
@@ -257,7 +258,7 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 		memcpy((char *) dfx_ring + held->in_off, call->data, call->len);
 
 	first = ticket->order == 0;
-	held->gen = dfx_slot_submit(slot, queue_nheld - 1, &ticket->order, ticket->attempts);
+	held->gen = dfx_slot_submit(slot, ticket->engine, queue_nheld - 1, &ticket->order, ticket->blame);
 	ticket->slot = slot;
 	ticket->gen = held->gen;
 	if (first)
@@ -272,14 +273,14 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 bool
 dfx_queue_done(const DfxTicket *ticket)
 {
-	return dfx_slot_done(ticket->slot, ticket->gen);
+	return dfx_slot_done(ticket->slot, ticket->gen) || dfx_slot_taken(ticket->slot, ticket->gen);
 }
 
 /* Wait for the answer, until DT_NOEND without an end.  Raises on cancel and when the engine is gone for good. */
 bool
 dfx_queue_wait_until(const DfxTicket *ticket, TimestampTz until)
 {
-	while (!dfx_queue_done(ticket))
+	while (ticket->slot >= 0 && !dfx_queue_done(ticket))
 	{
 		long		left = 1000;
 
@@ -295,6 +296,8 @@ dfx_queue_wait_until(const DfxTicket *ticket, TimestampTz until)
 		/* An answer in the last moment is still one. */
 		if (!dfx_queue_done(ticket))
 			dfx_queue_require_engine();
+		if (queue_collect != NULL)
+			queue_collect();	/* others may need those slots */
 	}
 	return true;
 }
@@ -312,18 +315,27 @@ dfx_queue_wait(const DfxTicket *ticket)
 			 errhint("See dfx_engine_status(), or increase dfx.request_timeout.")));
 }
 
-void
+bool
 dfx_queue_harvest(DfxTicket *ticket, DfxReply *reply)
 {
 	QueueHeld  *held = queue_find(ticket);
+	int			blame;
+	bool		mine;
 
 	if (!dfx_queue_done(ticket))
 		elog(ERROR, "the request in slot %d is not done", ticket->slot);
+
+	/* Should the slot be taken back meanwhile, this reads somebody else's answer; then it does not count. */
 	dfx_reply_read(held->slot, held->reply_off, held->reply_cap, reply);
-	ticket->attempts = dfx_slot_attempts(held->slot);
-	queue_let_go(held);
+	blame = dfx_slot_blame(held->slot);
+	mine = queue_let_go(held);
 	ticket->slot = -1;
 	ticket->gen = 0;
+	if (mine)
+		ticket->blame = blame;
+	else if (reply->data != NULL)
+		pfree(reply->data);
+	return mine;
 }
 
 void
@@ -331,7 +343,7 @@ dfx_queue_drop(DfxTicket *ticket)
 {
 	if (ticket->slot < 0)
 		return;
-	queue_let_go(queue_find(ticket));
+	(void) queue_let_go(queue_find(ticket));
 	ticket->slot = -1;
 	ticket->gen = 0;
 }
@@ -343,9 +355,10 @@ dfx_queue_held(void)
 }
 
 void
-dfx_queue_on_yield(void (*yield) (void))
+dfx_queue_on_wait(void (*yield) (void), void (*collect) (void))
 {
 	queue_yield = yield;
+	queue_collect = collect;
 }
 
 /* Submit, for the first slot or for one more, by way of having none. */
@@ -370,17 +383,39 @@ queue_fail(DfxReply *reply, DfxStatus status, const char *msg, const char *hint)
 	strlcpy(reply->hint, hint, sizeof(reply->hint));
 }
 
-/* Make the model resident; the time it takes moves the deadline. */
+/*
+ * Make the model resident in the engine that asked for it, which is then also
+ * asked again, lest every other one ask for it first; the time it takes moves
+ * the deadline.
+ */
 static void
-queue_need_model(const DfxCall *call, DfxTicket *ticket)
+queue_need_model(const DfxCall *call, DfxTicket *ticket, int engine)
 {
 	TimestampTz before = GetCurrentTimestamp();
 
 	if (queue_nheld > 0 && queue_yield != NULL)
 		queue_yield();			/* others may wait for these slots; a load takes its time */
-	call->need_model(call->version, ticket->order, call->need_model_arg);
+	call->need_model(call->version, ticket->order, engine, call->need_model_arg);
+	ticket->engine = engine + 1;
 	if (ticket->deadline != DT_NOEND)
 		ticket->deadline += GetCurrentTimestamp() - before;
+}
+
+/*
+ * What one device cannot do, another one of the list may: ask the next that
+ * has not refused, if there is one.
+ */
+static bool
+queue_ask_another(DfxTicket *ticket, int engine)
+{
+	ticket->refused |= 1 << engine;
+	for (int i = 0; i < dfx_nengines(); i++)
+		if (!(ticket->refused & 1 << i) && dfx_engine_state(i) == DFX_ENGINE_READY)
+		{
+			ticket->engine = i + 1;
+			return true;
+		}
+	return false;
 }
 
 void
@@ -407,14 +442,15 @@ dfx_queue_go_on(const DfxCall *call, DfxTicket *ticket, DfxReply *reply)
 		}
 		queue_submit_waiting(&now, ticket);
 		dfx_queue_wait(ticket);
-		dfx_queue_harvest(ticket, reply);
+		if (!dfx_queue_harvest(ticket, reply))
+			continue;
 
 		if (reply->status == DFX_NEED_MODEL && now.need_model != NULL)
-			queue_need_model(&now, ticket);
+			queue_need_model(&now, ticket, reply->engine);
 		else if (reply->status == DFX_TOO_SMALL && now.reply_cap == call->reply_cap &&
 				 reply->len > now.reply_cap)
 			now.reply_cap = reply->len;
-		else
+		else if (reply->status != DFX_EUNSUPPORTED || !queue_ask_another(ticket, reply->engine))
 			break;
 	}
 	if (reply->status == DFX_NEED_MODEL || reply->status == DFX_TOO_SMALL || reply->status == DFX_BUSY)
@@ -432,7 +468,7 @@ queue_release(ResourceOwner owner)
 	}
 	for (int i = queue_nheld - 1; i >= 0; i--)
 		if (owner == NULL || queue_held[i].owner == owner)
-			queue_let_go(&queue_held[i]);
+			(void) queue_let_go(&queue_held[i]);
 	dfx_loader_release(owner);
 }
 

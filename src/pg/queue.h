@@ -10,7 +10,7 @@
  * A backend blocks only for its FIRST slot; while it holds one, further
  * submissions must be nowait.  That rules out deadlock between backends that
  * each hold slots and want more.  dfx_queue_call() keeps to it by itself: it
- * asks those who registered with dfx_queue_on_yield() to give back what they
+ * asks those who registered with dfx_queue_on_wait() to give back what they
  * hold before it waits.
  */
 #ifndef DFX_PG_QUEUE_H
@@ -33,11 +33,11 @@ typedef struct DfxCall
 	int			rounds;			/* how many times dfx.request_timeout it may take; 0: once */
 
 	/*
-	 * Called when the engine answers DFX_NEED_MODEL; must make the version
-	 * resident, or raise.  order is the request's queue position.  The time
+	 * Called when an engine answers DFX_NEED_MODEL; must make the version
+	 * resident in it, or raise.  order is the request's queue position.  The time
 	 * spent in it does not count against the deadline.
 	 */
-	void		(*need_model) (const uint8 *version, uint64 order, void *arg);
+	void		(*need_model) (const uint8 *version, uint64 order, int engine, void *arg);
 	void	   *need_model_arg;
 } DfxCall;
 
@@ -45,6 +45,7 @@ typedef struct DfxReply
 {
 	DfxStatus	status;			/* never DFX_NEED_MODEL or DFX_TOO_SMALL after dfx_queue_call() */
 	uint32		batch;
+	int			engine;			/* number of the one that answered */
 	Size		len;
 	void	   *data;			/* palloc'd, len bytes, NULL when len is 0 */
 	char		msg[DFX_MSG_LEN];
@@ -57,11 +58,13 @@ typedef struct DfxTicket
 	uint64		gen;
 	uint64		order;			/* 0 before the first submission */
 	TimestampTz deadline;		/* 0 before the first submission */
-	int			attempts;		/* engines that died while they ran it */
+	int			blame;			/* for engines that died while they ran it */
 	int			rounds;			/* the call's, 1 or more */
+	int			engine;			/* that it goes to: a number + 1, or 0 for any */
+	int			refused;		/* engines that cannot do it, by 1 << number */
 } DfxTicket;
 
-#define DFX_TICKET_INIT {-1, 0, 0, 0, 0, 1}
+#define DFX_TICKET_INIT {.slot = -1, .rounds = 1}
 
 /*
  * Run one request to its end: claim, copy, submit, wait, copy the reply out.
@@ -89,37 +92,49 @@ extern void dfx_reply_raise(const DfxReply *reply);
 extern bool dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait);
 extern bool dfx_queue_done(const DfxTicket *ticket);
 
-/* Raises on cancel, at the ticket's deadline and when the engine is gone for good. */
+/*
+ * Raises on cancel, at the ticket's deadline and when the engine is gone for
+ * good.  Answers to other tickets are collected meanwhile, and so may this one
+ * be, if it is in the charge of those who collect.
+ */
 extern void dfx_queue_wait(const DfxTicket *ticket);
 extern bool dfx_queue_wait_until(const DfxTicket *ticket, TimestampTz until);	/* false: not done by then */
-extern void dfx_queue_harvest(DfxTicket *ticket, DfxReply *reply);	/* done tickets only; frees the slot */
+
+/*
+ * Done tickets only; frees the slot.  False when the answer is lost, because
+ * the slot, got with nowait, was taken back: answers that lie there for a
+ * second give way to those who need the slot.  It can be submitted again.
+ */
+extern bool dfx_queue_harvest(DfxTicket *ticket, DfxReply *reply);
 extern void dfx_queue_drop(DfxTicket *ticket);	/* cancels what is in flight */
 extern int	dfx_queue_held(void);	/* slots this backend holds */
 
 /*
  * Register who keeps several requests in flight.  yield is called before this
  * backend waits for a slot or for the loader, and must see to it that the
- * backend holds no slot any more.
+ * backend holds no slot any more; collect while it waits for an answer, to take
+ * those that are there out of their slots.
  */
-extern void dfx_queue_on_yield(void (*yield) (void));
+extern void dfx_queue_on_wait(void (*yield) (void), void (*collect) (void));
 
 /*
  * The loader: at most one backend streams weights at a time, through a slot
  * and 16 MB of ring that image requests never use.
  *
- * dfx_loader_begin() returns true when this backend is now the loader (it
- * must call dfx_loader_end(); an error does it too), false when it waited
- * for another backend that was loading the same version and has ended, well
- * or badly: ask the engine again.
+ * dfx_loader_begin() returns true when this backend is now the loader, for the
+ * engine of that number (it must call dfx_loader_end(); an error does it too),
+ * false when it waited for another backend that was loading the same version
+ * into it and has ended, well or badly: ask the engine again.
  * dfx_loader_send() takes len bytes that the caller has put at
  * dfx_loader_buffer() and waits for the answer, without a deadline.  Raises
- * 57P03 when the engine cannot be started, and query cancel.  When the engine
- * was replaced since LOAD_BEGIN it does not raise but answers with
- * DFX_EUNAVAILABLE: start again with LOAD_BEGIN, no dfx_loader_begin() needed,
- * but not for ever, for it may be these weights that kill it
- * (dfx_reply_raise() makes 57P03 of it).  The reply has at most one page.
+ * 57P03 when no engine can be started, and query cancel.  When the engine was
+ * replaced since LOAD_BEGIN, or cannot be started while another one can, it
+ * does not raise but answers with DFX_EUNAVAILABLE: start again with
+ * LOAD_BEGIN, no dfx_loader_begin() needed, but not for ever, for it may be
+ * these weights that kill it (dfx_reply_raise() makes 57P03 of it).  The reply
+ * has at most one page.
  */
-extern bool dfx_loader_begin(const uint8 *version);
+extern bool dfx_loader_begin(const uint8 *version, int engine);
 extern char *dfx_loader_buffer(Size *capacity);
 extern void dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply);
 extern void dfx_loader_end(void);

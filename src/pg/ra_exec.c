@@ -20,6 +20,11 @@
  * any row, which may itself be waiting for a slot.  There the window is sent,
  * settled and used up in turns, and no slot is held while a row is passed on.
  *
+ * Answers that lie in their slots while this backend is kept from taking them
+ * (its client does not read, another function in the row sleeps) are taken
+ * back by whoever needs the slots (slot.c); they are asked for again, in
+ * a window that begins small.
+ *
  * When the executor stops (a cursor between two FETCHes) nothing is held: what
  * is answered is kept, the rest is dropped and sent again later.
  *
@@ -93,7 +98,8 @@ typedef struct RaState
 	uint64		returned,
 				consumed;		/* rows, with those that the filter removed */
 	uint64		run_returned,
-				run_consumed;	/* the same at the beginning of this run */
+				run_consumed,	/* the same at the beginning of this run */
+				slow_since;		/* rows consumed when the window began small */
 
 	RaShared   *shared;			/* NULL: no parallel query, or no more */
 	RaFigures	others;			/* the leader's: of workers that have ended */
@@ -246,7 +252,7 @@ static int
 ra_window_size(const RaState *ra)
 {
 	uint64		size = Min(Min(ra->nrows, dfx_window_limit()),
-						   RA_FIRST_WINDOW + ra->consumed - ra->run_consumed);
+						   RA_FIRST_WINDOW + ra->consumed - ra->slow_since);
 
 	/* What the filter has removed does not count: as many again may be needed. */
 	if (ra->bound >= 0)
@@ -278,6 +284,12 @@ ra_fill(RaState *ra)
 	{
 		ra->window.lost = false;
 		ra->sent = 0;
+	}
+	if (ra->window.stalled)
+	{
+		/* Rows are taken more slowly than others wait for slots: begin small again. */
+		ra->window.stalled = false;
+		ra->slow_since = ra->consumed;
 	}
 	if (ra->count == 0 && !ra_pull(ra))
 		return;
@@ -442,7 +454,7 @@ ra_rescan(CustomScanState *css)
 
 	ra_clear(ra);
 	ra->eof = false;
-	ra->returned = ra->consumed = ra->run_returned = ra->run_consumed = 0;
+	ra->returned = ra->consumed = ra->run_returned = ra->run_consumed = ra->slow_since = 0;
 	if (outerPlanState(css)->chgParam == NULL)
 		ExecReScan(outerPlanState(css));
 }
@@ -476,7 +488,7 @@ ra_run_begins(PlanState *ps, void *count)
 	{
 		ra->wanted = ra->top ? *(uint64 *) count : 0;
 		ra->run_returned = ra->returned;
-		ra->run_consumed = ra->consumed;
+		ra->run_consumed = ra->slow_since = ra->consumed;
 	}
 	return planstate_tree_walker(ps, ra_run_begins, count);
 }

@@ -10,7 +10,8 @@
  *
  * An ask goes NONE -> IN_FLIGHT -> DONE, and back to NONE when its row is
  * forgotten.  It also falls back to NONE, and the window notes that something
- * was lost, when it is dropped (portal suspended, ResourceOwner released) or
+ * was lost, when it is dropped (portal suspended, ResourceOwner released), when
+ * its slot was taken back because this backend did not come for the answer, or
  * when its answer says nothing about the image: NEED_MODEL, TOO_SMALL, an
  * engine that is not there.  The SQL function then asks itself, and gets
  * the error that is true at that moment.
@@ -186,9 +187,15 @@ static void
 window_harvest(DfxWindow *w, DfxAhead *a)
 {
 	MemoryContext old = MemoryContextSwitchTo(w->context);
+	bool		taken = !dfx_queue_harvest(&a->ticket, &a->reply);
 
-	dfx_queue_harvest(&a->ticket, &a->reply);
 	MemoryContextSwitchTo(old);
+	if (taken)
+	{
+		w->stalled = true;
+		window_landed(w, a, DFX_AHEAD_NONE);
+		return;
+	}
 	if (window_is_final(a->reply.status))
 	{
 		window_landed(w, a, DFX_AHEAD_DONE);
@@ -207,6 +214,16 @@ dfx_window_collect(DfxWindow *w)
 	for (int i = 0; w->held > 0 && i < w->nrows * w->nasks; i++)
 		if (w->ahead[i].state == DFX_AHEAD_IN_FLIGHT && dfx_queue_done(&w->ahead[i].ticket))
 			window_harvest(w, &w->ahead[i]);
+}
+
+/* While this backend waits for one answer, it takes in all others. */
+static void
+window_collect_all(void)
+{
+	dlist_iter	it;
+
+	dlist_foreach(it, &windows)
+		dfx_window_collect(dlist_container(DfxWindow, node, it.cur));
 }
 
 static void
@@ -241,10 +258,10 @@ dfx_window_settle(DfxWindow *w)
 
 		if (a->state != DFX_AHEAD_IN_FLIGHT)
 			continue;
-		if (dfx_queue_wait_until(&a->ticket, window_deadline()))
-			window_harvest(w, a);
-		else
+		if (!dfx_queue_wait_until(&a->ticket, window_deadline()))
 			window_drop(w, a);
+		else if (a->state == DFX_AHEAD_IN_FLIGHT)
+			window_harvest(w, a);
 	}
 }
 
@@ -327,7 +344,8 @@ window_finish(DfxWindow *w, DfxAhead *a)
 		/* Its time begins now, as if it were sent now: until here it waited behind its own kind. */
 		a->ticket.deadline = window_deadline();
 		dfx_queue_wait(&a->ticket);
-		window_harvest(w, a);
+		if (a->state == DFX_AHEAD_IN_FLIGHT)
+			window_harvest(w, a);
 	}
 	return a->state == DFX_AHEAD_DONE;
 }
@@ -382,6 +400,6 @@ dfx_window_answer(Datum image, const DfxCall *call, DfxTicket *ticket, DfxReply 
 void
 dfx_window_init(void)
 {
-	dfx_queue_on_yield(window_yield);
+	dfx_queue_on_wait(window_yield, window_collect_all);
 	RegisterResourceReleaseCallback(window_owner_released, NULL);
 }

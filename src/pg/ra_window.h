@@ -67,6 +67,7 @@ typedef struct DfxWindow
 	Datum		image[DFX_WINDOW_MAX_ASKS]; /* of the row shown, as stored */
 	bool		no_image[DFX_WINDOW_MAX_ASKS];
 	bool		lost;			/* something that was sent must be sent again */
+	bool		stalled;		/* ... because nobody came for it and others needed its slot */
 	bool		hungry;			/* a model is missing; the next direct question loads it */
 	int			held;			/* slots */
 	Size		held_bytes;

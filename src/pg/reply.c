@@ -40,6 +40,15 @@ reply_refuse(DfxReply *reply, const char *why)
 	reply->hint[0] = '\0';
 }
 
+/* The number of the engine that has answered; 0 if it cannot be. */
+static int
+reply_engine(const volatile DfxSlot *words)
+{
+	int			by = (int) dfx_picked_by(words->picked, words->done_gen);
+
+	return by > 0 && by <= dfx_nengines() ? by - 1 : 0;
+}
+
 /*
  * Copy the answer in a slot that is done.  With DFX_TOO_SMALL len is what the
  * engine needs and data is NULL; with DFX_EWEIGHTS data is text, not cleaned.  An answer that cannot be right becomes
@@ -53,6 +62,7 @@ dfx_reply_read(int slot, uint64 reply_off, Size reply_cap, DfxReply *reply)
 	uint64		len = words->reply_len;
 
 	reply->batch = words->batch;
+	reply->engine = reply_engine(words);
 	reply->len = 0;
 	reply->data = NULL;
 	dfx_clean_text(reply->msg, sizeof(reply->msg), (const char *) words->msg, DFX_MSG_LEN);

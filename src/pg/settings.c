@@ -113,39 +113,82 @@ static const struct config_enum_entry settings_priority[] = {
 	{NULL, 0, false}
 };
 
-/* "cuda" or "cuda:N" with N of one to three digits, at p; returns its end or NULL. */
-static const char *
-settings_cuda(const char *p)
+int
+dfx_device_count(const char *list)
 {
-	const char *digits;
+	int			n = 1;
 
-	if (strncmp(p, "cuda", 4) != 0)
-		return NULL;
-	p += 4;
-	if (*p != ':')
-		return p;
-	digits = ++p;
-	while (*p >= '0' && *p <= '9')
-		p++;
-	return p > digits && p - digits <= 3 ? p : NULL;
+	while ((list = strchr(list, ',')) != NULL)
+	{
+		list++;
+		n++;
+	}
+	return n;
 }
 
-/* auto | cpu | cuda | cuda:N[,cuda:N ...].  Whether the device exists is for the engine to say. */
+void
+dfx_device_item(const char *list, int i, char *item, Size size)
+{
+	for (; i > 0; i--)
+		list = strchr(list, ',') + 1;
+	strlcpy(item, list, Min(size, strcspn(list, ",") + 1));
+}
+
+/* "cpu" is -1, "cuda" is 0, "cuda:N" with N of one to three digits is N; anything else is -2. */
+static int
+settings_device_number(const char *item)
+{
+	const char *digits = item + strlen("cuda:");
+
+	if (strcmp(item, "cpu") == 0)
+		return -1;
+	if (strcmp(item, "cuda") == 0)
+		return 0;
+	if (strncmp(item, "cuda:", strlen("cuda:")) != 0 || *digits == '\0' || strlen(digits) > 3 ||
+		strspn(digits, "0123456789") != strlen(digits))
+		return -2;
+	return atoi(digits);
+}
+
+/* What is wrong with a list of devices; NULL when nothing is.  Whether they exist is for the engines to say. */
+static const char *
+settings_device_fault(const char *list)
+{
+	int			n = dfx_device_count(list);
+	int			number[DFX_MAX_ENGINES];
+
+	if (n > DFX_MAX_ENGINES)
+		return psprintf("There are %d devices in the list, at most %d can be used.", n, DFX_MAX_ENGINES);
+	for (int i = 0; i < n; i++)
+	{
+		char		item[SETTINGS_DEVICE_MAX + 1];
+
+		dfx_device_item(list, i, item, sizeof(item));
+		if (n > 1 && strcmp(item, "auto") == 0)
+			return "\"auto\" chooses a device by itself and cannot be in a list.";
+		number[i] = settings_device_number(item);
+		if (number[i] < -1)
+			return psprintf("\"%s\" is not a device.", item);
+		for (int k = 0; k < i; k++)
+			if (number[i] >= 0 && number[k] == number[i])
+				return psprintf("\"%s\" is in the list twice.", item);
+	}
+	return NULL;
+}
+
+/* auto, or a list of cpu | cuda | cuda:N.  cpu may be there more than once: the threads are shared. */
 static bool
 settings_check_device(char **newval, void **extra, GucSource source)
 {
-	const char *p = *newval;
+	const char *fault;
 
-	if (strcmp(p, "auto") == 0 || strcmp(p, "cpu") == 0)
+	if (strcmp(*newval, "auto") == 0)
 		return true;
-	if (strlen(p) <= SETTINGS_DEVICE_MAX)
-	{
-		while ((p = settings_cuda(p)) != NULL && *p == ',')
-			p++;
-		if (p != NULL && *p == '\0')
-			return true;
-	}
-	GUC_check_errdetail("A device is \"auto\", \"cpu\", \"cuda\", or a list such as \"cuda:0,cuda:1\".");
+	fault = strlen(*newval) > SETTINGS_DEVICE_MAX ? "The list is too long." : settings_device_fault(*newval);
+	if (fault == NULL)
+		return true;
+	GUC_check_errdetail("%s", fault);
+	GUC_check_errhint("A device is \"auto\", \"cpu\", \"cuda\", or a list such as \"cuda:0,cuda:1\".");
 	return false;
 }
 

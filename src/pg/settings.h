@@ -15,8 +15,8 @@ extern int	dfx_queue_slots;
 extern int	dfx_queue_memory;	/* MB */
 extern char *dfx_engine_path;	/* "" = $pkglibdir/dfx-engine */
 
-/* sighup: a change restarts the engine */
-extern char *dfx_device;
+/* sighup: a change restarts the engines */
+extern char *dfx_device;		/* one, or a list */
 extern int	dfx_threads;
 extern int	dfx_max_batch;
 extern int	dfx_batch_wait;
@@ -43,6 +43,10 @@ extern int	dfx_priority;		/* DfxPriority */
 extern bool dfx_fast_decode;
 
 extern void dfx_settings_init(void);
+
+/* dfx.device as a list: how many devices, and number i of them. */
+extern int	dfx_device_count(const char *list);
+extern void dfx_device_item(const char *list, int i, char *item, Size size);
 
 /* What a number of dfx.precision is called; NULL when it is none. */
 extern const char *dfx_precision_name(int precision);

@@ -103,15 +103,22 @@ shmem_init_shared(DfxShared *s)
 	s->nfree = s->nslots;
 	for (int i = 0; i < s->nslots; i++)
 		s->free_slot[i] = s->nslots - 1 - i;
+	for (int i = 0; i <= s->nslots; i++)
+		pg_atomic_init_u64(&s->slot[i].taken, 0);
 
 	/* Generations are never used again, not even by the next life of the server. */
 	s->next_gen = (uint64) GetCurrentTimestamp();
 	dlist_init(&s->line);
 	ConditionVariableInit(&s->loader_cv);
 	pg_atomic_init_u32(&s->state, DFX_ENGINE_DOWN);
-	pg_atomic_init_u64(&s->epoch, 0);
+	pg_atomic_init_u32(&s->nengines, 1);
+	for (int i = 0; i < DFX_MAX_ENGINES; i++)
+	{
+		pg_atomic_init_u32(&s->engine[i].state, DFX_ENGINE_DOWN);
+		pg_atomic_init_u64(&s->engine[i].epoch, 0);
+	}
 	s->supervisor_gone = GetCurrentTimestamp();
-	strlcpy(s->last_error, "the supervisor has not started; see max_worker_processes", DFX_REASON_LEN);
+	strlcpy(s->engine[0].last_error, "the supervisor has not started; see max_worker_processes", DFX_REASON_LEN);
 }
 
 /*
@@ -227,13 +234,14 @@ shmem_drop_ring(void)
 }
 
 /*
- * Write the ring's header.  Done once for all at the start, and again by the
- * supervisor between two engines, since the late one may have written over it.
+ * Write the ring's header, and clear one engine's part of it.  Done at the
+ * start, and again by the supervisor between two engines of that number, since
+ * the late one may have written over it.
  */
 void
-dfx_ring_format(void)
+dfx_ring_format(int engine)
 {
-	memset(dfx_ring, 0, sizeof(DfxRing));
+	memset(&dfx_ring->engine[engine], 0, sizeof(dfx_ring->engine[engine]));
 	dfx_ring->nslots = dfx_shared->nslots;
 	dfx_ring->slots_off = dfx_layout.slots_off;
 	dfx_ring->arena_off = dfx_layout.arena_off;
@@ -276,7 +284,7 @@ shmem_startup(void)
 	else
 	{
 		dfx_ring_reason[0] = '\0';
-		dfx_ring_format();
+		dfx_ring_format(0);
 		return;
 	}
 

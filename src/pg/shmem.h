@@ -33,14 +33,20 @@ typedef enum DfxSlotState
 typedef struct DfxSlotCtl
 {
 	DfxSlotState state;
-	int			attempts;		/* engines that died while they ran this request */
+	int			blame;			/* for engines that died while they ran this request (slot.c) */
 	uint64		gen;			/* 0: claimed, not submitted */
 	uint64		notified;		/* generation whose owner has been woken */
+	int			engine;			/* that the request is for: a number + 1, or 0 for any */
 	Latch	   *latch;			/* the owner's; a PGPROC's, so it never dangles */
 	int			pid;			/* the owner's */
 	uint32		first_page;		/* of the arena */
 	uint32		npages;
+	bool		lent;			/* got without waiting: may be taken back once it is answered ... */
+	int64		answered;		/* ... which the owner was told then, by dfx_clock_ms(); 0: not yet */
+	pg_atomic_uint64 taken;		/* the last generation taken back; read without the lock */
 } DfxSlotCtl;
+
+#define DFX_REASON_LEN 256
 
 /* A backend in line for its first slot; one entry for each possible backend. */
 typedef struct DfxWaiter
@@ -58,13 +64,33 @@ typedef enum DfxEngineState
 	DFX_ENGINE_FAILED			/* cannot be started; still tried now and then */
 } DfxEngineState;
 
+/*
+ * One engine, by its number: the place of its device in dfx.device.  Written
+ * by the supervisor only, which is also how the lock is not needed for some:
+ *
+ * state and epoch are atomics read without the lock: each is looked at
+ * alone, and a stale value costs a caller one more look (it waits at most
+ * 1 s at a time).  epoch moves before an engine starts, while its predecessor
+ * is gone, so that an answer of the new engine implies the new epoch.
+ */
+typedef struct DfxEngineCtl
+{
+	pg_atomic_uint32 state;		/* DfxEngineState */
+	pg_atomic_uint64 epoch;		/* engines of this number started since the server did */
+	int			pid;			/* 0: none */
+	TimestampTz started;		/* 0: never */
+	uint64		restarts;		/* engines that ended unasked */
+	char		last_error[DFX_REASON_LEN]; /* why the last one ended or failed; printable ASCII */
+} DfxEngineCtl;
+
 typedef struct DfxCounters
 {
 	uint64		submitted;		/* requests, resubmissions included */
 	uint64		retried;		/* alone, after an engine died on them */
-	uint64		crashed;		/* given up after the second death */
+	uint64		crashed;		/* given up, because engines kept dying on them */
 	uint64		abandoned;		/* given up by their backend in flight */
 	uint64		reclaimed;		/* abandoned slots that became free again */
+	uint64		taken;			/* back from owners that did not come for the answer */
 	uint64		timeouts;		/* dfx.request_timeout */
 	uint64		full;			/* dfx.queue_timeout */
 } DfxCounters;
@@ -96,8 +122,6 @@ typedef struct DfxTrainLive
 	DfxTrainShow show;
 } DfxTrainLive;
 
-#define DFX_REASON_LEN 256
-
 typedef struct DfxShared
 {
 	/* ---- constant after initialisation: read without the lock ---- */
@@ -122,24 +146,15 @@ typedef struct DfxShared
 								 * when its slot frees, and when an engine is ready */
 	bool		loader_busy;
 	uint64		loader_attempt; /* which load this is; moves when one ends */
+	int			loader_engine;	/* which engine's */
 	uint8		loader_version[DFX_VERSION_LEN];
 
-	/*
-	 * ---- the engine, written by the supervisor only ----
-	 *
-	 * state and epoch are atomics read without the lock: each is looked at
-	 * alone, and a stale value costs a caller one more look (it waits at most
-	 * 1 s at a time).  epoch moves before an engine starts, with no engine
-	 * running, so that an answer of the new engine implies the new epoch.
-	 */
-	pg_atomic_uint32 state;		/* DfxEngineState */
-	pg_atomic_uint64 epoch;		/* engines started since the server did */
+	/* ---- the engines, written by the supervisor only ---- */
+	pg_atomic_uint32 state;		/* of all together: READY if one is, FAILED if all are */
+	pg_atomic_uint32 nengines;	/* devices of dfx.device, at least 1 */
+	DfxEngineCtl engine[DFX_MAX_ENGINES];	/* that of number 0 also has what concerns none or all */
 	int			supervisor_pid; /* 0: none, and so no engine will come */
 	TimestampTz supervisor_gone;	/* since when there is none */
-	int			engine_pid;		/* 0: none */
-	TimestampTz engine_started; /* 0: never */
-	uint64		restarts;		/* engines that ended unasked */
-	char		last_error[DFX_REASON_LEN]; /* why the last one ended or failed; printable ASCII */
 } DfxShared;
 
 /* NULL when the library was not preloaded. */
@@ -166,7 +181,19 @@ extern DfxLayout dfx_layout;
 extern char dfx_ring_reason[DFX_REASON_LEN];
 
 extern void dfx_shmem_init(void);
-extern void dfx_ring_format(void);
+extern void dfx_ring_format(int engine);
+
+static inline int
+dfx_nengines(void)
+{
+	return (int) pg_atomic_read_u32(&dfx_shared->nengines);
+}
+
+static inline DfxEngineState
+dfx_engine_state(int engine)
+{
+	return (DfxEngineState) pg_atomic_read_u32(&dfx_shared->engine[engine].state);
+}
 
 /* The ring's part of slot i; unlike dfx_ring_slot() it believes nothing in the ring. */
 static inline DfxSlot *

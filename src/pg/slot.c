@@ -17,21 +17,28 @@
  *     |    dfx_slot_deliver, done                                |
  *     +<---------------------------------------------------------+
  *
+ * A slot that was got without waiting is lent: OWNED and DONE it becomes FREE
+ * also by slot_take_back, when others need it and its owner, who was told of
+ * the answer a second ago, is kept from coming for it: by a client that does
+ * not read, a lock, pg_sleep().
+ *
  * OWNED with gen g, by the words in the ring:
  *
  *	  start_gen != g	QUEUED
  *	  start_gen == g	RUNNING
  *	  done_gen == g		DONE
  *
- * While no engine lives, dfx_slot_sweep stands in for it: QUEUED stays,
- * RUNNING becomes QUEUED (to run alone) the first time and DONE with DFX_ECRASH
- * the second, what is ABANDONED becomes done and so FREE.
+ * When an engine is dead, dfx_slot_sweep stands in for it: QUEUED stays,
+ * RUNNING becomes QUEUED, to run alone, or DONE with DFX_ECRASH when it has had
+ * enough blame (slot_is_guilty), what is ABANDONED becomes done and so FREE.
+ * Where several engines take from the slots (proto.h), it does so for what that
+ * one had picked, and leaves to the living what they have or can have.
  *
  * Invariants:
  *
  *	1. Only the functions above change state, gen or pages, under the ring lock.
  *	2. Slot and pages return to the free lists only when no engine can write to
- *	   them any more: never submitted, done, or no engine alive.
+ *	   them any more: never submitted, done, or the engine that picked it dead.
  *	3. A generation is given out once; an answer counts only for the one that
  *	   its owner waits for.
  *	4. All request words are in place before gen is set under the lock, so that
@@ -40,7 +47,8 @@
  *	5. Nobody claims past a backend in line: the first in line is the only one
  *	   that may claim, so everyone else's slots drain until its run fits.
  *	6. A backend in line holds no slot (queue.c), so those who do hold some are
- *	   not waiting for one, and the line moves.
+ *	   not waiting for one, and the line moves.  Slots beyond the first are
+ *	   lent, so it moves even if those others never go on.
  *	7. Latches are set after the lock is released.
  *
  * The loader's slot, the last one, has the same states without pages and
@@ -54,6 +62,7 @@
 
 #include "miscadmin.h"
 
+#include "pg/clock.h"
 #include "pg/compat.h"
 #include "pg/slot.h"
 
@@ -114,7 +123,7 @@ slot_free(int i, SlotWakes *wakes)
 }
 
 static void
-slot_own(int i, uint32 first_page, uint32 npages)
+slot_own(int i, uint32 first_page, uint32 npages, bool lent)
 {
 	DfxSlotCtl *c = &dfx_shared->slot[i];
 
@@ -126,6 +135,8 @@ slot_own(int i, uint32 first_page, uint32 npages)
 	c->pid = MyProcPid;
 	c->first_page = first_page;
 	c->npages = npages;
+	c->lent = lent;
+	c->answered = 0;
 }
 
 static void
@@ -139,11 +150,54 @@ slot_leave(DfxWaiter *me, SlotWakes *wakes)
 	slot_wake_line(wakes);
 }
 
+/* How long an answer may lie in a lent slot that somebody else needs.  Whoever can come for it does so at once. */
+#define SLOT_PATIENCE_MS 1000
+
+/*
+ * Take back lent slots whose owners do not come for the answers; they will ask
+ * again if they still want to know.  True if there were any.
+ */
+static bool
+slot_take_back(SlotWakes *wakes)
+{
+	int64		now = dfx_clock_ms();
+	bool		any = false;
+
+	for (int i = 0; i < dfx_shared->nslots; i++)
+	{
+		DfxSlotCtl *c = &dfx_shared->slot[i];
+
+		if (c->state != DFX_SLOT_OWNED || !c->lent || c->answered == 0 || now - c->answered < SLOT_PATIENCE_MS)
+			continue;
+		pg_atomic_write_u64(&c->taken, c->gen);
+		slot_free(i, wakes);
+		dfx_shared->count.taken++;
+		any = true;
+	}
+	return any;
+}
+
+/* A slot and its pages for the first in line, or anybody when there is no line; -1 when there is no room. */
+static int
+slot_find_room(uint32 npages, bool lent, uint64 *offset)
+{
+	DfxShared  *s = dfx_shared;
+	uint32		page;
+	int			slot;
+
+	if (s->nfree == 0 || (page = dfx_arena_take(&s->arena, npages)) == DFX_ARENA_FULL)
+		return -1;
+	slot = s->free_slot[--s->nfree];
+	slot_own(slot, page, npages, lent);
+	*offset = dfx_layout.arena_off + (uint64) page * DFX_PAGE;
+	return slot;
+}
+
 /*
  * Claim a slot and npages contiguous pages, at *offset from the start of the
  * ring.  Returns the slot, or -1 when there is no room or somebody else is
  * first in line; with wait this backend is then in line too, and has its latch
- * set when it is worth calling again.
+ * set when it is worth calling again.  Without wait the slot is lent.
  */
 int
 dfx_slot_claim(uint32 npages, bool wait, uint64 *offset)
@@ -152,17 +206,15 @@ dfx_slot_claim(uint32 npages, bool wait, uint64 *offset)
 	DfxWaiter  *me = &s->waiter[DfxMyProcIndex()];
 	SlotWakes  *wakes = slot_lock();
 	int			slot = -1;
-	uint32		page;
 
-	if ((dlist_is_empty(&s->line) || dlist_head_element(DfxWaiter, node, &s->line) == me) &&
-		s->nfree > 0 &&
-		(page = dfx_arena_take(&s->arena, npages)) != DFX_ARENA_FULL)
+	if (dlist_is_empty(&s->line) || dlist_head_element(DfxWaiter, node, &s->line) == me)
 	{
-		slot = s->free_slot[--s->nfree];
-		slot_own(slot, page, npages);
-		*offset = dfx_layout.arena_off + (uint64) page * DFX_PAGE;
-		slot_leave(me, wakes);
+		slot = slot_find_room(npages, !wait, offset);
+		if (slot < 0 && slot_take_back(wakes))
+			slot = slot_find_room(npages, !wait, offset);
 	}
+	if (slot >= 0)
+		slot_leave(me, wakes);
 	else if (wait && !me->in_line)
 	{
 		me->latch = MyLatch;
@@ -193,7 +245,7 @@ dfx_slot_claim_loader_locked(void)
 {
 	if (dfx_shared->slot[dfx_shared->nslots].state != DFX_SLOT_FREE)
 		return false;
-	slot_own(dfx_shared->nslots, 0, 0);
+	slot_own(dfx_shared->nslots, 0, 0, false);
 	return true;
 }
 
@@ -206,39 +258,62 @@ dfx_slot_claim_loader_locked(void)
  */
 #define SLOT_STAND_BACK 16
 
+static bool
+slot_engine_lives(int engine)
+{
+	return engine < dfx_nengines() && dfx_shared->engine[engine].pid != 0;
+}
+
+/* Have the engines that sleep look at the slots. */
+static void
+slot_wake_engines(void)
+{
+	for (int i = dfx_nengines() - 1; i >= 0; i--)
+	{
+		DfxRingEngine *e = &dfx_ring->engine[i];
+
+		if (atomic_load(&e->sleeping) != 0)
+		{
+			atomic_fetch_add(&e->wake, 1);
+			(void) syscall(SYS_futex, &e->wake, FUTEX_WAKE, 1, NULL, NULL, 0);
+		}
+	}
+}
+
 /*
  * Publish the request whose words the caller has filled in, all but order,
- * the publication words and solo.  *order is its position in the queue: 0 for
- * a first submission, which then gets one by its generation and by ahead, the
- * number of requests that the backend has in flight before it.  attempts is
- * how many engines died on earlier submissions of the same request: a
+ * the publication words, engine and solo.  engine: a number + 1 when it is for
+ * that one, unless it is an image's and that one does not live; 0 for any.
+ * *order is its position in the queue: 0 for a first submission, which then
+ * gets one by its generation and by ahead, the number of requests that the
+ * backend has in flight before it.  blame is what earlier submissions of the
+ * same request got: a
  * resubmission, because its model died with the engine too, must not clear it
  * of suspicion.  Returns the generation.
  */
 uint64
-dfx_slot_submit(int slot, int ahead, uint64 *order, int attempts)
+dfx_slot_submit(int slot, int engine, int ahead, uint64 *order, int blame)
 {
 	DfxSlot    *words = dfx_ring_words(slot);
 	uint64		gen;
 
-	words->solo = attempts > 0;
+	words->solo = blame > 0;
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	gen = ++dfx_shared->next_gen;
 	if (*order == 0)
 		*order = gen + (uint64) ahead * SLOT_STAND_BACK;
 	words->order = *order;
+	if (engine != 0 && slot != dfx_shared->nslots && !slot_engine_lives(engine - 1))
+		engine = 0;
+	words->engine = dfx_shared->slot[slot].engine = engine;
 	dfx_shared->slot[slot].gen = gen;
-	dfx_shared->slot[slot].attempts = attempts;
+	dfx_shared->slot[slot].blame = blame;
 	dfx_shared->count.submitted++;
 	LWLockRelease(dfx_shared->lock);
 
-	/* Both sequentially consistent: an engine that we see awake will see the request. */
+	/* Sequentially consistent, as is sleeping: an engine that we see awake will see the request. */
 	atomic_store(&words->submit_gen, gen);
-	if (atomic_load(&dfx_ring->sleeping) != 0)
-	{
-		atomic_fetch_add(&dfx_ring->wake, 1);
-		(void) syscall(SYS_futex, &dfx_ring->wake, FUTEX_WAKE, 1, NULL, NULL, 0);
-	}
+	slot_wake_engines();
 	return gen;
 }
 
@@ -249,11 +324,18 @@ dfx_slot_done(int slot, uint64 gen)
 	return atomic_load_explicit(&dfx_ring_words(slot)->done_gen, memory_order_acquire) == gen;
 }
 
+/* Was that request's slot taken back from its owner?  Then there is nothing to wait for. */
+bool
+dfx_slot_taken(int slot, uint64 gen)
+{
+	return gen != 0 && pg_atomic_read_u64(&dfx_shared->slot[slot].taken) >= gen;
+}
+
 /* Of the owner's request, which is done: nobody changes it any more. */
 int
-dfx_slot_attempts(int slot)
+dfx_slot_blame(int slot)
 {
-	return dfx_shared->slot[slot].attempts;
+	return dfx_shared->slot[slot].blame;
 }
 
 /*
@@ -261,13 +343,22 @@ dfx_slot_attempts(int slot)
  * with the engine (gen 0 means never submitted), else ABANDONED.  The engine
  * announces an answer after done_gen, so either this sees it done or the
  * delivery that follows sees it abandoned.
+ *
+ * False when the slot had been taken back: what its owner has read of the
+ * answer may be something else.
  */
-void
+bool
 dfx_slot_let_go(int slot, uint64 gen)
 {
 	SlotWakes  *wakes = slot_lock();
 	DfxSlotCtl *c = &dfx_shared->slot[slot];
+	bool		taken = dfx_slot_taken(slot, gen);
 
+	if (taken)
+	{
+		slot_unlock(wakes);
+		return false;
+	}
 	Assert(c->state == DFX_SLOT_OWNED && c->gen == gen && c->pid == MyProcPid);
 	if (gen == 0 || dfx_slot_done(slot, gen))
 	{
@@ -281,6 +372,7 @@ dfx_slot_let_go(int slot, uint64 gen)
 		atomic_store(&dfx_ring_words(slot)->cancel_gen, gen);
 	}
 	slot_unlock(wakes);
+	return true;
 }
 
 /* Add one to a counter of dfx_shared->count. */
@@ -317,6 +409,7 @@ dfx_slot_deliver(void)
 		else if (c->notified != c->gen)
 		{
 			c->notified = c->gen;
+			c->answered = dfx_clock_ms();
 			wakes->latch[wakes->n++] = c->latch;
 		}
 	}
@@ -325,7 +418,7 @@ dfx_slot_deliver(void)
 	slot_unlock(wakes);
 }
 
-/* Answer a request in place of the engine, of which there is none. */
+/* Answer a request in place of the engine, which is dead. */
 static void
 slot_answer(int i, DfxStatus status, const char *msg)
 {
@@ -337,6 +430,26 @@ slot_answer(int i, DfxStatus status, const char *msg)
 	strlcpy(words->msg, msg, sizeof(words->msg));
 	words->hint[0] = '\0';
 	atomic_store_explicit(&words->done_gen, dfx_shared->slot[i].gen, memory_order_release);
+}
+
+/*
+ * What a request is blamed for when an engine dies on it, and how much is too
+ * much.  An engine that crashes, hangs or exits was brought to it by one of
+ * the requests it ran; each of them runs alone after that, and the next crash
+ * is the doing of the one that runs.  One that is killed from outside was
+ * mostly just in somebody's way, whatever it ran.  But that somebody may be the
+ * kernel, short of the memory that a request took, so even this cannot go on
+ * for ever.
+ */
+#define SLOT_BLAME_CRASH 3
+#define SLOT_BLAME_KILL 1
+#define SLOT_BLAME_ENOUGH 6
+
+static bool
+slot_is_guilty(DfxSlotCtl *c, const DfxSweep *how)
+{
+	c->blame += how->killed ? SLOT_BLAME_KILL : SLOT_BLAME_CRASH;
+	return c->blame >= SLOT_BLAME_ENOUGH;
 }
 
 /* One OWNED slot of a dead engine that has not answered it. */
@@ -356,11 +469,12 @@ slot_sweep_owned(int i, bool started, const DfxSweep *how)
 					"the engine was replaced while a model was being loaded");
 		return;
 	}
-	if (started && how->crash != NULL && ++c->attempts >= 2)
+	if (started && how->crash != NULL && slot_is_guilty(c, how))
 	{
 		char		msg[DFX_MSG_LEN];
 
-		snprintf(msg, sizeof(msg), "the engine died twice on this request (%s)", how->crash);
+		snprintf(msg, sizeof(msg), "the engine %s on this request (%s)",
+				 how->killed ? "was killed again and again" : "died twice", how->crash);
 		slot_answer(i, DFX_ECRASH, msg);
 		dfx_shared->count.crashed++;
 		return;
@@ -376,16 +490,41 @@ slot_sweep_owned(int i, bool started, const DfxSweep *how)
 		dfx_shared->count.retried++;
 	}
 	atomic_store(&words->start_gen, 0);
-	atomic_store(&words->submit_gen, c->gen);	/* the dead one may have written over it */
+	words->engine = c->engine;	/* the dead one may have written over it, and over submit_gen */
+	atomic_store(&words->submit_gen, c->gen);
+	atomic_store(&words->picked, dfx_picked(c->gen, 0));
+}
+
+/* Whose the request in slot i is: that of who has picked it, or of who may; a number + 1, or 0 for anybody's. */
+static int
+slot_whose(int i)
+{
+	int			picker = (int) dfx_picked_by(atomic_load(&dfx_ring_words(i)->picked), dfx_shared->slot[i].gen);
+
+	return picker != 0 ? picker : dfx_shared->slot[i].engine;
+}
+
+/* Is the request in slot i a living engine's business, although this one is dead? */
+static bool
+slot_is_elsewhere(int i, int dead)
+{
+	int			whose = slot_whose(i);
+
+	if (whose != 0)
+		return whose != dead + 1 && slot_engine_lives(whose - 1);
+	for (int k = dfx_nengines() - 1; k >= 0; k--)
+		if (slot_engine_lives(k))
+			return true;
+	return false;
 }
 
 /*
  * Stand in for an engine that does not exist any more, or not yet.  Only to
- * be called when no process can write to the ring for an engine.  Returns how
- * many requests were running.
+ * be called when no process can write to the ring for it, and its pid in shared
+ * memory is 0.  Returns how many of its requests were running.
  */
 int
-dfx_slot_sweep(const DfxSweep *how)
+dfx_slot_sweep(int engine, const DfxSweep *how)
 {
 	SlotWakes  *wakes = slot_lock();
 	int			running = 0;
@@ -397,6 +536,10 @@ dfx_slot_sweep(const DfxSweep *how)
 
 		if (c->state == DFX_SLOT_FREE || c->gen == 0 || dfx_slot_done(i, c->gen))
 			continue;
+		if (c->engine == engine + 1 && i != dfx_shared->nslots)
+			dfx_ring_words(i)->engine = c->engine = 0;	/* others can do it too */
+		if (slot_is_elsewhere(i, engine))
+			continue;
 		started = atomic_load(&dfx_ring_words(i)->start_gen) == c->gen;
 		running += started;
 		if (c->state == DFX_SLOT_ABANDONED)
@@ -406,12 +549,13 @@ dfx_slot_sweep(const DfxSweep *how)
 	}
 	slot_unlock(wakes);
 	dfx_slot_deliver();			/* frees the abandoned, wakes the answered */
+	slot_wake_engines();		/* others may take what is queued again */
 	return running;
 }
 
-/* Requests that the engine owes an answer. */
+/* Requests that the engine owes an answer: those that it has picked, and those that it could pick. */
 int
-dfx_slot_in_flight(void)
+dfx_slot_in_flight(int engine)
 {
 	int			n = 0;
 
@@ -419,8 +563,10 @@ dfx_slot_in_flight(void)
 	for (int i = 0; i <= dfx_shared->nslots; i++)
 	{
 		DfxSlotCtl *c = &dfx_shared->slot[i];
+		int			whose = slot_whose(i);
 
-		n += c->state != DFX_SLOT_FREE && c->gen != 0 && !dfx_slot_done(i, c->gen);
+		n += c->state != DFX_SLOT_FREE && c->gen != 0 && !dfx_slot_done(i, c->gen) &&
+			(whose == 0 || whose == engine + 1);
 	}
 	LWLockRelease(dfx_shared->lock);
 	return n;

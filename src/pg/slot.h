@@ -12,22 +12,24 @@
 extern int	dfx_slot_claim(uint32 npages, bool wait, uint64 *offset);
 extern void dfx_slot_leave_line(void);
 extern bool dfx_slot_claim_loader_locked(void);
-extern uint64 dfx_slot_submit(int slot, int ahead, uint64 *order, int attempts);
-extern int	dfx_slot_attempts(int slot);
+extern uint64 dfx_slot_submit(int slot, int engine, int ahead, uint64 *order, int blame);
+extern int	dfx_slot_blame(int slot);
 extern bool dfx_slot_done(int slot, uint64 gen);
-extern void dfx_slot_let_go(int slot, uint64 gen);
+extern bool dfx_slot_taken(int slot, uint64 gen);
+extern bool dfx_slot_let_go(int slot, uint64 gen);
 extern void dfx_slot_count(uint64 *counter);
 
 /* The supervisor. */
 typedef struct DfxSweep
 {
 	const char *crash;			/* how the engine died; NULL: it was told to stop */
+	bool		killed;			/* it was ended from outside: by an administrator, or for want of memory */
 	const char *unavailable;	/* why no engine will come soon; NULL: one will */
 } DfxSweep;
 
 extern void dfx_slot_deliver(void);
-extern int	dfx_slot_sweep(const DfxSweep *how);
-extern int	dfx_slot_in_flight(void);
+extern int	dfx_slot_sweep(int engine, const DfxSweep *how);
+extern int	dfx_slot_in_flight(int engine);
 
 /* Statistics: what the slots are doing at one moment. */
 typedef struct DfxSlotCensus

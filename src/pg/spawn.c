@@ -2,7 +2,7 @@
  * spawn.c
  *	  The engine as a process: starting it, and knowing that it has ended.
  *
- * The supervisor has one that serves, and each session that trains one of its
+ * The supervisor has those that serve, and each session that trains one of its
  * own; both are started here.  Every rule of the start stands for a failure that was seen.  The child
  *
  *	- runs no PostgreSQL signal handler: all signals are blocked over fork(),
@@ -28,9 +28,9 @@
 #include <unistd.h>
 
 #include "miscadmin.h"
-#include "utils/timestamp.h"
 
 #include "engine/proto_train.h"
+#include "pg/clock.h"
 #include "pg/settings.h"
 #include "pg/shmem.h"
 #include "pg/spawn.h"
@@ -38,7 +38,7 @@
 #define SPAWN_FIRST_FD 3		/* of the descriptors that the engine expects */
 #define SPAWN_MAX_FDS 2
 #define SPAWN_HIGH_FD 16		/* above their numbers */
-#define SPAWN_NARGS 17
+#define SPAWN_NARGS 21
 #define SPAWN_NO_FDS "cannot open the engine's descriptors: %s"
 
 StaticAssertDecl(DFX_ENGINE_RING_FD == SPAWN_FIRST_FD && DFX_ENGINE_CONTROL_FD == SPAWN_FIRST_FD + 1 &&
@@ -57,7 +57,8 @@ typedef struct Spawn
 /* The command line of an engine that serves. */
 typedef struct SpawnServe
 {
-	char		number[6][24];
+	char		device[128];
+	char		number[8][24];
 	char	   *argv[SPAWN_NARGS];
 } SpawnServe;
 
@@ -66,8 +67,9 @@ dfx_spawn_options(DfxSpawnOptions *options)
 {
 	memset(options, 0, sizeof(*options));
 	strlcpy(options->device, dfx_device, sizeof(options->device));
+	options->engines = dfx_device_count(dfx_device);
 	options->threads = dfx_threads;
-	options->max_batch = Min(dfx_max_batch, dfx_queue_slots / 2);
+	options->max_batch = Max(1, Min(dfx_max_batch, dfx_queue_slots / 2 / options->engines));
 	options->batch_wait = dfx_batch_wait;
 	options->model_memory = dfx_model_memory;
 	options->gpu_memory = dfx_gpu_memory;
@@ -75,13 +77,15 @@ dfx_spawn_options(DfxSpawnOptions *options)
 
 /* The command line of proto.h. */
 static void
-spawn_command(SpawnServe *serve, const DfxSpawnOptions *options)
+spawn_command(SpawnServe *serve, const DfxSpawnOptions *options, int engine)
 {
 	const struct
 	{
 		const char *name;
 		int64		value;
 	}			numbers[] = {
+		{"--engine", engine},
+		{"--engines", options->engines},
 		{"--threads", options->threads},
 		{"--max-batch", options->max_batch},
 		{"--batch-wait", options->batch_wait},
@@ -94,7 +98,8 @@ spawn_command(SpawnServe *serve, const DfxSpawnOptions *options)
 	serve->argv[n++] = "dfx-engine";
 	serve->argv[n++] = "serve";
 	serve->argv[n++] = "--device";
-	serve->argv[n++] = (char *) options->device;
+	dfx_device_item(options->device, engine, serve->device, sizeof(serve->device));
+	serve->argv[n++] = serve->device;
 	for (int i = 0; i < lengthof(numbers); i++)
 	{
 		snprintf(serve->number[i], sizeof(serve->number[i]), INT64_FORMAT, numbers[i].value);
@@ -233,7 +238,7 @@ dfx_spawn_socket(int type, int pair[2], char *why, Size why_size)
 }
 
 pid_t
-dfx_engine_spawn(const DfxSpawnOptions *options, int *control, char *why, Size why_size)
+dfx_engine_spawn(const DfxSpawnOptions *options, int engine, int *control, char *why, Size why_size)
 {
 	SpawnServe	serve;
 	int			fd[SPAWN_MAX_FDS];
@@ -252,7 +257,7 @@ dfx_engine_spawn(const DfxSpawnOptions *options, int *control, char *why, Size w
 		return -1;
 	}
 	fd[1] = pair[1];
-	spawn_command(&serve, options);
+	spawn_command(&serve, options, engine);
 	pid = dfx_spawn_program(serve.argv, fd, lengthof(fd), why, why_size);
 	close(fd[0]);
 	close(fd[1]);
@@ -273,10 +278,29 @@ spawn_describe_exit(int status, char *how, Size how_size)
 		snprintf(how, how_size, "exited with code %d", WEXITSTATUS(status));
 }
 
-void
+/* Is this how somebody else ends a program?  The engine exits with 0 at SIGTERM. */
+static bool
+spawn_ended_from_outside(int status)
+{
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status) == 0;
+	switch (WTERMSIG(status))
+	{
+		case SIGKILL:
+		case SIGTERM:
+		case SIGINT:
+		case SIGHUP:
+		case SIGQUIT:
+			return true;
+		default:
+			return false;
+	}
+}
+
+bool
 dfx_engine_reap(pid_t pid, int grace_ms, char *how, Size how_size)
 {
-	TimestampTz kill_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), grace_ms);
+	int64		kill_at = dfx_clock_ms() + grace_ms;
 	bool		killed = false;
 	int			status;
 	pid_t		rc;
@@ -286,9 +310,9 @@ dfx_engine_reap(pid_t pid, int grace_ms, char *how, Size how_size)
 		if (rc < 0 && errno == ECHILD)
 		{
 			strlcpy(how, "ended unseen", how_size);
-			return;
+			return false;
 		}
-		if (!killed && GetCurrentTimestamp() >= kill_at)
+		if (!killed && dfx_clock_ms() >= kill_at)
 		{
 			kill(pid, SIGKILL);
 			killed = true;
@@ -296,10 +320,11 @@ dfx_engine_reap(pid_t pid, int grace_ms, char *how, Size how_size)
 		pg_usleep(2000);
 	}
 	spawn_describe_exit(status, how, how_size);
+	return !killed && spawn_ended_from_outside(status);
 }
 
 void
-dfx_engine_reap_orphans(pid_t pid)
+dfx_engine_reap_orphans(bool (*is_engine) (pid_t pid))
 {
 	siginfo_t	info;
 
@@ -307,7 +332,7 @@ dfx_engine_reap_orphans(pid_t pid)
 	{
 		info.si_pid = 0;
 		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
-			info.si_pid == 0 || info.si_pid == pid)
+			info.si_pid == 0 || is_engine(info.si_pid))
 			return;
 		(void) waitpid(info.si_pid, NULL, WNOHANG);
 	}

@@ -10,7 +10,8 @@
 /* What the engine is told at its start: a change of it means a new engine. */
 typedef struct DfxSpawnOptions
 {
-	char		device[128];
+	char		device[128];	/* the whole list */
+	int			engines;		/* how many that are */
 	int			threads;
 	int			max_batch;		/* already bounded by dfx.queue_slots */
 	int			batch_wait;		/* ms */
@@ -35,27 +36,29 @@ extern pid_t dfx_spawn_program(char *const *argv, const int *fd, int nfd, char *
 extern bool dfx_spawn_socket(int type, int pair[2], char *why, Size why_size);
 
 /*
- * Fork and exec the engine that serves; returns its pid and the supervisor's end of the
+ * Fork and exec the engine that serves on device number engine of the list; returns its pid and the supervisor's end of the
  * control socket (close-on-exec, non-blocking), or -1 with the reason in why.
  */
-extern pid_t dfx_engine_spawn(const DfxSpawnOptions *options, int *control,
+extern pid_t dfx_engine_spawn(const DfxSpawnOptions *options, int engine, int *control,
 							  char *why, Size why_size);
 
 /*
  * Wait until the engine has ended: for grace_ms of its own accord, then by
- * SIGKILL.  how says how it did.  Nobody writes to the ring after this.
+ * SIGKILL.  how says how it did.  Nobody writes to the ring after this.  True
+ * when it was ended by somebody else: by SIGKILL, as the kernel does for want of
+ * memory, or by a signal that asks for an end.
  */
-extern void dfx_engine_reap(pid_t pid, int grace_ms, char *how, Size how_size);
+extern bool dfx_engine_reap(pid_t pid, int grace_ms, char *how, Size how_size);
 
 /*
- * Reap what the engine, whose pid is left alone, may have started itself: the
+ * Reap what the engines, whose pids are left alone, may have started themselves: the
  * supervisor is a subreaper, so that such processes end here and not with a
  * postmaster that is process 1.
  */
-extern void dfx_engine_reap_orphans(pid_t pid);
+extern void dfx_engine_reap_orphans(bool (*is_engine) (pid_t pid));
 
 /*
- * Has the engine of an earlier supervisor ended?  Each holds a lock on the
+ * Have the engines of an earlier supervisor ended?  Each holds a lock on the
  * ring as long as it lives.
  */
 extern bool dfx_engine_ring_is_free(void);

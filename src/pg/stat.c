@@ -3,7 +3,7 @@
  *	  What can be seen of the engine and the queue from SQL:
  *	  dfx_engine_status(), dfx_stat_engine, dfx_stat_queue, dfx_ping().
  *
- * The engine's own figures are read from the ring, where a broken engine may
+ * The engines' own figures are read from the ring, where a broken engine may
  * have written anything: they are shown and never used.  They start at zero
  * with each engine; the queue's are PostgreSQL's own and start with the server.
  */
@@ -32,7 +32,7 @@ static const char *const stat_state_name[] = {
 	[DFX_ENGINE_FAILED] = "failed",
 };
 
-#define STAT_MAX_COLUMNS 16
+#define STAT_MAX_COLUMNS 17
 
 /* A row in the making; columns are appended in the order of the SQL declaration. */
 typedef struct StatRow
@@ -80,37 +80,45 @@ stat_return(FunctionCallInfo fcinfo, StatRow *row)
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row->value, row->null));
 }
 
-/*
- * One row: state, pid, device, started, restarts, last_error, refused, epoch.
- * Works without a ring too, to say why there is none.
- */
-Datum
-dfx_engine_status(PG_FUNCTION_ARGS)
+/* One of the rows of a set. */
+static void
+stat_put(FunctionCallInfo fcinfo, StatRow *row)
 {
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	if (result->setDesc->natts != row->n)
+		elog(ERROR, "function declared with another row type");
+	tuplestore_putvalues(result->setResult, result->setDesc, row->value, row->null);
+}
+
+static void
+stat_status_row(FunctionCallInfo fcinfo, int engine)
+{
+	const DfxEngineCtl *ctl = &dfx_shared->engine[engine];
 	StatRow		row = {0};
-	DfxEngineState state;
+	DfxEngineState state = dfx_engine_state(engine);
 	char		error[DFX_REASON_LEN];
-	char		device[sizeof(dfx_ring->device)] = "";
-	char		refused[sizeof(dfx_ring->refused)] = "";
+	char		device[sizeof(dfx_ring->engine[0].device)] = "";
+	char		refused[sizeof(dfx_ring->engine[0].refused)] = "";
 	TimestampTz started;
 	uint64		restarts;
 	int			pid;
 
-	if (dfx_shared == NULL)
-		dfx_require_ring();
-	state = pg_atomic_read_u32(&dfx_shared->state);
 	LWLockAcquire(dfx_shared->lock, LW_SHARED);
-	strlcpy(error, dfx_shared->last_error, sizeof(error));
-	started = dfx_shared->engine_started;
-	restarts = dfx_shared->restarts;
-	pid = dfx_shared->engine_pid;
+	strlcpy(error, ctl->last_error, sizeof(error));
+	started = ctl->started;
+	restarts = ctl->restarts;
+	pid = ctl->pid;
 	LWLockRelease(dfx_shared->lock);
 	if (dfx_ring != NULL)
 	{
-		dfx_clean_text(device, sizeof(device), dfx_ring->device, sizeof(dfx_ring->device));
-		dfx_clean_text(refused, sizeof(refused), dfx_ring->refused, sizeof(dfx_ring->refused));
+		const DfxRingEngine *words = &dfx_ring->engine[engine];
+
+		dfx_clean_text(device, sizeof(device), words->device, sizeof(words->device));
+		dfx_clean_text(refused, sizeof(refused), words->refused, sizeof(words->refused));
 	}
 
+	stat_int(&row, engine);
 	stat_text(&row, stat_state_name[state]);
 	row.null[row.n] = pid == 0;
 	row.value[row.n++] = Int32GetDatum(pid);
@@ -120,27 +128,34 @@ dfx_engine_status(PG_FUNCTION_ARGS)
 	stat_int(&row, restarts);
 	stat_text(&row, error);
 	stat_text(&row, refused);
-	stat_int(&row, pg_atomic_read_u64(&dfx_shared->epoch));
-	return stat_return(fcinfo, &row);
+	stat_int(&row, pg_atomic_read_u64(&dfx_shared->engine[engine].epoch));
+	stat_put(fcinfo, &row);
 }
 
 /*
- * One row: requests, images, batches, average_batch, largest_batch,
- * image_errors, canceled, decode_seconds, inference_seconds, models,
- * model_bytes, model_limit, model_loads, model_evictions.
+ * A row for each engine: engine, state, pid, device, started, restarts,
+ * last_error, refused, epoch.  Works without a ring too, to say why there is none.
  */
 Datum
-dfx_stat_get_engine(PG_FUNCTION_ARGS)
+dfx_engine_status(PG_FUNCTION_ARGS)
+{
+	if (dfx_shared == NULL)
+		dfx_require_ring();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < dfx_nengines(); i++)
+		stat_status_row(fcinfo, i);
+	return (Datum) 0;
+}
+
+static void
+stat_engine_row(FunctionCallInfo fcinfo, int engine)
 {
 	StatRow		row = {0};
-	DfxRingStats *s;
-	uint64		images,
-				batches;
+	DfxRingStats *s = &dfx_ring->engine[engine].stats;
+	uint64		images = atomic_load(&s->images),
+				batches = atomic_load(&s->batches);
 
-	dfx_require_ring();
-	s = &dfx_ring->stats;
-	images = atomic_load(&s->images);
-	batches = atomic_load(&s->batches);
+	stat_int(&row, engine);
 	stat_int(&row, atomic_load(&s->requests));
 	stat_int(&row, images);
 	stat_int(&row, batches);
@@ -158,13 +173,28 @@ dfx_stat_get_engine(PG_FUNCTION_ARGS)
 	stat_int(&row, atomic_load(&s->model_limit));
 	stat_int(&row, atomic_load(&s->model_loads));
 	stat_int(&row, atomic_load(&s->model_evictions));
-	return stat_return(fcinfo, &row);
+	stat_put(fcinfo, &row);
+}
+
+/*
+ * A row for each engine: engine, requests, images, batches, average_batch,
+ * largest_batch, image_errors, canceled, decode_seconds, inference_seconds,
+ * models, model_bytes, model_limit, model_loads, model_evictions.
+ */
+Datum
+dfx_stat_get_engine(PG_FUNCTION_ARGS)
+{
+	dfx_require_ring();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < dfx_nengines(); i++)
+		stat_engine_row(fcinfo, i);
+	return (Datum) 0;
 }
 
 /*
  * One row: slots, free, claimed, queued, running, done, abandoned, waiting,
  * arena_bytes, arena_used, submitted, retried, crashed, reclaimed,
- * request_timeouts, queue_timeouts.
+ * taken_back, request_timeouts, queue_timeouts.
  */
 Datum
 dfx_stat_get_queue(PG_FUNCTION_ARGS)
@@ -197,6 +227,7 @@ dfx_stat_get_queue(PG_FUNCTION_ARGS)
 	stat_int(&row, count.retried);
 	stat_int(&row, count.crashed);
 	stat_int(&row, count.reclaimed);
+	stat_int(&row, count.taken);
 	stat_int(&row, count.timeouts);
 	stat_int(&row, count.full);
 	return stat_return(fcinfo, &row);

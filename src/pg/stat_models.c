@@ -1,6 +1,6 @@
 /*
  * stat_models.c
- *	  What the engine knows about each model: view dfx_stat_models.
+ *	  What each engine knows about each model: view dfx_stat_models.
  *
  * Read from the ring, so whatever is there is shown and never used: a number
  * that cannot be one is left out.
@@ -18,7 +18,7 @@
 
 PG_FUNCTION_INFO_V1(dfx_stat_get_models);
 
-#define STAT_MODEL_COLUMNS 7
+#define STAT_MODEL_COLUMNS 8
 #define STAT_MODEL_ATTEMPTS 100 /* an engine that dies while it writes leaves an entry unreadable */
 
 /* A consistent copy of one entry; false when there is nothing to be had. */
@@ -49,14 +49,9 @@ stat_model_time(uint64 ns, TimestampTz *t)
 	return *t <= GetCurrentTimestamp();
 }
 
-/* Rows: version, precision, resident, bytes, loads, hits, last_use. */
-Datum
-dfx_stat_get_models(PG_FUNCTION_ARGS)
+static void
+stat_models_of(ReturnSetInfo *result, int engine)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-
-	dfx_require_ring();
-	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < DFX_RING_MODELS; i++)
 	{
 		Datum		values[STAT_MODEL_COLUMNS];
@@ -66,20 +61,31 @@ dfx_stat_get_models(PG_FUNCTION_ARGS)
 		DfxModelStat s;
 		TimestampTz last_use = 0;
 
-		if (!stat_model_read(&dfx_ring->model[i], &s))
+		if (!stat_model_read(&dfx_ring->engine[engine].model[i], &s))
 			continue;
 		dfx_version_hex(s.version, hex);
 		precision = dfx_precision_name(s.precision);
-		values[0] = CStringGetTextDatum(hex);
-		nulls[1] = precision == NULL;
-		values[1] = precision ? CStringGetTextDatum(precision) : (Datum) 0;
-		values[2] = BoolGetDatum(s.resident != 0);
-		values[3] = Int64GetDatum((int64) s.bytes);
-		values[4] = Int64GetDatum((int64) s.loads);
-		values[5] = Int64GetDatum((int64) s.hits);
-		nulls[6] = !stat_model_time(s.last_use, &last_use);
-		values[6] = TimestampTzGetDatum(last_use);
+		values[0] = Int64GetDatum(engine);
+		values[1] = CStringGetTextDatum(hex);
+		nulls[2] = precision == NULL;
+		values[2] = precision ? CStringGetTextDatum(precision) : (Datum) 0;
+		values[3] = BoolGetDatum(s.resident != 0);
+		values[4] = Int64GetDatum((int64) s.bytes);
+		values[5] = Int64GetDatum((int64) s.loads);
+		values[6] = Int64GetDatum((int64) s.hits);
+		nulls[7] = !stat_model_time(s.last_use, &last_use);
+		values[7] = TimestampTzGetDatum(last_use);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
+}
+
+/* Rows: engine, version, precision, resident, bytes, loads, hits, last_use. */
+Datum
+dfx_stat_get_models(PG_FUNCTION_ARGS)
+{
+	dfx_require_ring();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < dfx_nengines(); i++)
+		stat_models_of((ReturnSetInfo *) fcinfo->resultinfo, i);
 	return (Datum) 0;
 }

@@ -1,22 +1,11 @@
 /*
  * supervisor.c
- *	  The background worker that keeps one engine alive.
+ *	  The background worker that keeps the engines alive, one for each device.
  *
- * It starts the engine, wakes backends when the engine has answers, and acts
- * in the engine's place when there is none (dfx_slot_sweep).  It owns the
- * engine process: no sweep happens before waitpid() has returned it, and the
- * supervisor does not end before the engine has.
- *
- *    DOWN --start--> STARTING --'R'--> READY --death--> DOWN
- *                       |
- *                       +-- 'F', or the fifth failure in a row --> FAILED
- *    FAILED --start, 'R'--> READY      (it stays FAILED while it tries)
- *
- * Delays.  Starts that fail, and crashes that no single request explains, are
- * followed by a pause that doubles from 50 ms to 5 s and returns to 50 ms
- * after a minute of health.  A crash with exactly one request running is that
- * request's doing: it is not paused for, so that somebody's poisoned image
- * does not slow down everybody else.
+ * It starts an engine (sup_engine.c), wakes backends when the engine has
+ * answers, and acts in the engine's place when there is none (dfx_slot_sweep).
+ * It owns the engine processes: no sweep happens before waitpid() has returned
+ * the process, and the supervisor does not end before all engines have.
  *
  * It always exits with 1: 0 would tell the postmaster never to start it again.
  */
@@ -24,8 +13,6 @@
 
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
@@ -37,371 +24,138 @@
 #include "pg/clock.h"
 #include "pg/compat.h"
 #include "pg/preload.h"
-#include "pg/reply.h"
 #include "pg/settings.h"
 #include "pg/slot.h"
-#include "pg/spawn.h"
+#include "pg/sup_engine.h"
 #include "pg/supervisor.h"
 #include "pg/wait_event.h"
 
 #define SUP_TICK_MS 1000
-#define SUP_PAUSE_MIN_MS 50
-#define SUP_PAUSE_MAX_MS 5000
-#define SUP_HEALTHY_MS 60000
-#define SUP_MAX_FAILED_STARTS 5
 #define SUP_TERM_GRACE_MS 500	/* between SIGTERM and SIGKILL */
-#define SUP_EXIT_GRACE_MS 1000	/* between the end of the socket and SIGKILL */
-#define SUP_MESSAGE_MAX 1024
-#define SUP_MESSAGES_A_TURN 256 /* so that a talkative engine cannot keep us from the rest */
 
-static struct
-{
-	pid_t		pid;			/* 0: no engine */
-	int			control;
-	WaitEventSet *events;
-	DfxSpawnOptions options;
-	int64		ready_at;		/* 0: not ready yet; this and the others by dfx_clock_ms() */
-	int64		next_start;
-	int			pause;			/* ms before the next start, should one be due */
-	int			failed_starts;	/* in a row */
-	bool		refused;		/* the engine said 'F' */
-	char		reason[DFX_REASON_LEN]; /* from 'F' or the watchdog; "" if neither */
-	char		logged[DFX_REASON_LEN]; /* the failure logged last */
-	uint64		progress;		/* of the ring's statistics, when it moved last */
-	int64		progress_at;
-}			sup;
-
-static void
-sup_set_state(DfxEngineState state)
-{
-	pg_atomic_write_u32(&dfx_shared->state, state);
-}
-
-static bool
-sup_has_failed(void)
-{
-	return pg_atomic_read_u32(&dfx_shared->state) == DFX_ENGINE_FAILED;
-}
-
-static void
-sup_set_error(const char *text)
-{
-	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
-	dfx_clean_text(dfx_shared->last_error, DFX_REASON_LEN, text, DFX_REASON_LEN);
-	LWLockRelease(dfx_shared->lock);
-}
-
-/* Schedule the next start after a pause, and make the one after it longer. */
-static void
-sup_pause(void)
-{
-	sup.next_start = dfx_clock_ms() + sup.pause;
-	sup.pause = Min(sup.pause * 2, SUP_PAUSE_MAX_MS);
-}
-
-/*
- * The engine has ended, or is made to after grace_ms.  When this returns
- * nobody writes to the ring any more.
- */
-static void
-sup_reap(int grace_ms, char *how)
-{
-	dfx_engine_reap(sup.pid, grace_ms, how, DFX_REASON_LEN);
-	if (sup.events != NULL)		/* NULL when making it raised */
-		FreeWaitEventSet(sup.events);
-	sup.events = NULL;
-	close(sup.control);
-	sup.control = -1;
-	sup.pid = 0;
-	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
-	dfx_shared->engine_pid = 0;
-	LWLockRelease(dfx_shared->lock);
-}
-
-/* End the engine because we want it to; its requests go on with the next one. */
-static void
+/* End the engines because we want it to; their requests go on with the next ones.  Returns how many there were. */
+static int
 sup_stop(void)
 {
-	const DfxSweep sweep = {NULL, NULL};
+	const DfxSweep sweep = {0};
 	char		how[DFX_REASON_LEN];
+	int			n = 0;
 
-	if (sup.pid != 0)
+	for (int i = 0; i < dfx_sup.options.engines; i++)
+		if (dfx_sup.engine[i].pid != 0)
+			kill(dfx_sup.engine[i].pid, SIGTERM);
+	for (int i = 0; i < dfx_sup.options.engines; i++)
 	{
-		kill(sup.pid, SIGTERM);
-		sup_reap(SUP_TERM_GRACE_MS, how);
+		DfxSupEngine *e = &dfx_sup.engine[i];
+
+		n += e->pid != 0;
+		if (e->pid != 0)
+			(void) dfx_sup_reap(e, SUP_TERM_GRACE_MS, how);
+		if (!dfx_sup_has_failed(e))
+			dfx_sup_set_state(e, DFX_ENGINE_DOWN);
 	}
-	dfx_slot_sweep(&sweep);
+	dfx_slot_sweep(0, &sweep);	/* with none alive, of all of them */
+	return n;
 }
 
-/* A start that came to nothing. */
-static void
-sup_start_failed(const char *reason)
+/* Wait for the latch and for what engines have to say, at most so long. */
+static int
+sup_wait(int64 timeout, WaitEvent *event, int nevents)
 {
-	DfxSweep	sweep = {NULL, NULL};
-	bool		news = strcmp(reason, sup.logged) != 0;
-
-	sup.failed_starts++;
-	sup_set_error(reason);
-	if (sup.refused || sup.failed_starts >= SUP_MAX_FAILED_STARTS)
-		sup_set_state(DFX_ENGINE_FAILED);
-	else if (!sup_has_failed())
-		sup_set_state(DFX_ENGINE_DOWN);
-	ereport(news ? LOG : DEBUG1,
-			(errmsg("dfx engine cannot be started: %s", reason)));
-	strlcpy(sup.logged, reason, sizeof(sup.logged));
-
-	if (sup_has_failed())
-		sweep.unavailable = reason;
-	dfx_slot_sweep(&sweep);
-	sup_pause();
-}
-
-static void
-sup_start(void)
-{
-	char		why[DFX_REASON_LEN];
-
-	/* No engine exists: the ring is ours, and the epoch can move. */
-	dfx_ring_format();
-	pg_atomic_write_u64(&dfx_shared->epoch, pg_atomic_read_u64(&dfx_shared->epoch) + 1);
-	sup.refused = false;
-	sup.reason[0] = '\0';
-	sup.ready_at = 0;
-	sup.progress = 0;
-	sup.progress_at = dfx_clock_ms();
-	if (!sup_has_failed())
-		sup_set_state(DFX_ENGINE_STARTING);
-
-	sup.pid = dfx_engine_spawn(&sup.options, &sup.control, why, sizeof(why));
-	if (sup.pid < 0)
+	if (dfx_sup.events == NULL)
 	{
-		sup.pid = 0;
-		sup.refused = true;		/* nothing that trying again at once would mend */
-		sup_start_failed(why);
-		return;
+		dfx_sup.events = DfxCreateWaitEventSet(2 + DFX_MAX_ENGINES);
+		AddWaitEventToSet(dfx_sup.events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		AddWaitEventToSet(dfx_sup.events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+		for (int i = 0; i < dfx_sup.options.engines; i++)
+			if (dfx_sup.engine[i].pid != 0)
+				AddWaitEventToSet(dfx_sup.events, WL_SOCKET_READABLE, dfx_sup.engine[i].control, NULL, &dfx_sup.engine[i]);
 	}
-	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
-	dfx_shared->engine_pid = sup.pid;
-	dfx_shared->engine_started = GetCurrentTimestamp();
-	LWLockRelease(dfx_shared->lock);
-
-	sup.events = DfxCreateWaitEventSet(3);
-	AddWaitEventToSet(sup.events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(sup.events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	AddWaitEventToSet(sup.events, WL_SOCKET_READABLE, sup.control, NULL, NULL);
+	return WaitEventSetWait(dfx_sup.events, timeout, event, nevents, dfx_wait_event(DFX_WAIT_SUPERVISOR));
 }
 
-static void
-sup_ready(void)
+/* An engine that is not there: start one if it is time, else answer for it.  Returns the ms until it is time. */
+static int64
+sup_idle(DfxSupEngine *e)
 {
-	char		device[sizeof(dfx_ring->device)];
-
-	if (sup.ready_at != 0)
-		return;
-	dfx_clean_text(device, sizeof(device), dfx_ring->device, sizeof(dfx_ring->device));
-	ereport(LOG,
-			(errmsg("dfx engine is ready on %s (PID %d)", device, (int) sup.pid)));
-	sup.ready_at = dfx_clock_ms();
-	sup.failed_starts = 0;
-	sup.logged[0] = '\0';
-	sup_set_state(DFX_ENGINE_READY);
-	dfx_preload_engine_ready();
-	ConditionVariableBroadcast(&dfx_shared->loader_cv);
-}
-
-/* The engine ended without having been asked to. */
-static void
-sup_engine_died(void)
-{
-	char		how[DFX_REASON_LEN];
-	DfxSweep	sweep = {how, NULL};
-	int			pid = sup.pid;
-	int			running;
-	bool		healthy;
-
-	sup_reap(SUP_EXIT_GRACE_MS, how);
-	if (sup.reason[0] != '\0')
-		strlcpy(how, sup.reason, sizeof(how));
-	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
-	dfx_shared->restarts++;
-	LWLockRelease(dfx_shared->lock);
-	if (sup.ready_at == 0)
-	{
-		sup_start_failed(how);
-		return;
-	}
-
-	sup_set_state(DFX_ENGINE_DOWN);
-	sup_set_error(how);
-	running = dfx_slot_sweep(&sweep);
-	healthy = dfx_clock_ms() - sup.ready_at >= SUP_HEALTHY_MS;
-	dfx_preload_engine_died(healthy);
-	if (running == 1 || healthy)
-		sup.pause = SUP_PAUSE_MIN_MS;
-	if (running == 1)
-		sup.next_start = 0;
+	if (e->next_start <= dfx_clock_ms())
+		dfx_sup_start(e);
 	else
-		sup_pause();
-	ereport(LOG,
-			(errmsg("dfx engine (PID %d) died: %s", pid, how),
-			 errdetail_plural("%d request was running.",
-							  "%d requests were running.", running, running)));
+		dfx_sup_stand_in(e);
+	return e->pid != 0 ? SUP_TICK_MS : Max(0, e->next_start - dfx_clock_ms());
 }
 
-/* A log line: level, then text. */
 static void
-sup_log_line(const char *line, Size len)
-{
-	char		text[SUP_MESSAGE_MAX];
-	int			level = LOG;
-
-	if (len == 0)
-		return;
-	dfx_clean_text(text, sizeof(text), line + 1, len - 1);
-	if (line[0] == 'D')
-		level = DEBUG1;
-	else if (line[0] == 'W' || line[0] == 'E')
-		level = WARNING;
-	ereport(level, (errmsg("dfx engine: %s", text)));
-}
-
-/* Take what the engine has to say; false when its end of the socket is closed. */
-static bool
-sup_listen(void)
-{
-	bool		done = false;
-	bool		open = true;
-
-	for (int i = 0; i < SUP_MESSAGES_A_TURN; i++)
-	{
-		char		message[SUP_MESSAGE_MAX];
-		ssize_t		n = recv(sup.control, message, sizeof(message), 0);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-		{
-			open = n < 0 && errno == EAGAIN;
-			break;
-		}
-		switch (message[0])
-		{
-			case 'R':
-				sup_ready();
-				break;
-			case 'D':
-				done = true;
-				break;
-			case 'L':
-				sup_log_line(message + 1, n - 1);
-				break;
-			case 'F':
-				sup.refused = true;
-				dfx_clean_text(sup.reason, sizeof(sup.reason), message + 1, n - 1);
-				break;
-			default:
-				elog(LOG, "dfx engine sent a message of unknown kind %d",
-					 (unsigned char) message[0]);
-		}
-	}
-	if (done)
-		dfx_slot_deliver();
-	return open;
-}
-
-/*
- * Kill an engine that owes answers (or its readiness) and makes no progress.
- * Its death is then seen at the socket.
- */
-static void
-sup_watch(void)
-{
-	int64		now = dfx_clock_ms();
-	uint64		progress = atomic_load(&dfx_ring->stats.progress);
-	bool		owes = sup.ready_at == 0 || dfx_slot_in_flight() > 0;
-
-	if (!owes || progress != sup.progress || dfx_engine_timeout == 0)
-	{
-		sup.progress = progress;
-		sup.progress_at = now;
-		return;
-	}
-	if (sup.reason[0] != '\0' || now - sup.progress_at < dfx_engine_timeout)
-		return;
-	snprintf(sup.reason, sizeof(sup.reason), "made no progress for %d ms", dfx_engine_timeout);
-	kill(sup.pid, SIGKILL);
-}
-
-/* One turn with an engine. */
-static void
-sup_serve(void)
+sup_turn(void)
 {
 	static int64 last_tick = 0;
-	int64		now;
-	WaitEvent	event[3];
+	WaitEvent	event[2 + DFX_MAX_ENGINES];
 	int			tick = SUP_TICK_MS;
+	int64		wait;
 	int			n;
 
 	if (dfx_engine_timeout != 0)
 		tick = Max(1, Min(tick, dfx_engine_timeout / 4));
-	n = WaitEventSetWait(sup.events, tick, event, lengthof(event),
-						 dfx_wait_event(DFX_WAIT_SUPERVISOR));
+	wait = tick;
+	for (int i = 0; i < dfx_sup.options.engines; i++)
+		if (dfx_sup.engine[i].pid == 0)
+		{
+			int64		left = sup_idle(&dfx_sup.engine[i]);
+
+			wait = Min(wait, left);
+		}
+	n = sup_wait(wait, event, lengthof(event));
 	for (int i = 0; i < n; i++)
 	{
+		DfxSupEngine *e = event[i].user_data;
+
 		if (event[i].events & WL_LATCH_SET)
 			ResetLatch(MyLatch);
-		else if ((event[i].events & WL_SOCKET_READABLE) && !sup_listen())
-		{
-			sup_engine_died();
-			return;
-		}
+		else if ((event[i].events & WL_SOCKET_READABLE) && !dfx_sup_listen(e))
+			dfx_sup_died(e);
 	}
 	dfx_preload_turn();
-	now = dfx_clock_ms();
-	if (now - last_tick >= tick)
-	{
-		last_tick = now;
-		sup_watch();
-		dfx_slot_deliver();		/* should a message have been lost */
-	}
-}
-
-/* One turn without an engine: start one if it is time, else answer for it. */
-static void
-sup_idle(void)
-{
-	char		reason[DFX_REASON_LEN];
-	DfxSweep	sweep = {NULL, NULL};
-	int64		left = sup.next_start - dfx_clock_ms();
-
-	if (left <= 0)
-	{
-		sup_start();
+	if (dfx_clock_ms() - last_tick < tick)
 		return;
-	}
-	if (sup_has_failed())
-	{
-		strlcpy(reason, dfx_shared->last_error, sizeof(reason));	/* only we write it */
-		sweep.unavailable = reason;
-	}
-	dfx_slot_sweep(&sweep);
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Min(left, SUP_TICK_MS), dfx_wait_event(DFX_WAIT_SUPERVISOR));
-	ResetLatch(MyLatch);
+	last_tick = dfx_clock_ms();
+	for (int i = 0; i < dfx_sup.options.engines; i++)
+		if (dfx_sup.engine[i].pid != 0)
+			dfx_sup_watch(&dfx_sup.engine[i]);
+	dfx_slot_deliver();			/* should a message have been lost */
 }
 
 static void
 sup_load_options(void)
 {
-	dfx_spawn_options(&sup.options);
-	if (sup.options.max_batch < dfx_max_batch)
+	dfx_spawn_options(&dfx_sup.options);
+	if (dfx_sup.options.max_batch < dfx_max_batch)
 		ereport(WARNING,
 				(errmsg("dfx.max_batch is %d here, not %d: dfx.queue_slots is %d",
-						sup.options.max_batch, dfx_max_batch, dfx_queue_slots),
-				 errhint("Set dfx.queue_slots to at least twice dfx.max_batch.")));
-	sup.pause = SUP_PAUSE_MIN_MS;
-	sup.next_start = 0;
-	sup.failed_starts = 0;
+						dfx_sup.options.max_batch, dfx_max_batch, dfx_queue_slots),
+				 errhint("Set dfx.queue_slots to at least twice dfx.max_batch%s.",
+						 dfx_sup.options.engines > 1 ? " for each device" : "")));
+	pg_atomic_write_u32(&dfx_shared->nengines, dfx_sup.options.engines);
+	for (int i = 0; i < dfx_sup.options.engines; i++)
+	{
+		DfxSupEngine *e = &dfx_sup.engine[i];
+
+		e->pause = DFX_SUP_PAUSE_MIN_MS;
+		e->next_start = 0;
+		e->failed_starts = 0;
+		dfx_sup_set_state(e, DFX_ENGINE_DOWN);
+	}
+	/* Of a longer list: nobody shall wait for those. */
+	for (int i = dfx_sup.options.engines; i < DFX_MAX_ENGINES; i++)
+		pg_atomic_write_u32(&dfx_shared->engine[i].state, DFX_ENGINE_FAILED);
+}
+
+static bool
+sup_is_engine(pid_t pid)
+{
+	for (int i = 0; i < dfx_sup.options.engines; i++)
+		if (dfx_sup.engine[i].pid == pid)
+			return true;
+	return false;
 }
 
 static void
@@ -413,16 +167,12 @@ sup_reload(void)
 	ProcessConfigFile(PGC_SIGHUP);
 	dfx_preload_reload();
 	dfx_spawn_options(&options);
-	if (memcmp(&options, &sup.options, sizeof(options)) == 0)
-	{
-		/* Whatever was wrong may have been put right. */
-		sup.next_start = 0;
+	for (int i = 0; i < dfx_sup.options.engines; i++)
+		dfx_sup.engine[i].next_start = 0;	/* whatever was wrong may have been put right */
+	if (memcmp(&options, &dfx_sup.options, sizeof(options)) == 0)
 		return;
-	}
-	if (sup.pid != 0)
+	if (sup_stop() > 0)
 		ereport(LOG, (errmsg("dfx engine is restarted, because its settings have changed")));
-	sup_stop();
-	sup_set_state(DFX_ENGINE_DOWN);
 	sup_load_options();
 }
 
@@ -440,31 +190,35 @@ static void
 sup_enter(void)
 {
 	before_shmem_exit(sup_leave, 0);
+	dfx_sup.options.engines = 1;
+	for (int i = 0; i < DFX_MAX_ENGINES; i++)
+	{
+		dfx_sup.engine[i].number = i;
+		dfx_sup.engine[i].ctl = &dfx_shared->engine[i];
+	}
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	dfx_shared->supervisor_pid = MyProcPid;
-	if (pg_atomic_read_u64(&dfx_shared->epoch) == 0)
-		dfx_shared->last_error[0] = '\0';	/* which was that there is no supervisor */
+	if (pg_atomic_read_u64(&dfx_shared->engine[0].epoch) == 0)
+		dfx_shared->engine[0].last_error[0] = '\0';	/* which was that there is no supervisor */
 	LWLockRelease(dfx_shared->lock);
 }
 
 /*
- * However the supervisor ends, its engine ends first: a postmaster that is
- * process 1 would inherit it, and take its death for a backend's crash.
+ * However the supervisor ends, its engines end first: a postmaster that is
+ * process 1 would inherit them, and take their death for a backend's crash.
  */
 static void
 sup_exit(int code, Datum arg)
 {
-	sup_stop();
-	if (!sup_has_failed())
-		sup_set_state(DFX_ENGINE_DOWN);
+	(void) sup_stop();
 }
 
 /* Without a ring there is nothing to supervise until the server restarts. */
 static void
 sup_without_ring(void)
 {
-	sup_set_error(dfx_ring_reason);
-	sup_set_state(DFX_ENGINE_FAILED);
+	dfx_sup_set_error(&dfx_sup.engine[0], dfx_ring_reason);
+	dfx_sup_set_state(&dfx_sup.engine[0], DFX_ENGINE_FAILED);
 	while (!ShutdownRequestPending)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0,
@@ -477,7 +231,7 @@ sup_without_ring(void)
 void
 dfx_supervisor_main(Datum arg)
 {
-	const DfxSweep sweep = {NULL, NULL};
+	const DfxSweep sweep = {0};
 
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -492,7 +246,6 @@ dfx_supervisor_main(Datum arg)
 		proc_exit(1);
 	}
 	(void) prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);	/* for dfx_engine_reap_orphans() */
-	sup.control = -1;
 	while (!dfx_engine_ring_is_free() && !ShutdownRequestPending)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,
@@ -503,7 +256,7 @@ dfx_supervisor_main(Datum arg)
 	if (ShutdownRequestPending)
 		proc_exit(1);
 	before_shmem_exit(sup_exit, 0);
-	dfx_slot_sweep(&sweep);
+	dfx_slot_sweep(0, &sweep);
 	sup_load_options();
 
 	while (!ShutdownRequestPending)
@@ -511,11 +264,8 @@ dfx_supervisor_main(Datum arg)
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 			sup_reload();
-		if (sup.pid == 0)
-			sup_idle();
-		else
-			sup_serve();
-		dfx_engine_reap_orphans(sup.pid);
+		sup_turn();
+		dfx_engine_reap_orphans(sup_is_engine);
 	}
 	proc_exit(1);
 }

@@ -99,20 +99,22 @@ engine_cache_dir(char *path)
 				 errmsg("could not create directory \"%s\": %m", path)));
 }
 
-/* The command line of proto_train.h. */
+/* The command line of proto_train.h.  A run is on one device: of a list the first. */
 static pid_t
 engine_spawn(int fd, const char *cache_dir, char *why, Size why_size)
 {
-	char		parent[24],
+	char		device[128],
+				parent[24],
 				threads[24],
 				memory[24],
 				limit[24];
 	char	   *argv[] = {
-		"dfx-engine", "train", "--stream", "--parent", parent, "--device", dfx_device, "--threads", threads,
+		"dfx-engine", "train", "--stream", "--parent", parent, "--device", device, "--threads", threads,
 		"--gpu-memory", memory, "--cache-dir", unconstify(char *, cache_dir), "--cache-limit", limit, NULL
 	};
 
 	StaticAssertStmt(lengthof(argv) == ENGINE_NARGS, "every argument and a NULL");
+	dfx_device_item(dfx_device, 0, device, sizeof(device));
 	snprintf(parent, sizeof(parent), "%d", MyProcPid);
 	snprintf(threads, sizeof(threads), "%d", dfx_threads);
 	snprintf(memory, sizeof(memory), INT64_FORMAT, (int64) dfx_gpu_memory << 20);

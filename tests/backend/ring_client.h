@@ -245,6 +245,7 @@ client_fill(Client *c, uint32_t i, DfxRingOp op, const void *data, size_t len, c
 	s->max_pixels = 100000000u;
 	s->how = (DfxPerturbation){0};
 	s->fast_decode = 0;
+	s->engine = 0;
 	if (version)
 		memcpy(s->version, version, DFX_VERSION_LEN);
 	else
@@ -257,11 +258,12 @@ client_fill(Client *c, uint32_t i, DfxRingOp op, const void *data, size_t len, c
 static void
 client_kick(Client *c)
 {
-	if (atomic_load(&c->ring->sleeping))
-	{
-		atomic_fetch_add(&c->ring->wake, 1);
-		syscall(SYS_futex, &c->ring->wake, FUTEX_WAKE, 1, NULL, NULL, 0);
-	}
+	for (int i = 0; i < DFX_MAX_ENGINES; i++)
+		if (atomic_load(&c->ring->engine[i].sleeping))
+		{
+			atomic_fetch_add(&c->ring->engine[i].wake, 1);
+			syscall(SYS_futex, &c->ring->engine[i].wake, FUTEX_WAKE, 1, NULL, NULL, 0);
+		}
 }
 
 static void

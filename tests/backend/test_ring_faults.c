@@ -103,7 +103,7 @@ test_info(Client *c)
 static void
 test_cancel(Client *c)
 {
-	uint64_t canceled = atomic_load(&c->ring->stats.canceled);
+	uint64_t canceled = atomic_load(&c->ring->engine[0].stats.canceled);
 
 	for (uint32_t i = 0; i < 6; i++)
 		submit(c, i, i < 2 ? "DFXTEST:SLEEP 300 " : "");
@@ -116,7 +116,7 @@ test_cancel(Client *c)
 	ok(client_wait(c, 1) == DFX_OK && client_wait(c, 2) == DFX_OK && client_wait(c, 3) == DFX_OK &&
 	       client_wait(c, 5) == DFX_OK,
 	   "the others are served");
-	ok(atomic_load(&c->ring->stats.canceled) == canceled + 2, "both are counted");
+	ok(atomic_load(&c->ring->engine[0].stats.canceled) == canceled + 2, "both are counted");
 }
 
 /* A suspected request runs with nothing beside it. */
@@ -203,9 +203,9 @@ test_hang(void)
 	submit(&c, 0, "DFXTEST:HANG");
 	submit(&c, 1, "");
 	ok(client_wait(&c, 1) == DFX_OK, "one image hangs in a decoder, the next is served by the other");
-	progress = atomic_load(&c.ring->stats.progress);
+	progress = atomic_load(&c.ring->engine[0].stats.progress);
 	client_sleep_ms(300);
-	ok(started(&c, 0) && !client_done(&c, 0) && atomic_load(&c.ring->stats.progress) == progress,
+	ok(started(&c, 0) && !client_done(&c, 0) && atomic_load(&c.ring->engine[0].stats.progress) == progress,
 	   "nothing moves: a watchdog can see it");
 	ok(client_stop(&c) == 0, "the engine still exits with 0 when the socket closes");
 }

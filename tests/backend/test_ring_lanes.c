@@ -28,7 +28,7 @@ features_are(const Client *c, uint32_t slot, int i)
 static void
 test_bulk(Client *c, const uint8_t *version)
 {
-	const DfxRingStats *s = &c->ring->stats;
+	const DfxRingStats *s = &c->ring->engine[0].stats;
 	uint64_t images = atomic_load(&s->images), batches = atomic_load(&s->batches);
 	uint32_t last = BULK, before = 0, most = 0;
 	int right = 0;

@@ -186,8 +186,8 @@ static const DfxModelStat *
 roster_of(const Client *c, const uint8_t *version)
 {
 	for (int i = 0; i < DFX_RING_MODELS; i++)
-		if (memcmp(c->ring->model[i].stat.version, version, DFX_VERSION_LEN) == 0)
-			return &c->ring->model[i].stat;
+		if (memcmp(c->ring->engine[0].model[i].stat.version, version, DFX_VERSION_LEN) == 0)
+			return &c->ring->engine[0].model[i].stat;
 	return NULL;
 }
 
@@ -221,13 +221,13 @@ test_classify(Client *c, const Stream *m)
 	ok(right == 23, "%d of 23 verdicts in one flight are the network's own", right);
 	ok(failed == 1, "the one bad image among them fails alone");
 	ok(batched > 10, "%d of them ran in a batch of several", batched);
-	ok(atomic_load(&c->ring->stats.largest_batch) <= 8, "none larger than --max-batch");
+	ok(atomic_load(&c->ring->engine[0].stats.largest_batch) <= 8, "none larger than --max-batch");
 	ok(call_image(c, 0, DFX_RING_FEATURES, 1, m->version) == DFX_OK &&
 	       client_slot(c, 0)->reply_len == sizeof features,
 	   "features of a complete model are 3 x D");
 	roster = roster_of(c, m->version);
 	ok(roster && roster->resident && roster->loads == 1 && roster->bytes > 0 &&
-	       roster->bytes < atomic_load(&c->ring->stats.model_bytes),
+	       roster->bytes < atomic_load(&c->ring->engine[0].stats.model_bytes),
 	   "the roster has the model");
 	ok(roster && roster->hits == 25 && roster->last_use > 0, "... and how many requests it has served: %d",
 	   roster ? (int) roster->hits : -1);
@@ -325,7 +325,7 @@ test_turns(Client *c, const Stream *a, const Stream *b)
 		}
 	}
 	ok(left == 0, "requests for two models that do not fit together are all served (%d loads)", loads);
-	ok(atomic_load(&c->ring->stats.models) == 1, "one of them is resident at a time");
+	ok(atomic_load(&c->ring->engine[0].stats.models) == 1, "one of them is resident at a time");
 }
 
 int
@@ -345,7 +345,7 @@ main(void)
 	if (!ok(client_start(&c, plenty), "the engine starts"))
 		return done_testing();
 	test_load(&c, &a, &partial);
-	bytes = atomic_load(&c.ring->stats.model_bytes);
+	bytes = atomic_load(&c.ring->engine[0].stats.model_bytes);
 	m = stream_make(&complete, 2, NULL);
 	test_classify(&c, &m);
 	client_stop(&c);

@@ -44,7 +44,7 @@ test_ping(Client *c)
 	for (uint32_t i = 0; i < CLIENT_SLOTS; i++)
 		wrong += client_wait(c, i) != DFX_OK;
 	ok(wrong == 0, "all slots at once are answered");
-	ok(atomic_load(&c->ring->stats.requests) == PINGS + CLIENT_SLOTS, "the requests are counted");
+	ok(atomic_load(&c->ring->engine[0].stats.requests) == PINGS + CLIENT_SLOTS, "the requests are counted");
 }
 
 static int
@@ -80,7 +80,7 @@ test_info(Client *c)
 	       client_slot(c, 1)->msg[0] != '\0',
 	   "bytes that are no image: DFX_EIMAGE, with words");
 	ok(client_call(c, 1, DFX_RING_IMAGE_INFO, NULL, 0, NULL) == DFX_EIMAGE, "so are no bytes");
-	ok(atomic_load(&c->ring->stats.image_errors) == 2, "bad images are counted");
+	ok(atomic_load(&c->ring->engine[0].stats.image_errors) == 2, "bad images are counted");
 
 	s = client_fill(c, 1, DFX_RING_IMAGE_INFO, "\x89PNG\r\n\x1a\n", 8, NULL);
 	s->max_bytes = 7;
@@ -269,7 +269,7 @@ test_inherited(void)
 	ok(client_expect(&c, 'R', CLIENT_WAIT) && client_wait(&c, 0) == DFX_OK,
 	   "a request from before the start is answered");
 	ok(s->status == 4711, "an answered one is not touched");
-	ok(c.ring->device[0] != '\0', "the device is named: %s", c.ring->device);
+	ok(c.ring->engine[0].device[0] != '\0', "the device is named: %s", c.ring->engine[0].device);
 	client_stop(&c);
 }
 

@@ -57,6 +57,32 @@ wait "${pids[@]}"
 for i in 1 2 3 4; do check "$(cat "$WORK/load.$i")" 400 "session $i after kill -9 of the engine"; done
 check "$(sql -c "SELECT restarts >= 1 AND pid <> $engine FROM dfx_engine_status()")" t "a new engine"
 sql -c "SELECT * FROM dfx_stat_engine" -x
+
+# Two engines on one queue: the device's and a CPU's; then the first is killed under load, and the other one goes on.
+verdicts="SELECT count(v.label) FROM archive, dfx_classify(image) AS v WHERE id <= 100"
+sql -c "ALTER SYSTEM SET dfx.device = '$DEVICE,cpu'" -c "SELECT pg_reload_conf()" >/dev/null
+for i in $(seq 120); do
+	[ "$(sql -c "SELECT count(*) FROM dfx_engine_status() WHERE state = 'ready'")" = 2 ] && break
+	sleep 1
+done
+sql -c "SELECT engine, state, device, last_error FROM dfx_engine_status()"
+check "$(sql -c "SELECT string_agg(split_part(device, ':', 1), ' ' ORDER BY engine) FROM dfx_engine_status()")" "$wanted cpu" "an engine on $DEVICE and one on the CPU"
+sql -c "SELECT dfx_preload('m')" >/dev/null
+for i in $(seq 20); do
+	got=$(sql -c "$verdicts") both=$(sql -c "SELECT count(*) FROM dfx_stat_engine WHERE images > 0")
+	{ [ "$got" != 100 ] || [ "$both" = 2 ]; } && break
+done
+check "$got" 100 "100 verdicts by two engines"
+check "$both" 2 "both took part"
+pids=()
+for i in 1 2 3 4; do sql -c "$verdicts" >"$WORK/load.$i" 2>&1 & pids[i]=$!; done
+sleep 1
+engines=$(sql -c "SELECT string_agg(pid::text, ' ' ORDER BY engine) FROM dfx_engine_status()")
+kill -9 "${engines% *}"
+wait "${pids[@]}"
+for i in 1 2 3 4; do check "$(cat "$WORK/load.$i")" 100 "session $i after kill -9 of one of two engines"; done
+check "$(sql -c "SELECT pid FROM dfx_engine_status() WHERE engine = 1")" "${engines#* }" "the other one was not touched"
+sql -c "SELECT engine, images, batches, average_batch FROM dfx_stat_engine"
 cp "$data/log" "$OUT/postgres.log"
 printf '{"part": "sql", "passed": %s}\n' "$([ $status -eq 0 ] && echo true || echo false)" >"$OUT/sql.json"
 exit $status

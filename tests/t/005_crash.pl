@@ -54,10 +54,11 @@ foreach my $signal ('KILL', 'SEGV')
 		push @engine,  service_is_back($node);
 		push @verdict, sql($node, 'SELECT check_verdict(1)')->{seconds};
 
-		# Who was running has a second death held against it until it is
+		# Who was running has a second crash held against it until it is
 		# answered; three rounds of answers later nobody has.
 		$node->poll_query_until('postgres',
-			'SELECT images >= 24 FROM dfx_stat_engine');
+			'SELECT images >= 24 FROM dfx_stat_engine')
+		  if $signal eq 'SEGV';
 	}
 	$node->safe_psql('postgres', 'INSERT INTO stop DEFAULT VALUES');
 	finish_sql($_) foreach @load;
@@ -85,15 +86,31 @@ is( join(' ', map { finish_sql($_)->{state} } @all),
 	join(' ', ('00000') x 16),
 	'kill -9 with every slot queued: all are answered');
 
-# Poison: images that kill the engine each time, three kinds among eight good ones
+# Killed from outside, whatever it runs is not to blame
+put_image($node, 'slow', 'DFXTEST:SLEEP 3000 ' . png(48, 48, 1));
+my $slow = start_sql($node,
+	"SELECT dfx_classify(image) = verdict FROM images, expected AS e WHERE name = 'slow' AND e.id = 1");
+foreach my $signal ('KILL', 'TERM', 'KILL')
+{
+	$node->poll_query_until('postgres',
+		'SELECT running = 1 FROM dfx_stat_queue');
+	kill_engine($node, $signal);
+}
+finish_sql($slow);
+is("$slow->{state} $slow->{out}", '00000 t',
+	'a request that was running in three engines that were killed is answered');
+
+# Poison: images that kill the engine each time, four kinds among eight good ones
 put_image($node, 'segv',  'DFXTEST:SEGV');
 put_image($node, 'abort', 'DFXTEST:ABORT');
 put_image($node, 'exit',  'DFXTEST:EXIT3');
+put_image($node, 'kill',  'DFXTEST:KILL');
 put_image($node, 'hang',  'DFXTEST:HANG');
 my @poison = (
 	[ 'segv',  qr/engine.*signal 11/ ],
 	[ 'abort', qr/engine.*signal 6/ ],
-	[ 'exit',  qr/engine.*code 3/ ]);
+	[ 'exit',  qr/engine.*code 3/ ],
+	[ 'kill',  qr/engine was killed again and again.*signal 9/ ]);
 my @neighbours = map { start_sql($node, "SELECT check_verdict($_)") } 1 .. 5;
 my @poisoned   = map {
 	start_sql($node,

@@ -35,7 +35,7 @@ our @EXPORT = qw(
   start_sql finish_sql sql state_is
   session_pid wait_for
   training_engines
-  engine_pid supervisor_pid kill_engine new_engine service_is_back
+  engine_pid engine_pids supervisor_pid kill_engine new_engine service_is_back
   queue_is_free process_memory
 );
 
@@ -336,6 +336,10 @@ sub wait_for
 The engine below this cluster's postmaster, from /proc; undef when there is
 none right now.
 
+=item engine_pids($node)
+
+All of them, where dfx.device is a list.
+
 =cut
 
 # (command, parent) of a process; empty when it is gone.  The command stands in
@@ -352,8 +356,16 @@ sub process_stat
 
 sub engine_pid
 {
+	my ($pid) = engine_pids(@_);
+
+	return $pid;
+}
+
+sub engine_pids
+{
 	my ($node) = @_;
 	my $postmaster = postmaster_pid($node);
+	my @pids;
 
 	foreach my $dir (glob '/proc/[0-9]*')
 	{
@@ -361,10 +373,10 @@ sub engine_pid
 		my ($command, $parent) = process_stat($pid);
 		next unless defined $command && $command eq 'dfx-engine';
 		my (undef, $grandparent) = process_stat($parent);
-		return $pid
+		push @pids, $pid
 		  if defined $grandparent && $grandparent == $postmaster;
 	}
-	return undef;
+	return @pids;
 }
 
 sub postmaster_pid

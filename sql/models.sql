@@ -12,9 +12,9 @@ CREATE VIEW stored AS
 		(SELECT count(*) > 0 FROM dfx_model_tensor) AS tensors, (SELECT count(*) > 0 FROM dfx_model_chunk) AS chunks;
 
 -- Files that are no models, in large objects.  Nothing is left of the attempts.
-CREATE FUNCTION safetensors(json text, data bytea DEFAULT '\x00000000') RETURNS bytea
-	RETURN set_byte(set_byte('\x0000000000000000', 0, length(json) % 256), 1, length(json) / 256)
-		|| convert_to(json, 'UTF8') || data;
+CREATE FUNCTION safetensors(header text, data bytea DEFAULT '\x00000000') RETURNS bytea
+	RETURN set_byte(set_byte('\x0000000000000000', 0, length(header) % 256), 1, length(header) / 256)
+		|| convert_to(header, 'UTF8') || data;
 \set tensor '"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 \set meta '{"__metadata__":{"format":"dfx1","kind":"trinet","backbone":"resnet18","head_stride":"1","input_size":"256","classes":"dm,gan,real"},'
 CREATE TABLE bad AS SELECT what, lo_from_bytea(0, content) AS lo FROM (VALUES

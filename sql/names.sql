@@ -52,7 +52,9 @@ SELECT count((dfx_classify(image, 'b')).model = 'b') FROM photos;
 SET ROLE regress_dfx_owner;
 SELECT dfx_alter_model_owner('b', 'regress_dfx_owner');
 SET ROLE regress_dfx_user;
+\set VERBOSITY sqlstate
 SELECT dfx_alter_model_owner('mine', 'regress_dfx_owner');
+\set VERBOSITY terse
 RESET ROLE;
 SELECT dfx_alter_model_owner('mine', 'regress_dfx_nobody');
 SELECT dfx_alter_model_owner('mine', NULL);

@@ -122,7 +122,9 @@ pgtap() {
 tap() {
 	stage_files || return 1
 	mkdir -p "$WORK/tap" && chmod 777 "$WORK/tap"
+	# PostgreSQL's modules read TESTDIR before 16, the other two since.
 	as_pg env PERL5LIB="$(pgxs_dir)/test/perl:$WORK/files/tests/t" TESTDIR="$WORK/tap" \
+		TESTDATADIR="$WORK/tap/tmp_check" TESTLOGDIR="$WORK/tap/tmp_check/log" \
 		PG_REGRESS="$(pgxs_dir)/test/regress/pg_regress" prove -j2 --timer "$WORK"/files/tests/t/*.pl
 	local rc=$?
 	[ $rc -eq 0 ] || tail -n 40 "$WORK"/tap/tmp_check/log/*.log

@@ -148,8 +148,7 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->train_token_kernels = cpu_train_token_kernels();
 	dev->block = device_has(dnnl_cpu_isa_avx512_core) ? 16 : 8;
 	dev->bf16 = device_has(dnnl_cpu_isa_avx512_core_bf16);
-	dev->int8 =
-	    DNNL_HAS_INT8 && (device_has(dnnl_cpu_isa_avx512_core_vnni) || device_has(dnnl_cpu_isa_avx2_vnni));
+	dev->int8 = device_has(dnnl_cpu_isa_avx512_core_vnni) || device_has(dnnl_cpu_isa_avx2_vnni);
 	dnnl_set_primitive_cache_capacity(DEVICE_CACHE);
 	device_name(dev);
 	st = device_fill(dev, err);
@@ -172,8 +171,7 @@ device_info(const DfxDev *dev, DfxDevInfo *info)
 	info->precision[DFX_PRECISION_BF16] = dev->bf16;
 	info->precision[DFX_PRECISION_INT8] = dev->int8;
 	if (!dev->int8)
-		info->why_not[DFX_PRECISION_INT8] =
-		    DNNL_HAS_INT8 ? "this CPU has no VNNI" : "it is there with oneDNN 2 only";
+		info->why_not[DFX_PRECISION_INT8] = "this CPU has no VNNI";
 	if (!dev->bf16)
 		info->why_not[DFX_PRECISION_BF16] = "this CPU has neither avx512_bf16 nor amx_bf16";
 }

@@ -14,8 +14,9 @@
  *						moves a descriptor on.  dfx_conv_pd walks either.
  *	post-ops			3.x dropped the scale of eltwise and gave sum a zero
  *						point and a data type.
- *	scales of integers	2.x: one set for the output, the bias included; 3.x: of
- *						each argument.  Written for 2.x only: with 3.x the backend has no int8.
+ *	scales of integers	2.x: of the output, in the attribute, and the bias is added
+ *						before; 3.x: of the weights, an argument of the execution, and the
+ *						bias is added after.
  */
 #ifndef DFX_CPU_DNNL_COMPAT_H
 #define DFX_CPU_DNNL_COMPAT_H
@@ -159,15 +160,18 @@ dfx_post_sum(dnnl_post_ops_t ops, float scale)
 	return dnnl_post_ops_append_sum(ops, scale, 0, dnnl_data_type_undef);
 }
 
-#define DNNL_HAS_INT8 false
+/* What passes the scales when a primitive runs; 0: nothing, they are in its attribute. */
+#define DNNL_SCALES_ARG (DNNL_ARG_ATTR_SCALES | DNNL_ARG_WEIGHTS)
+/* Whether the bias is multiplied by them too. */
+#define DNNL_SCALES_BIAS false
 
+/* Sums of integers will be multiplied by numbers, one for each output channel. */
 static inline dnnl_status_t
 dfx_attr_scales(dnnl_primitive_attr_t attr, dnnl_dim_t n, const float *scale)
 {
-	(void) attr;
 	(void) n;
 	(void) scale;
-	return dnnl_unimplemented;
+	return dnnl_primitive_attr_set_scales_mask(attr, DNNL_ARG_WEIGHTS, 1 << 0);
 }
 
 #else /* 2.x */
@@ -296,9 +300,9 @@ dfx_post_sum(dnnl_post_ops_t ops, float scale)
 	return dnnl_post_ops_append_sum(ops, scale);
 }
 
-#define DNNL_HAS_INT8 true
+#define DNNL_SCALES_ARG  0
+#define DNNL_SCALES_BIAS true
 
-/* What sums of integers, and the bias, are multiplied by: one for each output channel. */
 static inline dnnl_status_t
 dfx_attr_scales(dnnl_primitive_attr_t attr, dnnl_dim_t n, const float *scale)
 {

@@ -8,9 +8,9 @@
  * they are: an AFFINE gathers them while it rounds.  What is not in steps is in
  * bf16 where the CPU has it, else in fp32.
  *
- * The library multiplies the integer sum, to which it adds the bias first, by
- * a number for each output channel, applies the epilogue in floats, and rounds
- * to the destination.  When that is in steps, the number has the destination's
+ * The library multiplies the integer sum by a number for each output channel
+ * (with the bias or without: dnnl_compat.h), applies the epilogue in floats, and
+ * rounds to the destination.  When that is in steps, the number has the destination's
  * step in it, and so has the residual's; only a residual in floats, which the
  * library adds as it is, needs the division at the end.
  */
@@ -149,7 +149,7 @@ typedef struct Int8Conv
 
 typedef struct Int8Mds
 {
-	DnnlMd src, dst, weights, plain, bias, add;
+	DnnlMd src, dst, weights, plain, channel, add; /* channel: a number for each of the output's */
 } Int8Mds;
 
 static void
@@ -159,14 +159,14 @@ int8_free_mds(Int8Mds *m)
 	dfx_md_free(m->dst);
 	dfx_md_free(m->weights);
 	dfx_md_free(m->plain);
-	dfx_md_free(m->bias);
+	dfx_md_free(m->channel);
 	dfx_md_free(m->add);
 }
 
 static DfxStatus
 int8_mds(Int8Mds *m, const Int8Conv *c, const CpuStep *s, int n, DfxErr *err)
 {
-	const dnnl_dims_t dim = {c->s.co, c->s.ci, c->s.kh, c->s.kw}, bias = {c->s.co};
+	const dnnl_dims_t dim = {c->s.co, c->s.ci, c->s.kh, c->s.kw}, channel = {c->s.co};
 	CpuView add = s->out;
 	DfxStatus st;
 
@@ -182,8 +182,8 @@ int8_mds(Int8Mds *m, const Int8Conv *c, const CpuStep *s, int n, DfxErr *err)
 		                   "a weights descriptor", err);
 	if (st == DFX_OK)
 		st = cpu_fail_dnnl(dfx_md_typed(&m->plain, 4, dim, dnnl_s8, dnnl_oihw), "a weights descriptor", err);
-	if (st == DFX_OK && c->bias)
-		st = cpu_fail_dnnl(dfx_md_new(&m->bias, 1, bias, dnnl_a), "a bias descriptor", err);
+	if (st == DFX_OK)
+		st = cpu_fail_dnnl(dfx_md_new(&m->channel, 1, channel, dnnl_a), "a channel descriptor", err);
 	return st;
 }
 
@@ -223,7 +223,7 @@ static dnnl_status_t
 int8_create_one(CpuBuild *b, const Int8Conv *c, CpuStep *s, int k, const Int8Mds *m)
 {
 	const DnnlConv conv = {dnnl_convolution_direct, c->s.stride, c->s.pad, NULL};
-	const CpuConvMds mds = {m->src, m->weights, m->bias, m->dst};
+	const CpuConvMds mds = {m->src, m->weights, c->bias ? m->channel : NULL, m->dst};
 	dnnl_primitive_attr_t attr;
 	dnnl_status_t st = int8_attr(&attr, c, s, m->add);
 
@@ -257,7 +257,7 @@ int8_create(CpuBuild *b, const Int8Conv *c, CpuStep *s, DfxErr *err)
 	return DFX_OK;
 }
 
-/* Weights in the library's format; the bias before the multiplication by scale. */
+/* Weights and bias as the library takes them, and the scales where they are an argument. */
 static DfxStatus
 int8_share(CpuBuild *b, const Int8Conv *c, CpuStep *s, DfxErr *err)
 {
@@ -269,11 +269,13 @@ int8_share(CpuBuild *b, const Int8Conv *c, CpuStep *s, DfxErr *err)
 	if (st == DFX_OK && c->bias && bias == NULL)
 		st = DFX_ENOMEM;
 	for (dnnl_dim_t i = 0; bias && i < c->s.co; i++)
-		bias[i] = c->bias[i] / (s->in[0].step * c->w_step[i]);
+		bias[i] = c->bias[i] / (s->in[0].step * c->w_step[i]) * (DNNL_SCALES_BIAS ? 1 : c->scale[i]);
 	if (st == DFX_OK)
 		st = cpu_conv_share(b, s, DNNL_ARG_WEIGHTS, c->weights, m.plain, chosen, err);
 	if (st == DFX_OK && bias)
-		st = cpu_conv_share(b, s, DNNL_ARG_BIAS, bias, m.bias, m.bias, err);
+		st = cpu_conv_share(b, s, DNNL_ARG_BIAS, bias, m.channel, m.channel, err);
+	if (st == DFX_OK && DNNL_SCALES_ARG)
+		st = cpu_conv_share(b, s, DNNL_SCALES_ARG, c->scale, m.channel, m.channel, err);
 	int8_free_mds(&m);
 	return st;
 }

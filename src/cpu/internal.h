@@ -200,7 +200,7 @@ struct CpuStep
 	DfxStatus (*bind)(DfxPlan *p, CpuStep *s, DfxErr *err); /* makes the workers' arguments; NULL: none */
 	CpuPrim prim[CPU_MAX_BUCKET];
 	int nprim;                 /* buckets from here on use the last one */
-	dnnl_exec_arg_t shared[4]; /* weights, bias, epilogue scale and shift: the same for all workers */
+	dnnl_exec_arg_t shared[4]; /* weights, bias, a scale and a shift: the same for all workers */
 	int nshared;
 	char impl[48]; /* the library's name for its implementation, "" for our own loops */
 };

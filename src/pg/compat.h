@@ -3,8 +3,8 @@
  *	  What differs between the PostgreSQL versions that deepfeaturex is
  *	  written for (15 to 18); the only file that may test PG_VERSION_NUM.
  *
- * 15 is what the tests run on; 16 and 18 have been compiled and tried by hand.
- * Each shim says what changed upstream.
+ * docs/ARCHITECTURE.md, Versions, says which of them the tests have run on.  Each
+ * shim says what changed upstream.
  */
 #ifndef DFX_PG_COMPAT_H
 #define DFX_PG_COMPAT_H

@@ -60,8 +60,12 @@ like(
 	'a parallel plan');
 is($node->safe_psql('postgres', "$parallel $rows"),
 	$serial, '... gives the same rows');
-is($node->safe_psql('postgres', "SET force_parallel_mode = on; $rows"),
-	$serial, '... and so does force_parallel_mode');
+# PostgreSQL 16 renamed it
+my $forced = $node->safe_psql('postgres',
+	"SELECT name FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query')"
+);
+is($node->safe_psql('postgres', "SET $forced = on; $rows"),
+	$serial, '... and so does a plan that is parallel by force');
 
 # Memory: a backend keeps neither images nor answers
 my $side = 590;

@@ -87,7 +87,7 @@ SELECT results_eq(
 	$$SELECT attname::text COLLATE "default", atttypid::regtype::text FROM pg_attribute
 		WHERE attrelid = 'dfx_stat_models'::regclass AND attnum > 0 ORDER BY attnum$$,
 	$$VALUES ('version', 'text'), ('names', 'text[]'), ('precision', 'text'), ('resident', 'boolean'), ('bytes', 'bigint'),
-		('loads', 'bigint'), ('hits', 'bigint'), ('last_use', 'timestamp with time zone')$$,
+		('loads', 'bigint'), ('hits', 'bigint'), ('last_use', 'timestamp with time zone'), ('engine', 'bigint')$$,
 	'columns of dfx_stat_models');
 
 -- Tables: private, dumped, and nothing in them that pg_upgrade or a standby could stumble over

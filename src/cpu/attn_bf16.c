@@ -76,27 +76,13 @@ static dnnl_status_t
 attn_product(CpuBuild *b, CpuStep *s, int which, DnnlConstMd x, DnnlConstMd y, DnnlConstMd z, float scale)
 {
 	dnnl_primitive_attr_t attr;
-	dnnl_primitive_desc_t pd = NULL;
 	dnnl_post_ops_t ops;
 	dnnl_status_t st = dfx_attr_begin(&attr, &ops);
 
 	if (st == dnnl_success && scale != 1)
 		st = dfx_post_eltwise(ops, dnnl_eltwise_linear, scale);
 	st = dfx_attr_end(&attr, ops, st);
-	if (st == dnnl_success)
-		st = dfx_matmul_pd(&pd, b->dev->engine, x, y, z, attr);
-	if (st == dnnl_success && strncmp(dfx_pd_impl(pd), "ref", 3) == 0)
-		st = dnnl_unimplemented;
-	if (st == dnnl_success)
-	{
-		strncpy(s->impl, dfx_pd_impl(pd), sizeof s->impl - 1);
-		st = dnnl_primitive_create(&s->prim[which].prim, pd);
-	}
-	if (pd)
-		dnnl_primitive_desc_destroy(pd);
-	if (attr)
-		dnnl_primitive_attr_destroy(attr);
-	return st;
+	return st == dnnl_success ? cpu_matmul_prim(b, s, which, x, y, z, attr) : st;
 }
 
 static dnnl_status_t

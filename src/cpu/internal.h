@@ -319,6 +319,12 @@ extern size_t cpu_prim_scratch(const CpuPrim *prim); /* bytes */
 /* The workers' arguments, once their arenas exist: their own, and nshared that are the same for all. */
 extern DfxStatus cpu_prim_bind(DfxPlan *p, CpuPrim *prim, const CpuPrimArg *own, int nown,
                                const dnnl_exec_arg_t *shared, int nshared, DfxErr *err);
+/*
+ * A product z = x y of matrices, or of batches of them, as primitive k of a step; with attr, which goes.
+ * dnnl_unimplemented when the library has only its reference.
+ */
+extern dnnl_status_t cpu_matmul_prim(CpuBuild *b, CpuStep *s, int k, DnnlConstMd x, DnnlConstMd y,
+                                     DnnlConstMd z, dnnl_primitive_attr_t attr);
 extern dnnl_status_t cpu_prim_execute(const CpuPrim *prim, const CpuRun *run);
 
 /* conv.c: steps for CONV, LINEAR and ACT; and what convolutions on integers share with them */

@@ -10,14 +10,7 @@
  * depend on which one ran.
  */
 #include "cpu/kernels.h"
-
-#define KERNEL static inline __attribute__((always_inline)) void
-
-/* Unaligned by type: runs of odd channel counts start anywhere. */
-typedef float V16 __attribute__((vector_size(64), aligned(4), may_alias));
-typedef float V8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int M16 __attribute__((vector_size(64)));
-typedef int M8 __attribute__((vector_size(32)));
+#include "cpu/kernels_lanes.h"
 
 /* The lanes of a V at l, all pixels; scale and shift stay in registers, and NaN passes the "not less" mask.
  */

@@ -6,10 +6,8 @@
 #include "cpu/kernels_int8.h"
 
 #include "cpu/kernels.h"
+#include "cpu/kernels_lanes.h"
 
-#define KERNEL static inline __attribute__((always_inline)) void
-
-typedef float V16 __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int I16 __attribute__((vector_size(64)));
 typedef uint32_t U16 __attribute__((vector_size(64)));
 typedef uint16_t H16 __attribute__((vector_size(32), aligned(2), may_alias));

@@ -8,12 +8,9 @@
 #include <math.h>
 
 #include "cpu/kernels.h"
+#include "cpu/kernels_lanes.h"
 
-#define KERNEL static inline __attribute__((always_inline)) void
-
-typedef float V16 __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int I16 __attribute__((vector_size(64), aligned(4), may_alias));
-typedef float V8 __attribute__((vector_size(32), aligned(4), may_alias));
 
 static_assert(sizeof(V16) == CPU_SOFTMAX_STEP * sizeof(float), "one step of the softmax is one vector");
 

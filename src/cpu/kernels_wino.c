@@ -9,14 +9,7 @@
  * once.
  */
 #include "cpu/kernels.h"
-
-#define KERNEL static inline __attribute__((always_inline)) void
-
-/* Unaligned by type: a matrix begins where the arena has room. */
-typedef float V16 __attribute__((vector_size(64), aligned(4), may_alias));
-typedef float V8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int M16 __attribute__((vector_size(64)));
-typedef int M8 __attribute__((vector_size(32)));
+#include "cpu/kernels_lanes.h"
 
 /* Lanes l of plane p of tile t, whose pixels are 4t - 1 .. 4t + 4; beyond the ends lies padding. */
 #define SPLIT_LANES(V)                                                                                       \

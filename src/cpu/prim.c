@@ -70,3 +70,23 @@ cpu_prim_execute(const CpuPrim *prim, const CpuRun *run)
 	return dnnl_primitive_execute(prim->prim, run->plan->dev->stream[run->worker], prim->narg,
 	                              prim->arg + (size_t) run->worker * (size_t) prim->narg);
 }
+
+dnnl_status_t
+cpu_matmul_prim(CpuBuild *b, CpuStep *s, int k, DnnlConstMd x, DnnlConstMd y, DnnlConstMd z,
+                dnnl_primitive_attr_t attr)
+{
+	dnnl_primitive_desc_t pd = NULL;
+	dnnl_status_t st = dfx_matmul_pd(&pd, b->dev->engine, x, y, z, attr);
+
+	dnnl_primitive_attr_destroy(attr);
+	if (st == dnnl_success && strncmp(dfx_pd_impl(pd), "ref", 3) == 0)
+		st = dnnl_unimplemented;
+	if (st == dnnl_success)
+	{
+		strncpy(s->impl, dfx_pd_impl(pd), sizeof s->impl - 1);
+		st = dnnl_primitive_create(&s->prim[k].prim, pd);
+	}
+	if (pd)
+		dnnl_primitive_desc_destroy(pd);
+	return st;
+}

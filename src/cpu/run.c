@@ -133,18 +133,6 @@ run_steps(const RunJob *job, const CpuRun *run, int first, const CpuStrands *str
 }
 
 static void
-run_failed(RunJob *job, DfxStatus st, const DfxErr *err)
-{
-	pthread_mutex_lock(&job->lock);
-	if (job->st == DFX_OK)
-	{
-		job->st = st;
-		job->err = *err;
-	}
-	pthread_mutex_unlock(&job->lock);
-}
-
-static void
 run_images(RunJob *job, int worker)
 {
 	int bucket = 0, first;
@@ -158,7 +146,7 @@ run_images(RunJob *job, int worker)
 		if (st == DFX_OK)
 			run_outputs(job, &run, first);
 		else
-			run_failed(job, st, &err);
+			cpu_workers_failed(&job->lock, &job->st, &job->err, st, &err);
 		cpu_progress(job->plan->dev);
 	}
 }
@@ -215,7 +203,7 @@ run_strands(RunJob *job, int worker)
 			}
 		}
 		if (st != DFX_OK)
-			run_failed(job, st, &err);
+			cpu_workers_failed(&job->lock, &job->st, &job->err, st, &err);
 		cpu_progress(p->dev);
 	}
 }

@@ -30,18 +30,6 @@ typedef struct RunJob
 	bool stop; /* set between turns only, so that all see the same */
 } RunJob;
 
-static void
-run_failed(RunJob *job, DfxStatus st, const DfxErr *err)
-{
-	pthread_mutex_lock(&job->lock);
-	if (job->st == DFX_OK)
-	{
-		job->st = st;
-		job->err = *err;
-	}
-	pthread_mutex_unlock(&job->lock);
-}
-
 typedef DfxStatus (*RunOnce)(RunJob *job, const TrainRun *r, int step, DfxErr *err);
 
 /* Wait for all workers; the last does once(step) first.  False: something failed, all stop. */
@@ -142,7 +130,7 @@ run_refresh(RunJob *job, const TrainRun *r)
 		if (t->step[i].conv && turn++ % job->plan->dev->threads == r->worker)
 			st = train_conv_refresh(t->step[i].conv, r, &err);
 	if (st != DFX_OK)
-		run_failed(job, st, &err);
+		cpu_workers_failed(&job->lock, &job->st, &job->err, st, &err);
 	return run_barrier(job, r, NULL, 0);
 }
 
@@ -165,7 +153,7 @@ run_forward(RunJob *job, const TrainRun *r)
 			train_moments_clear(r, s->out);
 		st = run_chunks(s, r, s->forward, false, &err);
 		if (st != DFX_OK)
-			run_failed(job, st, &err);
+			cpu_workers_failed(&job->lock, &job->st, &job->err, st, &err);
 		if (!run_barrier(job, r, run_forward_once, i))
 			return;
 	}
@@ -230,7 +218,7 @@ run_backward(RunJob *job, const TrainRun *r)
 			continue;
 		st = run_chunks(s, r, s->backward, true, &err);
 		if (st != DFX_OK)
-			run_failed(job, st, &err);
+			cpu_workers_failed(&job->lock, &job->st, &job->err, st, &err);
 		if (!run_barrier(job, r, run_backward_once, i))
 			return;
 	}

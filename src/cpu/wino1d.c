@@ -133,7 +133,6 @@ wino_products(CpuBuild *b, CpuStep *s)
 	const dnnl_dim_t tiles = wino_tiles(s), ci = s->in[0].c, co = s->out.c;
 	const dnnl_dims_t dim[3] = {
 	    {CPU_WINO_POINTS, tiles, ci}, {CPU_WINO_POINTS, ci, co}, {CPU_WINO_POINTS, tiles, co}};
-	dnnl_primitive_desc_t pd = NULL;
 	dnnl_primitive_attr_t attr;
 	dnnl_post_ops_t ops;
 	DnnlMd md[3] = {NULL};
@@ -143,18 +142,16 @@ wino_products(CpuBuild *b, CpuStep *s)
 	for (int i = 0; i < 3 && st == dnnl_success; i++)
 		st = dfx_md_new(&md[i], 3, dim[i], i == 1 ? dnnl_format_tag_any : dnnl_abc);
 	if (st == dnnl_success)
-		st = dfx_matmul_pd(&pd, b->dev->engine, md[0], md[1], md[2], attr);
-	if (st == dnnl_success && strncmp(dfx_pd_impl(pd), "ref", 3) == 0)
-		st = dnnl_unimplemented;
+		st = cpu_matmul_prim(b, s, 0, md[0], md[1], md[2], attr);
+	else if (attr)
+		dnnl_primitive_attr_destroy(attr);
 	if (st == dnnl_success)
 	{
-		snprintf(s->impl, sizeof s->impl, "wino1d_4x3 %s", dfx_pd_impl(pd));
-		st = dnnl_primitive_create(&s->prim[0].prim, pd);
+		char products[sizeof s->impl];
+
+		memcpy(products, s->impl, sizeof products);
+		snprintf(s->impl, sizeof s->impl, "wino1d_4x3 %.*s", (int) sizeof s->impl - 16, products);
 	}
-	if (pd)
-		dnnl_primitive_desc_destroy(pd);
-	if (attr)
-		dnnl_primitive_attr_destroy(attr);
 	for (int i = 0; i < 3; i++)
 		dfx_md_free(md[i]);
 	return st;

@@ -185,3 +185,16 @@ cpu_workers_share(CpuWorkers *w, int most, CpuJob job, void *arg, int *team)
 {
 	workers_call(w, w->nworker, 1, most, job, arg, team);
 }
+
+void
+cpu_workers_failed(pthread_mutex_t *lock, DfxStatus *first, DfxErr *first_err, DfxStatus st,
+                   const DfxErr *err)
+{
+	pthread_mutex_lock(lock);
+	if (*first == DFX_OK)
+	{
+		*first = st;
+		*first_err = *err;
+	}
+	pthread_mutex_unlock(lock);
+}

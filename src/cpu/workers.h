@@ -13,6 +13,8 @@
 #ifndef DFX_CPU_WORKERS_H
 #define DFX_CPU_WORKERS_H
 
+#include <pthread.h>
+
 #include "base/err.h"
 
 typedef struct CpuWorkers CpuWorkers;
@@ -22,6 +24,10 @@ typedef void (*CpuJob)(void *arg, int worker);
 
 extern DfxStatus cpu_workers_start(int n, CpuWorkers **out, DfxErr *err);
 extern void cpu_workers_stop(CpuWorkers *w);
+
+/* Keep a failure of a job, under the job's lock, in *first and *first_err, if it is the first one. */
+extern void cpu_workers_failed(pthread_mutex_t *lock, DfxStatus *first, DfxErr *first_err, DfxStatus st,
+                               const DfxErr *err);
 
 /* Run job on workers 0 .. n - 1 and wait for all of them, first until they are free. */
 extern void cpu_workers_run(CpuWorkers *w, int n, CpuJob job, void *arg);

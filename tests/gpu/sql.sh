@@ -35,6 +35,16 @@ dfx.model_memory = '16GB'
 CONF
 as_pg pg_ctl -D "$data" -l "$data/log" -w -t 120 -s start || { cat "$data/log"; exit 1; }
 sql() { as_pg psql -X -q -A -t -h "$WORK" -U postgres -d postgres -v ON_ERROR_STOP=1 "$@"; }
+# load QUERY: four sessions ask it, and go on after this has returned; settle ANSWER WHEN: what each of them must get.
+load() {
+	pids=()
+	for i in 1 2 3 4; do sql -c "$1" >"$WORK/load.$i" 2>&1 & pids[i]=$!; done
+	sleep 1
+}
+settle() {
+	wait "${pids[@]}"
+	for i in 1 2 3 4; do check "$(cat "$WORK/load.$i")" "$1" "session $i $2"; done
+}
 
 model=$WORK/model.safetensors
 "$ENGINE" init --backbone densenet121 --random-weights 7 --out "$model" >/dev/null && chmod a+r "$model"
@@ -49,12 +59,10 @@ check "$(sql -c "SELECT count(*) FROM archive, dfx_classify(image) AS v WHERE v.
 check "$(sql -c "SELECT count(DISTINCT v::text) FROM archive, dfx_classify(image) AS v")" 3 "three images, three verdicts, whatever the batch"
 
 # Kill the engine under load: every statement still gets its answers.
-for i in 1 2 3 4; do sql -c "SELECT count(v.label) FROM archive, dfx_classify(image) AS v" >"$WORK/load.$i" 2>&1 & pids[i]=$!; done
-sleep 1
+load "SELECT count(v.label) FROM archive, dfx_classify(image) AS v"
 engine=$(sql -c "SELECT pid FROM dfx_engine_status()")
 kill -9 "$engine"
-wait "${pids[@]}"
-for i in 1 2 3 4; do check "$(cat "$WORK/load.$i")" 400 "session $i after kill -9 of the engine"; done
+settle 400 "after kill -9 of the engine"
 check "$(sql -c "SELECT restarts >= 1 AND pid <> $engine FROM dfx_engine_status()")" t "a new engine"
 sql -c "SELECT * FROM dfx_stat_engine" -x
 
@@ -74,13 +82,10 @@ for i in $(seq 20); do
 done
 check "$got" 100 "100 verdicts by two engines"
 check "$both" 2 "both took part"
-pids=()
-for i in 1 2 3 4; do sql -c "$verdicts" >"$WORK/load.$i" 2>&1 & pids[i]=$!; done
-sleep 1
+load "$verdicts"
 engines=$(sql -c "SELECT string_agg(pid::text, ' ' ORDER BY engine) FROM dfx_engine_status()")
 kill -9 "${engines% *}"
-wait "${pids[@]}"
-for i in 1 2 3 4; do check "$(cat "$WORK/load.$i")" 100 "session $i after kill -9 of one of two engines"; done
+settle 100 "after kill -9 of one of two engines"
 check "$(sql -c "SELECT pid FROM dfx_engine_status() WHERE engine = 1")" "${engines#* }" "the other one was not touched"
 sql -c "SELECT engine, images, batches, average_batch FROM dfx_stat_engine"
 cp "$data/log" "$OUT/postgres.log"

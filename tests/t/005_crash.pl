@@ -27,20 +27,7 @@ is( $node->safe_psql(
 my $postmaster_log = -s $node->logfile;
 
 # Load: 8 sessions compare every answer with the stored one until told to stop
-$node->safe_psql(
-	'postgres', q{
-CREATE TABLE stop ();
-CREATE FUNCTION load() RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	answers int := 0;
-BEGIN
-	WHILE NOT EXISTS (SELECT FROM stop) LOOP
-		PERFORM check_verdict(1 + answers % 8);
-		answers := answers + 1;
-	END LOOP;
-	RETURN answers;
-END $$;
-});
+dfx_load($node);
 
 foreach my $signal ('KILL', 'SEGV')
 {

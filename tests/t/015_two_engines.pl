@@ -92,20 +92,7 @@ like(
 	'two batches for each must find room in the queue, or they are smaller');
 
 # Load: every answer is compared with that of the one engine.
-$node->safe_psql(
-	'postgres', q{
-CREATE TABLE stop ();
-CREATE FUNCTION load() RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	answers int := 0;
-BEGIN
-	WHILE NOT EXISTS (SELECT FROM stop) LOOP
-		PERFORM check_verdict(1 + answers % 8);
-		answers := answers + 1;
-	END LOOP;
-	RETURN answers;
-END $$;
-});
+dfx_load($node);
 my @load = map { start_sql($node, 'SELECT load()') } 1 .. 6;
 ok( $node->poll_query_until(
 		'postgres',

@@ -30,7 +30,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  dfx_node dfx_model dfx_images dfx_expect put_image
+  dfx_node dfx_model dfx_images dfx_expect dfx_load put_image
   png png_chunk
   start_sql finish_sql sql state_is
   session_pid wait_for
@@ -178,6 +178,36 @@ BEGIN
 		RAISE EXCEPTION 'image %: % instead of %', n, got, want USING ERRCODE = 'ZZ001';
 	END IF;
 END \$\$;
+});
+	return;
+}
+
+=pod
+
+=item dfx_load($node)
+
+Make the function load(), which checks the verdicts of eight images in turn
+until the table stop has a row, and returns how many they were.
+
+=cut
+
+sub dfx_load
+{
+	my ($node) = @_;
+
+	$node->safe_psql(
+		'postgres', q{
+CREATE TABLE stop ();
+CREATE FUNCTION load() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	answers int := 0;
+BEGIN
+	WHILE NOT EXISTS (SELECT FROM stop) LOOP
+		PERFORM check_verdict(1 + answers % 8);
+		answers := answers + 1;
+	END LOOP;
+	RETURN answers;
+END $$;
 });
 	return;
 }

@@ -33,7 +33,7 @@ typedef enum DfxSlotState
 typedef struct DfxSlotCtl
 {
 	DfxSlotState state;
-	int			blame;			/* for engines that died while they ran this request (slot.c) */
+	int			blame;			/* for engines that died while they ran this request (slot_sweep.c) */
 	uint64		gen;			/* 0: claimed, not submitted */
 	uint64		notified;		/* generation whose owner has been woken */
 	int			engine;			/* that the request is for: a number + 1, or 0 for any */

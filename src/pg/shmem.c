@@ -22,8 +22,8 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
-#include "utils/timestamp.h"
 
+#include "pg/clock.h"
 #include "pg/settings.h"
 #include "pg/shmem.h"
 
@@ -106,8 +106,11 @@ shmem_init_shared(DfxShared *s)
 	for (int i = 0; i <= s->nslots; i++)
 		pg_atomic_init_u64(&s->slot[i].taken, 0);
 
-	/* Generations are never used again, not even by the next life of the server. */
-	s->next_gen = (uint64) GetCurrentTimestamp();
+	/*
+	 * Generations are never used again, not even by the next life of the server;
+	 * that of the machine begins without any process that remembers them.
+	 */
+	s->next_gen = (uint64) dfx_clock_ms() * 1000;
 	dlist_init(&s->line);
 	ConditionVariableInit(&s->loader_cv);
 	pg_atomic_init_u32(&s->state, DFX_ENGINE_DOWN);
@@ -117,7 +120,6 @@ shmem_init_shared(DfxShared *s)
 		pg_atomic_init_u32(&s->engine[i].state, DFX_ENGINE_DOWN);
 		pg_atomic_init_u64(&s->engine[i].epoch, 0);
 	}
-	s->supervisor_gone = GetCurrentTimestamp();
 	strlcpy(s->engine[0].last_error, "the supervisor has not started; see max_worker_processes", DFX_REASON_LEN);
 }
 

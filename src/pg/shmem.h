@@ -154,7 +154,7 @@ typedef struct DfxShared
 	pg_atomic_uint32 nengines;	/* devices of dfx.device, at least 1 */
 	DfxEngineCtl engine[DFX_MAX_ENGINES];	/* that of number 0 also has what concerns none or all */
 	int			supervisor_pid; /* 0: none, and so no engine will come */
-	TimestampTz supervisor_gone;	/* since when there is none */
+	int64		supervisor_missed;	/* when a backend first found none, by dfx_clock_ms(); 0: not since it went */
 } DfxShared;
 
 /* NULL when the library was not preloaded. */

@@ -19,7 +19,6 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "utils/guc.h"
-#include "utils/timestamp.h"
 
 #include "pg/clock.h"
 #include "pg/compat.h"
@@ -182,7 +181,7 @@ sup_leave(int code, Datum arg)
 {
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	dfx_shared->supervisor_pid = 0;
-	dfx_shared->supervisor_gone = GetCurrentTimestamp();
+	dfx_shared->supervisor_missed = 0;
 	LWLockRelease(dfx_shared->lock);
 }
 

@@ -100,14 +100,14 @@ queue_require_supervisor(void)
 }
 
 /*
- * Raises as dfx_require_ring(), and 57P03 with the engine's reason when it
- * cannot be started or nobody is there to start it.  Whoever waits calls it
+ * Raises as dfx_require_ring(), and 57P03 with the reason when no engine can be
+ * started or nobody is there to start one.  Whoever waits calls it
  * every second.
  */
 void
 dfx_queue_require_engine(void)
 {
-	char		reason[DFX_REASON_LEN];
+	char		reason[DFX_REASONS_LEN];
 	uint32		state;
 
 	dfx_require_ring();
@@ -116,9 +116,7 @@ dfx_queue_require_engine(void)
 		queue_require_supervisor();
 	if (state != DFX_ENGINE_FAILED)
 		return;
-	LWLockAcquire(dfx_shared->lock, LW_SHARED);
-	strlcpy(reason, dfx_shared->engine[0].last_error, sizeof(reason));
-	LWLockRelease(dfx_shared->lock);
+	dfx_engines_reason(reason, sizeof(reason));
 	dfx_unavailable(reason);
 }
 

@@ -255,6 +255,28 @@ dfx_ring_format(int engine)
 	dfx_ring->magic = DFX_RING_MAGIC;
 }
 
+/*
+ * Why there is no engine: what the last one died of or, with several devices,
+ * that of each by its number.  Where size is too little for them, each
+ * has an equal share; DFX_REASONS_LEN is enough.
+ */
+void
+dfx_engines_reason(char *reason, Size size)
+{
+	int			n = dfx_nengines();
+	Size		share = size / n;
+
+	LWLockAcquire(dfx_shared->lock, LW_SHARED);
+	if (n == 1)
+		strlcpy(reason, dfx_shared->engine[0].last_error, size);
+	for (int i = 0; i < n && n > 1; i++)
+	{
+		snprintf(reason, share, "%sengine %d: %s", i > 0 ? "; " : "", i, dfx_shared->engine[i].last_error);
+		reason += strlen(reason);
+	}
+	LWLockRelease(dfx_shared->lock);
+}
+
 /* Runs in the postmaster: at its start, and after every crash restart. */
 static void
 shmem_startup(void)

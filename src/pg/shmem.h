@@ -47,6 +47,7 @@ typedef struct DfxSlotCtl
 } DfxSlotCtl;
 
 #define DFX_REASON_LEN 256
+#define DFX_REASONS_LEN (DFX_MAX_ENGINES * (DFX_REASON_LEN + sizeof("engine 0: ; ")))	/* of all engines */
 
 /* A backend in line for its first slot; one entry for each possible backend. */
 typedef struct DfxWaiter
@@ -182,6 +183,7 @@ extern char dfx_ring_reason[DFX_REASON_LEN];
 
 extern void dfx_shmem_init(void);
 extern void dfx_ring_format(int engine);
+extern void dfx_engines_reason(char *reason, Size size);
 
 static inline int
 dfx_nengines(void)

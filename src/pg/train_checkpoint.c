@@ -259,8 +259,11 @@ move_in_rows(MoveIn *in, const char *sql, Datum json)
 static void
 move_in_json(MoveIn *in, MoveSection type, const char *text, Size len)
 {
-	Datum		json = move_jsonb(text, len);
+	Datum		json;
 
+	if (memchr(text, '\0', len) != NULL)
+		move_refuse(in, "its text has a zero byte");
+	json = move_jsonb(text, len);
 	if (type == MOVE_RUN)
 		move_in_run(in, json);
 	else if (type == MOVE_EPOCHS)

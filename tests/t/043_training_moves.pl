@@ -84,6 +84,7 @@ my %file  = (
 	'a byte less'  => substr($bytes, 0, -1),
 	'a byte more'  => "$bytes.",
 	'a flipped bit' => substr($bytes, 0, 2_000_000) . chr(ord(substr($bytes, 2_000_000, 1)) ^ 1) . substr($bytes, 2_000_001),
+	'a zero byte' => substr($bytes, 0, 30) . "\0" . substr($bytes, 31),
 	'a long section' => substr($bytes, 0, 16) . pack('Q', 1 << 60) . substr($bytes, 24),
 	'no run first' => substr($bytes, 0, 8) . pack('LLQ', 4, 0, 3) . 'abc');
 foreach my $what (sort keys %file)

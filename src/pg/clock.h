@@ -39,7 +39,9 @@ dfx_clock_deadline(int64 ms)
 static inline int64
 dfx_clock_left(int64 deadline)
 {
-	return Max(0, deadline - dfx_clock_ms());
+	int64		left = deadline - dfx_clock_ms();	/* once: Max() would look twice */
+
+	return Max(0, left);
 }
 
 #endif							/* DFX_PG_CLOCK_H */

@@ -107,8 +107,8 @@ shmem_init_shared(DfxShared *s)
 		pg_atomic_init_u64(&s->slot[i].taken, 0);
 
 	/*
-	 * Generations are never used again, not even by the next life of the server;
-	 * that of the machine begins without any process that remembers them.
+	 * Generations are never used again, not even by the next life of the server.
+	 * (The clock begins anew with the machine, when nobody remembers any.)
 	 */
 	s->next_gen = (uint64) dfx_clock_ms() * 1000;
 	dlist_init(&s->line);

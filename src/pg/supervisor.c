@@ -81,7 +81,7 @@ sup_idle(DfxSupEngine *e)
 		dfx_sup_start(e);
 	else
 		dfx_sup_stand_in(e);
-	return e->pid != 0 ? SUP_TICK_MS : Max(0, e->next_start - dfx_clock_ms());
+	return e->pid != 0 ? SUP_TICK_MS : dfx_clock_left(e->next_start);
 }
 
 static void

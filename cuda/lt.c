@@ -60,7 +60,7 @@ static DfxStatus
 lt_fail(const LtLib *lt, cublasStatus_t s, const char *what, DfxErr *err)
 {
 	DfxStatus st = s == CUBLAS_STATUS_ALLOC_FAILED       ? DFX_ENOMEM
-	               : s == CUBLAS_STATUS_EXECUTION_FAILED ? DFX_ELOST
+	               : s == CUBLAS_STATUS_EXECUTION_FAILED ? DFX_EDEVICE
 	                                                     : DFX_EUNSUPPORTED;
 
 	return s == CUBLAS_STATUS_SUCCESS

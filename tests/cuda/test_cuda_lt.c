@@ -3,7 +3,9 @@
  *	  Do our calls of cuBLASLt say what we mean: matrices, residuals, biases and
  *	  channel ranges at any multiple of 16 bytes?  A library that does what the
  *	  documentation says (stub/cublaslt.c) must get what the plain kernel gets.
+ *	  And is a call that fails taken for what it is, not for the device's end?
  */
+#include <cublasLt.h>
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,12 +43,12 @@ static const struct
 };
 
 /* Operands as they would lie on the device, at multiples of 256 bytes. */
-typedef struct Operands
+static struct
 {
 	_Alignas(256) uint16_t x[ROWS * MOST], add[ROWS * MOST], w[MOST * MOST], typed_bias[MOST];
 	_Alignas(256) uint16_t want[ROWS * MOST], got[ROWS * MOST];
 	float bias[MOST];
-} Operands;
+} o;
 
 /* Small numbers that both half types hold: -1, -3/4 ... 3/4. */
 static float
@@ -61,26 +63,24 @@ small_number(int i, uint16_t *half, GpuType type)
 }
 
 static void
-fill(Operands *o, GpuType type)
+fill(GpuType type)
 {
 	for (int i = 0; i < ROWS * MOST; i++)
 	{
-		small_number(i, &o->x[i], type);
-		small_number(i + 3, &o->add[i], type);
+		small_number(i, &o.x[i], type);
+		small_number(i + 3, &o.add[i], type);
 	}
 	for (int i = 0; i < MOST * MOST; i++)
-		small_number(i + 1, &o->w[i], type);
+		small_number(i + 1, &o.w[i], type);
 	for (int i = 0; i < MOST; i++)
-		o->bias[i] = small_number(i + 2, &o->typed_bias[i], type);
-	memcpy(o->want, o->add, sizeof o->want);
-	memcpy(o->got, o->add, sizeof o->got);
+		o.bias[i] = small_number(i + 2, &o.typed_bias[i], type);
+	memcpy(o.want, o.add, sizeof o.want);
+	memcpy(o.got, o.add, sizeof o.got);
 }
 
-static void
-check_product(GpuLib *lib, size_t i, void *work)
+static GpuArgs
+product_args(size_t i)
 {
-	static Operands o;
-	GpuProduct p = {.w = o.w, .bias = o.typed_bias};
 	GpuArgs args = {.conv = {.x = o.x + product[i].x0,
 	                         .w = o.w,
 	                         .y = o.want + product[i].y0,
@@ -98,11 +98,7 @@ check_product(GpuLib *lib, size_t i, void *work)
 	                         .sw = 1,
 	                         .groups = 1}};
 	GpuConvArgs *a = &args.conv;
-	DfxErr err = {0};
-	void *plan = NULL;
-	DfxStatus st;
 
-	fill(&o, product[i].type);
 	a->epi.bias = o.bias;
 	a->epi.act = product[i].relu ? GPU_ACT_RELU : GPU_ACT_NONE;
 	if (product[i].add)
@@ -110,6 +106,20 @@ check_product(GpuLib *lib, size_t i, void *work)
 		a->epi.add = product[i].in_place ? a->y : o.add;
 		a->epi.ldadd = MOST;
 	}
+	return args;
+}
+
+static void
+check_product(GpuLib *lib, size_t i, void *work)
+{
+	GpuProduct p = {.w = o.w, .bias = o.typed_bias};
+	GpuArgs args = product_args(i);
+	GpuConvArgs *a = &args.conv;
+	DfxErr err = {0};
+	void *plan = NULL;
+	DfxStatus st;
+
+	fill(product[i].type);
 	if (gpu_host_launch(GPU_CONV_TILED, product[i].type, &args, 1, IMAGES) != 0)
 		abort();
 	a->y = o.got + product[i].y0;
@@ -124,6 +134,24 @@ check_product(GpuLib *lib, size_t i, void *work)
 		diag("%s", st == DFX_OK ? "other numbers than the plain kernel's" : err.msg);
 	if (plan)
 		lib->ops->drop(lib, plan);
+}
+
+/* Whether the device is lost is not for a library to say. */
+static void
+check_failure(GpuLib *lib, void *work, int failed, DfxStatus wanted, const char *what)
+{
+	int *status = dlsym(RTLD_DEFAULT, "stub_matmul_status");
+	GpuProduct p = {.w = o.w, .bias = o.typed_bias};
+	GpuArgs args = product_args(0);
+	DfxErr err = {0};
+	void *plan = NULL;
+
+	if (!status || lib->ops->build(lib, &args.conv, &p, GPU_F16, IMAGES, "", &plan, &err) != DFX_OK)
+		abort();
+	*status = failed;
+	ok(lib->ops->run(lib, plan, &args.conv, &p, work, NULL, &err) == wanted, "%s: %s", what, err.msg);
+	*status = CUBLAS_STATUS_SUCCESS;
+	lib->ops->drop(lib, plan);
 }
 
 int
@@ -146,6 +174,8 @@ main(int argc, char **argv)
 		return done_testing();
 	for (size_t i = 0; i < sizeof product / sizeof product[0]; i++)
 		check_product(lib, i, work);
+	check_failure(lib, work, CUBLAS_STATUS_EXECUTION_FAILED, DFX_EDEVICE, "a launch that fails");
+	check_failure(lib, work, CUBLAS_STATUS_NOT_SUPPORTED, DFX_EUNSUPPORTED, "a refusal");
 	lib->ops->close(lib);
 	free(work);
 	free(rt);

@@ -98,7 +98,10 @@ struct LaunchRunner : GpuGrid
 
 		if (grid.x == 0)
 			return cudaErrorInvalidConfiguration;
-		error = cudaFuncSetAttribute(launch_attn<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+		/* The most that any shape takes: the limit is the kernel's, and another plan's graph may want more.
+		 */
+		error = cudaFuncSetAttribute(launch_attn<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+		                             (int) (GPU_ATTN_SHARED + warps * GPU_MAX_TOKENS * sizeof(float)));
 		if (error != cudaSuccess)
 			return error;
 		launch_attn<T><<<grid, LAUNCH_THREADS, shared, stream>>>(group);

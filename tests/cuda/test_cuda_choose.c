@@ -4,6 +4,7 @@
  *	  fastest, is a wrong one found out, does a refusal harm nothing, and are
  *	  choices kept on disk so that the next process need not try?
  */
+#include <pwd.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -131,11 +132,32 @@ check_kept(void)
 	ok(system(command) == 0, "cleaned up");
 }
 
+/* The supervisor starts the engine with no HOME. */
+static void
+check_place(void)
+{
+	const struct passwd *user = getpwuid(geteuid());
+	char dir[512] = "", wanted[512];
+
+	setenv("XDG_CACHE_HOME", "/x", 1);
+	ok(gpu_cache_dir(dir, sizeof dir) && strcmp(dir, "/x/deepfeaturex") == 0, "choices are kept in %s", dir);
+	setenv("XDG_CACHE_HOME", "relative", 1); /* which the specification says to ignore */
+	setenv("HOME", "/h", 1);
+	ok(gpu_cache_dir(dir, sizeof dir) && strcmp(dir, "/h/.cache/deepfeaturex") == 0, "or in %s", dir);
+	ok(!gpu_cache_dir(dir, 8), "or nowhere, where the path is too long");
+	unsetenv("XDG_CACHE_HOME");
+	unsetenv("HOME");
+	snprintf(wanted, sizeof wanted, "%s/.cache/deepfeaturex", user ? user->pw_dir : "");
+	ok(gpu_cache_dir(dir, sizeof dir) == (wanted[0] == '/' && user) && (!user || strcmp(dir, wanted) == 0),
+	   "and without an environment in %s", dir);
+}
+
 int
 main(void)
 {
 	dfx_log_set_sink(keep_log, NULL);
 	check_candidates();
 	check_kept();
+	check_place();
 	return done_testing();
 }

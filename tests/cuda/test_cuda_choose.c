@@ -73,7 +73,9 @@ static void
 check_candidates(void)
 {
 	FakeLib quick = {.cost = 0.1}, slow = {.cost = 10}, wrong = {.cost = 0.1, .wrong = true};
-	FakeLib fickle = {.cost = 0.1, .patience = 9}; /* two products tried, and one run more */
+	FakeLib fickle = {.cost = 0.1,
+	                  .patience = 10}; /* two products tried, the ReLU's once more, and one run */
+	FakeLib tidy = {.cost = 0.1, .tidy = true};
 	FakeLib refusing = {.cost = 0.1, .refuses = true}, failing = {.cost = 0.1, .fails = true};
 
 	ok(run_with(&quick, NULL, "a quick library") == 2, "it gets the products that it can do");
@@ -81,6 +83,9 @@ check_candidates(void)
 	ok(run_with(&wrong, NULL, "a wrong library") == 0 && wrong.run > 0, "it is found out");
 	ok(strstr(logged, "W fake computes 1 fp16") && strstr(logged, "differently from the plain kernel"),
 	   "which the log says");
+	ok(run_with(&tidy, NULL, "a library that makes 0 of what is no number") == 1,
+	   "it gets the product without a ReLU only");
+	ok(strstr(logged, "W fake makes 0 of what is no number in 1 fp16") != NULL, "which the log says");
 	ok(run_with(&refusing, NULL, "a library that refuses") == 0, "its products run on the plain kernels");
 	ok(strstr(logged, "D fake refuses 1 fp16") && strstr(logged, "the fake does not want to"),
 	   "with a reason in the log");

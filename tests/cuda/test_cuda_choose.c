@@ -97,6 +97,57 @@ check_candidates(void)
 	   "which the log says");
 }
 
+static DfxStatus (*right_launch)(GpuRt *rt, GpuKernel kernel, GpuType type, const GpuArgs *args, int count,
+                                 int n, DfxErr *err);
+
+/* A device on which the tensor cores' kernel gives another first number. */
+static DfxStatus
+wrong_launch(GpuRt *rt, GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n, DfxErr *err)
+{
+	DfxStatus st = right_launch(rt, kernel, type, args, count, n, err);
+
+	if (st == DFX_OK && kernel == GPU_CONV_MMA)
+		*(uint16_t *) args[0].conv.y ^= 0x4000;
+	return st;
+}
+
+/* A kernel of ours that is wrong must not be the measure of others in larger batches. */
+static void
+check_wrong_kernel(void)
+{
+	FakeLib f = {.cost = 0.1, .lib.ops = &fake_ops, .rt = host_rt_new()};
+	GpuLib *const lib[GPU_LIBS] = {&f.lib, NULL};
+	DfxDevOpts opts = {0};
+	DfxPlanOpts plan_opts = {.max_batch = 16, .precision = DFX_PRECISION_FP16};
+	DfxGraph *g = three_products();
+	GpuRtOps ops = *f.rt->rt.ops;
+	DfxPlan *plan = NULL;
+	DfxDev *dev;
+	DfxErr err = {0};
+	int wrong = 0, by_lib = 0;
+
+	right_launch = ops.launch;
+	ops.launch = wrong_launch;
+	f.rt->rt.ops = &ops;
+	if (gpu_device_new(&f.rt->rt, lib, &opts, NULL, &dev, &err) != DFX_OK ||
+	    gpu_compile(dev, g, &plan_opts, &plan, &err) != DFX_OK)
+		abort();
+	for (int i = 0; i < plan->program[0].nstep; i++)
+		for (int b = 0; plan->program[0].step[i].product[0].w && b < plan->nbucket; b++)
+		{
+			const GpuChoice *choice = &plan->program[0].step[i].choice[b];
+
+			wrong += !choice->lib && choice->kernel == GPU_CONV_MMA;
+			by_lib += choice->lib == &f.lib;
+		}
+	ok(wrong == 0 && by_lib == 2 * plan->nbucket,
+	   "a wrong kernel of ours is not used, whatever the batch: %d products by the library", by_lib);
+	gpu_release(plan);
+	gpu_close(dev);
+	dfx_graph_free(g);
+	free(f.rt);
+}
+
 /* Replace the kept choices by text. */
 static void
 spoil(const char *path, const char *text)
@@ -162,6 +213,7 @@ main(void)
 {
 	dfx_log_set_sink(keep_log, NULL);
 	check_candidates();
+	check_wrong_kernel();
 	check_kept();
 	check_place();
 	return done_testing();

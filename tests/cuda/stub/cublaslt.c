@@ -68,16 +68,25 @@ cublasLtDestroy(cublasLtHandle_t handle)
 
 /* ---- descriptors ---- */
 
+/* What a handle hides, as a copy of its own. */
+static cublasStatus_t
+hide(void *handle, const void *from, size_t size)
+{
+	void *copy = malloc(size);
+
+	if (!copy)
+		return CUBLAS_STATUS_ALLOC_FAILED;
+	memcpy(copy, from, size);
+	memcpy(handle, &copy, sizeof copy);
+	return CUBLAS_STATUS_SUCCESS;
+}
+
 cublasStatus_t
 cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute, cudaDataType_t scale)
 {
-	Desc *d = calloc(1, sizeof *d);
+	Desc d = {.compute = compute, .scale = scale, .epilogue = CUBLASLT_EPILOGUE_DEFAULT};
 
-	if (!d)
-		return CUBLAS_STATUS_ALLOC_FAILED;
-	*d = (Desc){.compute = compute, .scale = scale, .epilogue = CUBLASLT_EPILOGUE_DEFAULT};
-	*desc = (cublasLtMatmulDesc_t) (void *) d;
-	return CUBLAS_STATUS_SUCCESS;
+	return hide(desc, &d, sizeof d);
 }
 
 cublasStatus_t
@@ -115,13 +124,9 @@ cublasStatus_t
 cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type, uint64_t rows, uint64_t cols,
                            int64_t ld)
 {
-	Layout *l = calloc(1, sizeof *l);
+	Layout l = {type, rows, cols, ld};
 
-	if (!l)
-		return CUBLAS_STATUS_ALLOC_FAILED;
-	*l = (Layout){type, rows, cols, ld};
-	*layout = (cublasLtMatrixLayout_t) (void *) l;
-	return CUBLAS_STATUS_SUCCESS;
+	return hide(layout, &l, sizeof l);
 }
 
 cublasStatus_t
@@ -134,13 +139,9 @@ cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)
 cublasStatus_t
 cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference)
 {
-	Preference *p = calloc(1, sizeof *p);
+	Preference p = {0, {256, 256, 256, 256}};
 
-	if (!p)
-		return CUBLAS_STATUS_ALLOC_FAILED;
-	*p = (Preference){0, {256, 256, 256, 256}};
-	*preference = (cublasLtMatmulPreference_t) (void *) p;
-	return CUBLAS_STATUS_SUCCESS;
+	return hide(preference, &p, sizeof p);
 }
 
 cublasStatus_t
@@ -280,7 +281,7 @@ cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *a
 	if (!is_sound(d, l[0], l[1], l[2], l[3]) || work_bytes < algo.work || (algo.work > 0 && !work) ||
 	    ((d->epilogue & CUBLASLT_EPILOGUE_BIAS) && !d->bias))
 		return CUBLAS_STATUS_INVALID_VALUE;
-	if (c == y && memcmp(l[2], l[3], sizeof *l[2]) != 0)
+	if (c == y && l[2]->ld != l[3]->ld) /* in place their layouts must be one */
 		return CUBLAS_STATUS_INVALID_VALUE;
 	for (int i = 0; i < 4; i++)
 		if ((uintptr_t) all[i] % algo.align[i] != 0)

@@ -98,8 +98,7 @@ struct LaunchRunner : GpuGrid
 
 		if (grid.x == 0)
 			return cudaErrorInvalidConfiguration;
-		/* The most that any shape takes: the limit is the kernel's, and another plan's graph may want more.
-		 */
+		/* What any shape may take: the limit is the kernel's, and another graph may want more. */
 		error = cudaFuncSetAttribute(launch_attn<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
 		                             (int) (GPU_ATTN_SHARED + warps * GPU_MAX_TOKENS * sizeof(float)));
 		if (error != cudaSuccess)

@@ -121,16 +121,20 @@ trial_keeps_nan(const GpuTrial *t, const GpuStep *s, const GpuChoice *by, int n,
 	const uint16_t nan = TRIAL_F16_NAN;
 	GpuRt *rt = t->dev->rt;
 	uint16_t was = 0, got = 0;
-	DfxStatus st = rt->ops->download(rt, &was, t->in, sizeof was, err);
+	DfxErr ignored;
+	DfxStatus st = rt->ops->download(rt, &was, t->in, sizeof was, err), back;
 
-	if (st == DFX_OK)
-		st = rt->ops->upload(rt, t->in, &nan, sizeof nan, err);
+	*keeps = false;
+	if (st != DFX_OK)
+		return st;
+	st = rt->ops->upload(rt, t->in, &nan, sizeof nan, err);
 	if (st == DFX_OK)
 		st = gpu_trial_run(t, s, by, n, 1, t->got, err);
 	if (st == DFX_OK)
 		st = rt->ops->download(rt, &got, t->got, sizeof got, err);
-	if (st == DFX_OK)
-		st = rt->ops->upload(rt, t->in, &was, sizeof was, err);
+	/* Whatever came of it: the noise must be numbers again, or the next comparison would compare none. */
+	back = rt->ops->upload(rt, t->in, &was, sizeof was, st == DFX_OK ? err : &ignored);
+	st = st == DFX_OK ? back : st;
 	*keeps = (got & TRIAL_F16_TOP) == TRIAL_F16_TOP;
 	return st;
 }

@@ -2,25 +2,8 @@
  * backend.c
  *	  Opening a GPU, and the backend table: the one name that dfx_cuda.so exports.
  */
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "cuda/internal.h"
 #include "cuda/load.h"
-
-/* Where choices are kept (XDG Base Directory Specification); false: nowhere. */
-static bool
-backend_cache_dir(char *dir, size_t size)
-{
-	const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-	int n = 0;
-
-	if (base && base[0] == '/')
-		n = snprintf(dir, size, "%s/deepfeaturex", base);
-	else if (home && home[0] == '/')
-		n = snprintf(dir, size, "%s/.cache/deepfeaturex", home);
-	return n > 0 && (size_t) n < size;
-}
 
 static DfxStatus
 backend_open(const DfxDevOpts *opts, DfxDev **dev, DfxErr *err)
@@ -41,7 +24,7 @@ backend_open(const DfxDevOpts *opts, DfxDev **dev, DfxErr *err)
 		rt->ops->close(rt);
 		return st;
 	}
-	return gpu_device_new(rt, lib, opts, backend_cache_dir(dir, sizeof dir) ? dir : NULL, dev, err);
+	return gpu_device_new(rt, lib, opts, gpu_cache_dir(dir, sizeof dir) ? dir : NULL, dev, err);
 }
 
 __attribute__((visibility("default"))) const DfxBackend dfx_backend = {

@@ -10,6 +10,7 @@
  * used is tried anew, and a lost file costs time.
  */
 #include <errno.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,6 +128,35 @@ cache_read(GpuCache *cache)
 	}
 	free(line);
 	fclose(f);
+}
+
+/* The home directory of this user by the system's word, empty if it has none. */
+static const char *
+cache_home(char *room, size_t size)
+{
+	struct passwd entry, *found = NULL;
+
+	return getpwuid_r(geteuid(), &entry, room, size, &found) == 0 && found && found->pw_dir ? found->pw_dir
+	                                                                                        : "";
+}
+
+bool
+gpu_cache_dir(char *dir, size_t size)
+{
+	const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+	char room[4096];
+	int n = 0;
+
+	if (base && base[0] == '/')
+		n = snprintf(dir, size, "%s/deepfeaturex", base);
+	else
+	{
+		if (!home || home[0] != '/')
+			home = cache_home(room, sizeof room);
+		if (home[0] == '/')
+			n = snprintf(dir, size, "%s/.cache/deepfeaturex", home);
+	}
+	return n > 0 && (size_t) n < size;
 }
 
 GpuCache *

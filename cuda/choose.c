@@ -3,12 +3,10 @@
  *	  Who computes a product: our kernels, cuBLASLt or cuDNN.
  *
  * Nobody is believed.  For every product and bucket each candidate runs once
- * on noise, and its result is compared with that of the plain kernel (of a
- * candidate already compared with it, where the batch is so large that the
- * plain kernel would take long); who differs is logged and not used, and of
- * the others the fastest is.  Equal products (the three branches have all of
- * theirs in common) are tried once.  Programs in fp32 are the reference and
- * run on the plain kernels alone.
+ * on noise, and its result is compared with that of the plain kernel; who
+ * differs is logged and not used, and of the others the fastest is.  Equal
+ * products (the three branches have all of theirs in common) are tried once.
+ * Programs in fp32 are the reference and run on the plain kernels alone.
  */
 #include <math.h>
 #include <stdio.h>
@@ -18,9 +16,8 @@
 
 #include "cuda/internal.h"
 
-#define CHOOSE_PLAIN_BUCKET 2 /* up to here the plain kernel is asked itself */
-#define CHOOSE_RUNS         3 /* timed */
-#define CHOOSE_KEY          512
+#define CHOOSE_RUNS 3 /* timed */
+#define CHOOSE_KEY  512
 
 /* A program's products being tried, in buffers as large as the largest needs. */
 typedef struct Choose
@@ -145,15 +142,13 @@ static DfxStatus
 choose_trial(Choose *c, const GpuStep *s, int bucket, const char *key, GpuChoice *choice, DfxErr *err)
 {
 	GpuChoice plain = {.kernel = s->kernel == GPU_CONV_DIRECT ? GPU_CONV_DIRECT : GPU_CONV_TILED};
-	GpuChoice own = {.kernel = s->kernel}, judge = plain;
+	GpuChoice own = {.kernel = s->kernel};
 	ChooseBest best = {.choice = plain, .ms = INFINITY};
 	int n = 1 << bucket;
 	DfxStatus st;
 
-	if (bucket > CHOOSE_PLAIN_BUCKET)
-		judge.kernel = s->choice[CHOOSE_PLAIN_BUCKET].lib ? s->kernel : s->choice[CHOOSE_PLAIN_BUCKET].kernel;
 	c->tried++;
-	st = gpu_trial_run(&c->trial, s, &judge, n, 1, c->trial.want, err);
+	st = gpu_trial_run(&c->trial, s, &plain, n, 1, c->trial.want, err);
 	if (st == DFX_OK)
 		st = choose_compete(c, s, &own, n, key, &best, err);
 	if (st == DFX_OK)

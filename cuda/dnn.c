@@ -84,8 +84,9 @@ dnn_fail(const DnnLib *dnn, cudnnStatus_t s, const char *what, DfxErr *err)
 {
 	if (s == CUDNN_STATUS_SUCCESS)
 		return DFX_OK;
-	return dfx_fail(err, s == CUDNN_STATUS_EXECUTION_FAILED ? DFX_ELOST : DFX_EUNSUPPORTED, "cuDNN: %s: %s",
-	                what, dnn->f.cudnnGetErrorString(s));
+	return dfx_fail(
+	    err, CUDNN_STATUS_CATEGORY(s) == CUDNN_STATUS_EXECUTION_FAILED ? DFX_EDEVICE : DFX_EUNSUPPORTED,
+	    "cuDNN: %s: %s", what, dnn->f.cudnnGetErrorString(s));
 }
 
 /* ---- descriptors ---- */

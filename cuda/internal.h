@@ -269,6 +269,12 @@ extern DfxStatus gpu_trial_agrees(const GpuTrial *t, const GpuStep *s, const Gpu
  * these versions.  NULL: out of memory; a file that cannot be read is none.
  */
 extern GpuCache *gpu_cache_open(const char *dir, const char *device, const char *versions);
+/*
+ * Where this user's choices are kept (XDG Base Directory Specification); the
+ * supervisor starts the engine without HOME, so that the system is asked for
+ * it.  false: nowhere.
+ */
+extern bool gpu_cache_dir(char *dir, size_t size);
 extern void gpu_cache_close(GpuCache *cache);                                   /* drops the plans */
 extern const GpuChoice *gpu_cache_find(const GpuCache *cache, const char *key); /* NULL: not made yet */
 /* What an earlier process kept of its choice: who ("mma", "cudnn" ...) and for a plan; NULL: nothing. */

@@ -33,9 +33,10 @@ __launch_bounds__(GPU_TILE_THREADS)
 	const GpuConvArgs &a = group.op[blockIdx.z].a;
 	__shared__ GpuTile tile;
 	float sum[GPU_TILE_EACH][GPU_TILE_EACH] = {};
-	size_t m0 = (size_t) blockIdx.y * GPU_TILE_M;
-	int n0 = (int) blockIdx.x * GPU_TILE_N, depth = a.kh * a.kw * a.ci, thread = (int) threadIdx.x;
+	size_t m0;
+	int n0, depth = a.kh * a.kw * a.ci, thread = (int) threadIdx.x;
 
+	gpu_block_at<GPU_TILE_M, GPU_TILE_N>(a, blockIdx.x, &m0, &n0);
 	for (int k0 = 0; k0 < depth; k0 += GPU_TILE_K)
 	{
 		gpu_tile_load<T>(a, tile, rows, m0, n0, k0, thread);
@@ -58,10 +59,10 @@ __launch_bounds__(GPU_MMA_THREADS) launch_mma(const __grid_constant__ GpuGroup<G
 	extern __shared__ __align__(16) unsigned char launch_shared[];
 	typename S::Tile &tile = *reinterpret_cast<typename S::Tile *>(launch_shared);
 	typename S::Thread t;
-	size_t m0 = (size_t) blockIdx.y * S::M;
-	int n0 = (int) blockIdx.x * S::N, thread = (int) threadIdx.x;
-	int tiles = (a.kh * a.kw * a.ci + GPU_MMA_K - 1) / GPU_MMA_K;
+	size_t m0;
+	int n0, thread = (int) threadIdx.x, tiles = (a.kh * a.kw * a.ci + GPU_MMA_K - 1) / GPU_MMA_K;
 
+	gpu_block_at<S::M, S::N>(a, blockIdx.x, &m0, &n0);
 	gpu_mma_begin<S>(a, rows, m0, thread, t);
 #pragma unroll
 	for (int i = 0; i < GPU_MMA_STAGES - 1; i++)
@@ -97,7 +98,9 @@ struct LaunchRunner : GpuGrid
 
 		if (grid.x == 0)
 			return cudaErrorInvalidConfiguration;
-		error = cudaFuncSetAttribute(launch_attn<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+		/* What any shape may take: the limit is the kernel's, and another graph may want more. */
+		error = cudaFuncSetAttribute(launch_attn<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+		                             (int) (GPU_ATTN_SHARED + warps * GPU_MAX_TOKENS * sizeof(float)));
 		if (error != cudaSuccess)
 			return error;
 		launch_attn<T><<<grid, LAUNCH_THREADS, shared, stream>>>(group);
@@ -107,10 +110,10 @@ struct LaunchRunner : GpuGrid
 	{
 		const GpuConvArgs &a = group.op[0].a;
 		size_t rows = n * (size_t) a.oh * (size_t) a.ow;
-		dim3 grid(launch_blocks((size_t) a.co, GPU_TILE_N, LAUNCH_BLOCKS),
-		          launch_blocks(rows, GPU_TILE_M, 65535), group.count);
+		dim3 grid(launch_blocks(gpu_blocks<GPU_TILE_M, GPU_TILE_N>(a, rows), 1, LAUNCH_BLOCKS), 1,
+		          group.count);
 
-		if (grid.x == 0 || grid.y == 0 || a.groups != 1)
+		if (grid.x == 0 || a.groups != 1)
 			return cudaErrorInvalidConfiguration;
 		launch_tiled<T><<<grid, GPU_TILE_THREADS, 0, stream>>>(group, rows);
 		return cudaPeekAtLastError();
@@ -123,12 +126,11 @@ struct LaunchRunner : GpuGrid
 	{
 		const GpuConvArgs &a = group.op[0].a;
 		size_t rows = n * (size_t) a.oh * (size_t) a.ow;
-		dim3 grid(launch_blocks((size_t) a.co, S::N, LAUNCH_BLOCKS), launch_blocks(rows, S::M, 65535),
-		          group.count);
+		dim3 grid(launch_blocks(gpu_blocks<S::M, S::N>(a, rows), 1, LAUNCH_BLOCKS), 1, group.count);
 		int shared = (int) sizeof(typename S::Tile);
 		cudaError_t error;
 
-		if (grid.x == 0 || grid.y == 0)
+		if (grid.x == 0)
 			return cudaErrorInvalidConfiguration;
 		error =
 		    cudaFuncSetAttribute(launch_mma<T, S, Pre>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);

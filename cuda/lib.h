@@ -48,7 +48,11 @@ typedef struct GpuLibOps
 	DfxStatus (*build)(GpuLib *lib, const GpuConvArgs *a, const GpuProduct *p, GpuType type, int n,
 	                   const char *saved, void **plan, DfxErr *err);
 
-	/* On stream; work has GPU_WORK_BYTES. */
+	/*
+	 * On stream; work has GPU_WORK_BYTES.  Never DFX_ELOST: a plan that cannot be
+	 * launched fails as well, and its product has a kernel of ours.  Whether the
+	 * device is gone the next call of rt.h says.
+	 */
 	DfxStatus (*run)(GpuLib *lib, void *plan, const GpuConvArgs *a, const GpuProduct *p, void *work,
 	                 void *stream, DfxErr *err);
 

@@ -43,6 +43,13 @@ typedef struct LtPlan
 	bool add;
 } LtPlan;
 
+/*
+ * What lt_fits() asks of operands.  The library supposes 256 unless it is told,
+ * and an algorithm that counts on them faults on a channel range that begins
+ * elsewhere; weights do begin at multiples of 256.
+ */
+#define LT_ALIGN 16u
+
 static LtLib *
 lt_self(GpuLib *lib)
 {
@@ -53,7 +60,7 @@ static DfxStatus
 lt_fail(const LtLib *lt, cublasStatus_t s, const char *what, DfxErr *err)
 {
 	DfxStatus st = s == CUBLAS_STATUS_ALLOC_FAILED       ? DFX_ENOMEM
-	               : s == CUBLAS_STATUS_EXECUTION_FAILED ? DFX_ELOST
+	               : s == CUBLAS_STATUS_EXECUTION_FAILED ? DFX_EDEVICE
 	                                                     : DFX_EUNSUPPORTED;
 
 	return s == CUBLAS_STATUS_SUCCESS
@@ -64,7 +71,7 @@ lt_fail(const LtLib *lt, cublasStatus_t s, const char *what, DfxErr *err)
 static bool
 lt_aligned(const void *p)
 {
-	return (uintptr_t) p % 16 == 0;
+	return (uintptr_t) p % LT_ALIGN == 0;
 }
 
 static bool
@@ -130,26 +137,41 @@ lt_bias(LtLib *lt, LtPlan *p, const void *bias)
 	return lt->f.cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
 }
 
+/* How much workspace there is, and how operands are aligned. */
+static cublasStatus_t
+lt_prefer(LtLib *lt, cublasLtMatmulPreference_t preference)
+{
+	static const cublasLtMatmulPreferenceAttributes_t operand[] = {
+	    CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+	    CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+	uint64_t work = GPU_WORK_BYTES;
+	uint32_t align = LT_ALIGN;
+	cublasStatus_t s = lt->f.cublasLtMatmulPreferenceSetAttribute(
+	    preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &work, sizeof work);
+
+	for (size_t i = 0; s == CUBLAS_STATUS_SUCCESS && i < sizeof operand / sizeof operand[0]; i++)
+		s = lt->f.cublasLtMatmulPreferenceSetAttribute(preference, operand[i], &align, sizeof align);
+	return s;
+}
+
 /* The library's first suggestion. */
 static cublasStatus_t
 lt_suggest(LtLib *lt, LtPlan *p)
 {
 	cublasLtMatmulPreference_t preference = NULL;
 	cublasLtMatmulHeuristicResult_t result;
-	size_t work = GPU_WORK_BYTES;
 	int found = 0;
 	cublasStatus_t s = lt->f.cublasLtMatmulPreferenceCreate(&preference);
 
 	if (s == CUBLAS_STATUS_SUCCESS)
-		s = lt->f.cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-		                                               &work, sizeof work);
+		s = lt_prefer(lt, preference);
 	if (s == CUBLAS_STATUS_SUCCESS)
 		s = lt->f.cublasLtMatmulAlgoGetHeuristic(lt->handle, p->op, p->w, p->x, p->c, p->y, preference, 1,
 		                                         &result, &found);
 	if (preference)
 		lt->f.cublasLtMatmulPreferenceDestroy(preference);
-	if (s == CUBLAS_STATUS_SUCCESS && found == 0)
-		s = CUBLAS_STATUS_NOT_SUPPORTED;
+	if (s == CUBLAS_STATUS_SUCCESS)
+		s = found > 0 ? result.state : CUBLAS_STATUS_NOT_SUPPORTED;
 	if (s == CUBLAS_STATUS_SUCCESS)
 		p->algo = result.algo;
 	return s;

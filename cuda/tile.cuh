@@ -29,6 +29,28 @@ struct GpuTile
 	float w[GPU_TILE_K][GPU_TILE_N];
 };
 
+/*
+ * Blocks of M x N results over rows x co of them, numbered along the columns
+ * first, whose blocks read the same input.  A grid has them all along its first
+ * side: the others end at 65,535, and 256 images of 128 x 128 are more rows of
+ * blocks than that.
+ */
+template <int M, int N>
+static GPU_HD size_t
+gpu_blocks(const GpuConvArgs &a, size_t rows)
+{
+	return (rows + M - 1) / M * (size_t) ((a.co + N - 1) / N);
+}
+template <int M, int N>
+static GPU_HD void
+gpu_block_at(const GpuConvArgs &a, unsigned block, size_t *m0, int *n0)
+{
+	unsigned across = (unsigned) (a.co + N - 1) / N;
+
+	*m0 = (size_t) (block / across) * M;
+	*n0 = (int) (block % across) * N;
+}
+
 /* The input that output row `row` multiplies with weight k, 0 outside the image. */
 template <class T>
 static GPU_HD float

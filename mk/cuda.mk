@@ -59,11 +59,15 @@ $(CUDA_T): $(BUILD)/t/cuda/%.t: $(BUILD)/obj/tests/cuda/%.o $(CUDA_HOST_O) $(LIB
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS) -lstdc++
 
-# cuDNN makes plans without a GPU if there is something like a driver (test_cuda_dnn.c).
+# Libraries that pretend, beside the tests that look for the real ones: something like a driver, with which cuDNN
+# makes plans without a GPU (test_cuda_dnn.c), and a cuBLASLt of plain loops (test_cuda_lt.c).
 $(BUILD)/t/cuda/test_cuda_dnn.t: | $(BUILD)/t/cuda/libcuda.so.1
+$(BUILD)/t/cuda/test_cuda_lt.t: | $(BUILD)/t/cuda/libcublasLt.so.13
 $(BUILD)/t/cuda/libcuda.so.1: tests/cuda/stub/driver.c
+$(BUILD)/t/cuda/libcublasLt.so.13: tests/cuda/stub/cublaslt.c
+$(BUILD)/t/cuda/libcuda.so.1 $(BUILD)/t/cuda/libcublasLt.so.13:
 	@mkdir -p $(@D)
-	$(ENGINE_CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra $(CUDA_INCLUDE) -shared -fPIC -Wl,-soname,libcuda.so.1 -o $@ $<
+	$(ENGINE_CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra $(CUDA_INCLUDE) -shared -fPIC -Wl,-soname,$(@F) -o $@ $<
 
 # These need a GPU and skip themselves without one; they load the library as the engine does.
 $(BUILD)/t/gpu/bench_train: $(BUILD)/obj/tests/gpu/bench_train.o $(LIB_O) $(REF_O) | $(CUDA_SO)

@@ -65,6 +65,10 @@ $(BUILD)/test/dfx-engine: $(ENGINE_TEST_O) $(TEST_NN_O) $(filter-out $(BUILD)/ob
 $(BUILD)/test/fake-train: $(BUILD)/obj/tests/tools/fake_train.o $(BASE_O)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ -lm
+# A wall clock that a test can set, for LD_PRELOAD.
+$(BUILD)/test/fake_clock.so: $(BUILD)/obj/tests/tools/fake_clock.o
+	@mkdir -p $(@D)
+	$(ENGINE_CC) -shared $(ENGINE_LDFLAGS) -o $@ $^
 
 # Test programs: tests/unit needs base, image, nn and the oracle; tests/backend also src/cpu;
 # tests/fuzz holds the stand-alone mutation drivers.
@@ -95,7 +99,7 @@ backend: $(BACKEND_T)
 	prove -e '' $(BACKEND_T)
 fuzz: $(FUZZ_T)
 	prove -e '' $(FUZZ_T)
-test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(CUDA_T) $(GPU_T) $(GPU_P) $(CUDA_SO) $(BUILD)/dfx-engine $(BUILD)/test/dfx-engine $(BUILD)/test/fake-train
+test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(CUDA_T) $(GPU_T) $(GPU_P) $(CUDA_SO) $(BUILD)/dfx-engine $(BUILD)/test/dfx-engine $(BUILD)/test/fake-train $(BUILD)/test/fake_clock.so
 
 # Golden files are committed; remaking them needs Debian's python3-torch, python3-torchvision, python3-pil and python3-opencv.
 golden:

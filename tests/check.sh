@@ -67,7 +67,7 @@ stage_files() {
 	lib_tree
 	make_engine test-programs || return 1
 	mkdir -p "$WORK/files/engine" "$WORK/files/tests"
-	cp "$TOP/build/test/dfx-engine" "$TOP/build/test/fake-train" "$WORK/files/engine/"
+	cp "$TOP/build/test/dfx-engine" "$TOP/build/test/fake-train" "$TOP/build/test/fake_clock.so" "$WORK/files/engine/"
 	if [ -e "$TOP/build/dfx_cuda.so" ]; then
 		mkdir -p "$WORK/files/engine/cuda"
 		cp "$TOP/build/test/dfx-engine" "$TOP/build/dfx_cuda.so" "$WORK/files/engine/cuda/"
@@ -83,7 +83,7 @@ stage_files() {
 	done
 	chmod -R a+rX "$WORK/files"
 	export DFX_TEST_DIR=$WORK/files DFX_TEST_IMAGES=$WORK/files/images DFX_TEST_ENGINE=$WORK/files/engine/dfx-engine \
-		DFX_TEST_FAKE=$WORK/files/engine/fake-train
+		DFX_TEST_FAKE=$WORK/files/engine/fake-train DFX_TEST_FAKE_CLOCK=$WORK/files/engine/fake_clock.so
 }
 
 server_stage() {

@@ -37,6 +37,26 @@ dfx_sample_pixels(const DfxSamples *s, size_t i)
 	return dfx_store_pixels(&s->store, s->sample[i].place);
 }
 
+/* ---- after dfx_split(): samples.c ---- */
+
+/*
+ * The indexes, in order of sha256, of the samples for which want() is true;
+ * *list is malloc'd.
+ */
+typedef bool (*DfxSampleWant)(const DfxSample *s, const void *arg);
+extern DfxStatus dfx_samples_list(const DfxSamples *s, DfxSampleWant want, const void *arg, uint32_t **list,
+                                  size_t *n, DfxErr *err);
+
+/*
+ * Of a list, the same number of each class, that of the smallest which occurs:
+ * shortened in place, order kept.  DFX_ENOMEM.
+ */
+extern DfxStatus
+dfx_samples_balance(const DfxSamples *s, uint64_t seed, uint32_t *list, size_t *n, DfxErr *err);
+
+/* SHA-256 over what the samples are and where they go: a checkpoint goes on only where it is the same. */
+extern void dfx_samples_digest(const DfxSamples *s, uint8_t digest[32]);
+
 /* ---- the way in: intake.c ---- */
 
 typedef struct DfxIntake DfxIntake;

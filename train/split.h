@@ -39,22 +39,4 @@ extern bool dfx_split_parse(const char *name, DfxSplit *split);
  */
 extern DfxStatus dfx_split(DfxSamples *s, const DfxTrainConfig *c, DfxErr *err);
 
-/*
- * The indexes, in order of sha256, of the samples for which want() is true;
- * *list is malloc'd.
- */
-typedef bool (*DfxSampleWant)(const DfxSample *s, const void *arg);
-extern DfxStatus dfx_samples_list(const DfxSamples *s, DfxSampleWant want, const void *arg, uint32_t **list,
-                                  size_t *n, DfxErr *err);
-
-/*
- * Of a list, the same number of each class, that of the smallest which occurs:
- * shortened in place, order kept.  DFX_ENOMEM.
- */
-extern DfxStatus
-dfx_samples_balance(const DfxSamples *s, uint64_t seed, uint32_t *list, size_t *n, DfxErr *err);
-
-/* SHA-256 over what the samples are and where they go: a checkpoint goes on only where it is the same. */
-extern void dfx_samples_digest(const DfxSamples *s, uint8_t digest[32]);
-
 #endif /* DFX_TRAIN_SPLIT_H */

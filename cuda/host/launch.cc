@@ -93,9 +93,14 @@ struct HostRunner : HostLoops
 		           {
 			           size_t rows = n * (size_t) op.a.oh * (size_t) op.a.ow;
 
-			           for (size_t m0 = 0; m0 < rows; m0 += GPU_TILE_M)
-				           for (int n0 = 0; n0 < op.a.co; n0 += GPU_TILE_N)
-					           host_tile_block<T>(op.a, rows, m0, n0);
+			           for (unsigned b = 0; b < gpu_blocks<GPU_TILE_M, GPU_TILE_N>(op.a, rows); b++)
+			           {
+				           size_t m0;
+				           int n0;
+
+				           gpu_block_at<GPU_TILE_M, GPU_TILE_N>(op.a, b, &m0, &n0);
+				           host_tile_block<T>(op.a, rows, m0, n0);
+			           }
 		           });
 	}
 	template <class T, class S> int mma(const GpuGroup<GpuConvOp> &group, size_t n)
@@ -105,12 +110,17 @@ struct HostRunner : HostLoops
 		           {
 			           size_t rows = n * (size_t) op.a.oh * (size_t) op.a.ow;
 
-			           for (size_t m0 = 0; m0 < rows; m0 += S::M)
-				           for (int n0 = 0; n0 < op.a.co; n0 += S::N)
-					           if (op.a.pre_scale)
-						           host_mma_block<T, S, true>(op.a, rows, m0, n0);
-					           else
-						           host_mma_block<T, S, false>(op.a, rows, m0, n0);
+			           for (unsigned b = 0; b < gpu_blocks<S::M, S::N>(op.a, rows); b++)
+			           {
+				           size_t m0;
+				           int n0;
+
+				           gpu_block_at<S::M, S::N>(op.a, b, &m0, &n0);
+				           if (op.a.pre_scale)
+					           host_mma_block<T, S, true>(op.a, rows, m0, n0);
+				           else
+					           host_mma_block<T, S, false>(op.a, rows, m0, n0);
+			           }
 		           });
 	}
 };

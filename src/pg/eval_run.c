@@ -165,7 +165,7 @@ run_all(EvalRun *r)
 void
 dfx_eval_run(const DfxEvalArgs *args, DfxEvalScores *scores, char ***groups)
 {
-	EvalRun    *r = palloc0(sizeof(*r));
+	EvalRun    *r = MemoryContextAllocZero(scores->context, sizeof(*r));	/* where its window ends */
 	ErrorContextCallback context = {.previous = error_context_stack, .callback = run_context, .arg = r};
 
 	dfx_require_ring();

@@ -21,8 +21,8 @@
 
 #include "miscadmin.h"
 #include "utils/resowner.h"
-#include "utils/timestamp.h"
 
+#include "pg/clock.h"
 #include "pg/queue_priv.h"
 #include "pg/reply.h"
 #include "pg/settings.h"
@@ -131,20 +131,17 @@ loader_epoch_now(void)
 static bool
 loader_wait_for_engine(void)
 {
-	TimestampTz give_up = dfx_request_timeout == 0 ? DT_NOEND :
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dfx_request_timeout);
+	int64		give_up = dfx_clock_deadline(dfx_request_timeout);
 
 	ConditionVariablePrepareToSleep(&dfx_shared->loader_cv);
 	while (dfx_engine_state(loader_engine) != DFX_ENGINE_READY)
 	{
-		long		left = 1000;
+		int64		left = dfx_clock_left(give_up);
 
 		dfx_queue_require_engine();
 		if (dfx_engine_state(loader_engine) == DFX_ENGINE_FAILED)
 			break;
-		if (give_up != DT_NOEND)
-			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), give_up);
-		if (left <= 0)
+		if (left == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
 					 errmsg("the deepfeaturex engine was not ready within %d ms", dfx_request_timeout),
@@ -181,7 +178,7 @@ dfx_loader_send(DfxRingOp op, const uint8 *version, Size len, DfxReply *reply)
 {
 	int			slot = dfx_shared->nslots;
 	DfxSlot    *words = dfx_ring_words(slot);
-	DfxTicket	ticket = {slot, 0, 0, DT_NOEND, 0};
+	DfxTicket	ticket = {.slot = slot, .deadline = DFX_CLOCK_NEVER};
 	uint64		reply_off = dfx_layout.loader_off + LOADER_DATA_CAP;
 
 	if (loader_owner == NULL || len > LOADER_DATA_CAP)

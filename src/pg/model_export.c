@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "pg/model.h"
 #include "pg/model_io.h"
+#include "storage/ipc.h"
 #include "utils/builtins.h"
 
 #include <stdlib.h>
@@ -112,7 +113,7 @@ export_data(const DfxModelRef *model, const DfxModelMeta *meta, DfxSink *sink)
 void
 dfx_export_to(const DfxModelRef *model, DfxSink *sink)
 {
-	PG_TRY();
+	PG_ENSURE_ERROR_CLEANUP(dfx_sink_discard, PointerGetDatum(sink));
 	{
 		DfxModelMeta meta;
 
@@ -121,12 +122,7 @@ dfx_export_to(const DfxModelRef *model, DfxSink *sink)
 		export_data(model, &meta, sink);
 		sink->finish(sink);
 	}
-	PG_CATCH();
-	{
-		sink->discard(sink);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(dfx_sink_discard, PointerGetDatum(sink));
 }
 
 /* dfx_export_model(name text, file text) -> bigint: the file's size in bytes. */

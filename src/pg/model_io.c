@@ -4,7 +4,8 @@
  *
  * All descriptors are those of the server (transient files, the large object
  * interface), which closes them when an error ends the transaction.  The one
- * thing that nobody else would clean up is the temporary file of an export.
+ * thing that nobody else would clean up is the temporary file of an export:
+ * who writes to a sink does so under PG_ENSURE_ERROR_CLEANUP.
  */
 #include "postgres.h"
 
@@ -227,7 +228,7 @@ dfx_sink_file(const char *path)
 	sink->write = file_write;
 	sink->finish = file_finish;
 	sink->discard = file_discard;
-	/* A session that was terminated may have left one; a link that somebody else put there is not followed. */
+	/* A session that was killed may have left one; a link that somebody else put there is not followed. */
 	unlink(sink->temp_path);
 	sink->fd = OpenTransientFile(sink->temp_path, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY);
 	/* The server's files are its own, but an exported one is for others to read, as COPY's are. */
@@ -236,6 +237,14 @@ dfx_sink_file(const char *path)
 				(errcode_for_file_access(),
 				 errmsg("could not open file \"%s\" for writing: %m", sink->temp_path)));
 	return sink;
+}
+
+void
+dfx_sink_discard(int code, Datum sink)
+{
+	DfxSink    *s = (DfxSink *) DatumGetPointer(sink);
+
+	s->discard(s);
 }
 
 /* ---- a large object as a sink ---- */

@@ -56,6 +56,9 @@ extern DfxSink *dfx_sink_file(const char *path);
 /* A new large object, owned by the user. */
 extern DfxSink *dfx_sink_lo(void);
 
+/* Of a sink, for PG_ENSURE_ERROR_CLEANUP: a session that is terminated leaves nothing behind either. */
+extern void dfx_sink_discard(int code, Datum sink);
+
 /* Write a version as a safetensors file, and finish the sink or, after an error, discard it (model_export.c). */
 extern void dfx_export_to(const DfxModelRef *model, DfxSink *sink);
 

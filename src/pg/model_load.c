@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "pg/clock.h"
 #include "pg/model.h"
 #include "pg/queue.h"
 #include "pg/reply.h"
@@ -25,7 +26,6 @@
 #include "pg/wait_event.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
-#include "utils/timestamp.h"
 
 #define LOAD_BUSY_MS		20
 #define LOAD_MAX_RESTARTS	3
@@ -216,7 +216,7 @@ load_raise(const DfxModelRef *model, const DfxReply *reply)
 static bool
 load_model(const DfxModelRef *model, uint64 order, int engine, bool join, DfxReply *reply)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	int64		give_up = dfx_clock_ms() + dfx_queue_timeout;
 	int			restarts = 0;
 	LoadStream	stream;
 
@@ -238,8 +238,7 @@ load_model(const DfxModelRef *model, uint64 order, int engine, bool join, DfxRep
 				pfree(reply->data);
 			return true;
 		}
-		if (reply->status == DFX_BUSY &&
-			!TimestampDifferenceExceeds(start, GetCurrentTimestamp(), dfx_queue_timeout))
+		if (reply->status == DFX_BUSY && dfx_clock_left(give_up) > 0)
 			load_wait(LOAD_BUSY_MS);
 		else if (reply->status == DFX_EUNAVAILABLE && restarts++ < LOAD_MAX_RESTARTS)
 			CHECK_FOR_INTERRUPTS();
@@ -324,7 +323,7 @@ dfx_preload(PG_FUNCTION_ARGS)
 static void
 evict_from(const DfxModelRef *model, int engine)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	int64		give_up = dfx_clock_ms() + dfx_queue_timeout;
 	DfxReply	reply;
 
 	for (;;)
@@ -335,7 +334,7 @@ evict_from(const DfxModelRef *model, int engine)
 		dfx_loader_end();
 		if (reply.status != DFX_BUSY)
 			break;
-		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), dfx_queue_timeout))
+		if (dfx_clock_left(give_up) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("model \"%s\" was in use all through dfx.queue_timeout", model->name)));

@@ -18,8 +18,8 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/resowner.h"
-#include "utils/timestamp.h"
 
+#include "pg/clock.h"
 #include "pg/compat.h"
 #include "pg/queue_priv.h"
 #include "pg/reply.h"
@@ -72,22 +72,24 @@ dfx_require_ring(void)
 }
 
 /*
- * Raises 57P03 when there has been no supervisor for some time.  A backend's
- * first seconds do not count: after a long recovery both start at once.
+ * Raises 57P03 when there has been no supervisor for some time, counted from
+ * when one was missed first: after a long recovery it starts at the same time
+ * as those who ask for it.
  */
 static void
 queue_require_supervisor(void)
 {
-	TimestampTz since = MyStartTimestamp;
 	char		reason[DFX_REASON_LEN];
-	bool		there;
+	bool		alone;
 
-	LWLockAcquire(dfx_shared->lock, LW_SHARED);
-	there = dfx_shared->supervisor_pid != 0;
-	since = Max(since, dfx_shared->supervisor_gone);
+	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
+	alone = dfx_shared->supervisor_pid == 0;
+	if (alone && dfx_shared->supervisor_missed == 0)
+		dfx_shared->supervisor_missed = dfx_clock_ms();
+	alone = alone && dfx_clock_ms() - dfx_shared->supervisor_missed >= QUEUE_ALONE_MS;
 	strlcpy(reason, dfx_shared->engine[0].last_error, sizeof(reason));
 	LWLockRelease(dfx_shared->lock);
-	if (there || !TimestampDifferenceExceeds(since, GetCurrentTimestamp(), QUEUE_ALONE_MS))
+	if (!alone)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_CANNOT_CONNECT_NOW),
@@ -98,14 +100,14 @@ queue_require_supervisor(void)
 }
 
 /*
- * Raises as dfx_require_ring(), and 57P03 with the engine's reason when it
- * cannot be started or nobody is there to start it.  Whoever waits calls it
+ * Raises as dfx_require_ring(), and 57P03 with the reason when no engine can be
+ * started or nobody is there to start one.  Whoever waits calls it
  * every second.
  */
 void
 dfx_queue_require_engine(void)
 {
-	char		reason[DFX_REASON_LEN];
+	char		reason[DFX_REASONS_LEN];
 	uint32		state;
 
 	dfx_require_ring();
@@ -114,9 +116,7 @@ dfx_queue_require_engine(void)
 		queue_require_supervisor();
 	if (state != DFX_ENGINE_FAILED)
 		return;
-	LWLockAcquire(dfx_shared->lock, LW_SHARED);
-	strlcpy(reason, dfx_shared->engine[0].last_error, sizeof(reason));
-	LWLockRelease(dfx_shared->lock);
+	dfx_engines_reason(reason, sizeof(reason));
 	dfx_unavailable(reason);
 }
 
@@ -144,12 +144,12 @@ queue_let_go(QueueHeld *held)
 static int
 queue_claim(uint32 npages, bool nowait, uint64 *offset)
 {
-	TimestampTz give_up = 0;
+	int64		give_up = 0;
 
 	for (;;)
 	{
 		int			slot = dfx_slot_claim(npages, !nowait, offset);
-		long		left;
+		int64		left;
 
 		if (slot >= 0 || nowait)
 		{
@@ -158,9 +158,9 @@ queue_claim(uint32 npages, bool nowait, uint64 *offset)
 		}
 		queue_line_owner = CurrentResourceOwner;
 		if (give_up == 0)
-			give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dfx_queue_timeout);
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), give_up);
-		if (left <= 0)
+			give_up = dfx_clock_ms() + dfx_queue_timeout;
+		left = dfx_clock_left(give_up);
+		if (left == 0)
 		{
 			queue_line_owner = NULL;
 			dfx_slot_leave_line();
@@ -264,8 +264,7 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 	if (first)
 	{
 		ticket->rounds = Max(1, call->rounds);
-		ticket->deadline = dfx_request_timeout == 0 ? DT_NOEND :
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) dfx_request_timeout * ticket->rounds);
+		ticket->deadline = dfx_clock_deadline((int64) dfx_request_timeout * ticket->rounds);
 	}
 	return true;
 }
@@ -276,17 +275,15 @@ dfx_queue_done(const DfxTicket *ticket)
 	return dfx_slot_done(ticket->slot, ticket->gen) || dfx_slot_taken(ticket->slot, ticket->gen);
 }
 
-/* Wait for the answer, until DT_NOEND without an end.  Raises on cancel and when the engine is gone for good. */
+/* Wait for the answer.  Raises on cancel and when the engine is gone for good. */
 bool
-dfx_queue_wait_until(const DfxTicket *ticket, TimestampTz until)
+dfx_queue_wait_until(const DfxTicket *ticket, int64 until)
 {
 	while (ticket->slot >= 0 && !dfx_queue_done(ticket))
 	{
-		long		left = 1000;
+		int64		left = dfx_clock_left(until);
 
-		if (until != DT_NOEND)
-			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
-		if (left <= 0)
+		if (left == 0)
 			return false;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Min(left, 1000), dfx_wait_event(DFX_WAIT_ANSWER));
@@ -391,14 +388,14 @@ queue_fail(DfxReply *reply, DfxStatus status, const char *msg, const char *hint)
 static void
 queue_need_model(const DfxCall *call, DfxTicket *ticket, int engine)
 {
-	TimestampTz before = GetCurrentTimestamp();
+	int64		before = dfx_clock_ms();
 
 	if (queue_nheld > 0 && queue_yield != NULL)
 		queue_yield();			/* others may wait for these slots; a load takes its time */
 	call->need_model(call->version, ticket->order, engine, call->need_model_arg);
 	ticket->engine = engine + 1;
-	if (ticket->deadline != DT_NOEND)
-		ticket->deadline += GetCurrentTimestamp() - before;
+	if (ticket->deadline != DFX_CLOCK_NEVER)
+		ticket->deadline += dfx_clock_ms() - before;
 }
 
 /*

@@ -18,7 +18,6 @@
 
 #include "postgres.h"
 
-#include "datatype/timestamp.h"
 #include "engine/proto.h"
 
 typedef struct DfxCall
@@ -57,7 +56,7 @@ typedef struct DfxTicket
 	int			slot;			/* -1: none */
 	uint64		gen;
 	uint64		order;			/* 0 before the first submission */
-	TimestampTz deadline;		/* 0 before the first submission */
+	int64		deadline;		/* by dfx_clock_ms(); 0 before the first submission */
 	int			blame;			/* for engines that died while they ran it */
 	int			rounds;			/* the call's, 1 or more */
 	int			engine;			/* that it goes to: a number + 1, or 0 for any */
@@ -98,7 +97,7 @@ extern bool dfx_queue_done(const DfxTicket *ticket);
  * be, if it is in the charge of those who collect.
  */
 extern void dfx_queue_wait(const DfxTicket *ticket);
-extern bool dfx_queue_wait_until(const DfxTicket *ticket, TimestampTz until);	/* false: not done by then */
+extern bool dfx_queue_wait_until(const DfxTicket *ticket, int64 until);	/* false: not done by then */
 
 /*
  * Done tickets only; frees the slot.  False when the answer is lost, because

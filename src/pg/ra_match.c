@@ -38,12 +38,14 @@ static MatchFunction match_functions[] = {
 	{"dfx_features", DFX_RING_FEATURES, InvalidOid},
 };
 static bool match_valid = false;
+static bool match_stale;		/* something changed during the look-up */
 static bool match_installed = false;
 
 static void
 match_forget(Datum arg, int cacheid, uint32 hashvalue)
 {
 	match_valid = false;
+	match_stale = true;
 }
 
 bool
@@ -59,12 +61,10 @@ dfx_ra_installed(void)
 		CacheRegisterSyscacheCallback(PROCOID, match_forget, (Datum) 0);
 	watching = true;
 
-	match_valid = true;			/* first: what changes during the look-up must show */
+	match_stale = false;
 	match_installed = false;
 	schema = dfx_extension_schema();
-	if (!OidIsValid(schema))
-		return false;
-	for (int i = 0; i < lengthof(match_functions); i++)
+	for (int i = 0; i < lengthof(match_functions) && OidIsValid(schema); i++)
 	{
 		match_functions[i].oid =
 			GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
@@ -73,6 +73,8 @@ dfx_ra_installed(void)
 							ObjectIdGetDatum(schema));
 		match_installed |= OidIsValid(match_functions[i].oid);
 	}
+	/* Not before the end: the look-up may be cut short by an error. */
+	match_valid = !match_stale;
 	return match_installed;
 }
 

@@ -23,8 +23,8 @@
 #include "postgres.h"
 
 #include "access/detoast.h"
-#include "utils/timestamp.h"
 
+#include "pg/clock.h"
 #include "pg/compat.h"
 #include "pg/ra_window.h"
 #include "pg/settings.h"
@@ -242,11 +242,10 @@ dfx_window_suspend(DfxWindow *w)
 }
 
 /* When a request for which the wait begins now has taken too long. */
-static TimestampTz
+static int64
 window_deadline(void)
 {
-	return dfx_request_timeout == 0 ? DT_NOEND :
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dfx_request_timeout);
+	return dfx_clock_deadline(dfx_request_timeout);
 }
 
 void

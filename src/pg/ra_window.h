@@ -81,7 +81,7 @@ typedef struct DfxWindow
 /* Requests that one backend may have in flight now: dfx.read_ahead, at most half of the slots. */
 extern int	dfx_window_limit(void);
 
-/* Set a zeroed window up, and have it end with context; close gives everything back. */
+/* Set a zeroed window up, which is in context, and have it end with that; close gives everything back. */
 extern void dfx_window_open(DfxWindow *w, int nrows, int nasks, MemoryContext context);
 extern void dfx_window_close(DfxWindow *w);
 

@@ -22,8 +22,8 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
-#include "utils/timestamp.h"
 
+#include "pg/clock.h"
 #include "pg/settings.h"
 #include "pg/shmem.h"
 
@@ -106,8 +106,11 @@ shmem_init_shared(DfxShared *s)
 	for (int i = 0; i <= s->nslots; i++)
 		pg_atomic_init_u64(&s->slot[i].taken, 0);
 
-	/* Generations are never used again, not even by the next life of the server. */
-	s->next_gen = (uint64) GetCurrentTimestamp();
+	/*
+	 * Generations are never used again, not even by the next life of the server.
+	 * (The clock begins anew with the machine, when nobody remembers any.)
+	 */
+	s->next_gen = (uint64) dfx_clock_ms() * 1000;
 	dlist_init(&s->line);
 	ConditionVariableInit(&s->loader_cv);
 	pg_atomic_init_u32(&s->state, DFX_ENGINE_DOWN);
@@ -117,7 +120,6 @@ shmem_init_shared(DfxShared *s)
 		pg_atomic_init_u32(&s->engine[i].state, DFX_ENGINE_DOWN);
 		pg_atomic_init_u64(&s->engine[i].epoch, 0);
 	}
-	s->supervisor_gone = GetCurrentTimestamp();
 	strlcpy(s->engine[0].last_error, "the supervisor has not started; see max_worker_processes", DFX_REASON_LEN);
 }
 
@@ -251,6 +253,28 @@ dfx_ring_format(int engine)
 	dfx_ring->total_bytes = dfx_layout.total;
 	dfx_ring->version = DFX_RING_VERSION;
 	dfx_ring->magic = DFX_RING_MAGIC;
+}
+
+/*
+ * Why there is no engine: what the last one died of or, with several devices,
+ * that of each by its number.  Where size is too little for them, each
+ * has an equal share; DFX_REASONS_LEN is enough.
+ */
+void
+dfx_engines_reason(char *reason, Size size)
+{
+	int			n = dfx_nengines();
+	Size		share = size / n;
+
+	LWLockAcquire(dfx_shared->lock, LW_SHARED);
+	if (n == 1)
+		strlcpy(reason, dfx_shared->engine[0].last_error, size);
+	for (int i = 0; i < n && n > 1; i++)
+	{
+		snprintf(reason, share, "%sengine %d: %s", i > 0 ? "; " : "", i, dfx_shared->engine[i].last_error);
+		reason += strlen(reason);
+	}
+	LWLockRelease(dfx_shared->lock);
 }
 
 /* Runs in the postmaster: at its start, and after every crash restart. */

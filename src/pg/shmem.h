@@ -33,7 +33,7 @@ typedef enum DfxSlotState
 typedef struct DfxSlotCtl
 {
 	DfxSlotState state;
-	int			blame;			/* for engines that died while they ran this request (slot.c) */
+	int			blame;			/* for engines that died while they ran this request (slot_sweep.c) */
 	uint64		gen;			/* 0: claimed, not submitted */
 	uint64		notified;		/* generation whose owner has been woken */
 	int			engine;			/* that the request is for: a number + 1, or 0 for any */
@@ -47,6 +47,7 @@ typedef struct DfxSlotCtl
 } DfxSlotCtl;
 
 #define DFX_REASON_LEN 256
+#define DFX_REASONS_LEN (DFX_MAX_ENGINES * (DFX_REASON_LEN + sizeof("engine 0: ; ")))	/* of all engines */
 
 /* A backend in line for its first slot; one entry for each possible backend. */
 typedef struct DfxWaiter
@@ -154,7 +155,7 @@ typedef struct DfxShared
 	pg_atomic_uint32 nengines;	/* devices of dfx.device, at least 1 */
 	DfxEngineCtl engine[DFX_MAX_ENGINES];	/* that of number 0 also has what concerns none or all */
 	int			supervisor_pid; /* 0: none, and so no engine will come */
-	TimestampTz supervisor_gone;	/* since when there is none */
+	int64		supervisor_missed;	/* when a backend first found none, by dfx_clock_ms(); 0: not since it went */
 } DfxShared;
 
 /* NULL when the library was not preloaded. */
@@ -182,6 +183,7 @@ extern char dfx_ring_reason[DFX_REASON_LEN];
 
 extern void dfx_shmem_init(void);
 extern void dfx_ring_format(int engine);
+extern void dfx_engines_reason(char *reason, Size size);
 
 static inline int
 dfx_nengines(void)

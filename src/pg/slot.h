@@ -1,14 +1,14 @@
 /*
  * slot.h
- *	  Slots and their states (slot.c): claimed and given back by backends,
- *	  delivered and swept by the supervisor.
+ *	  Slots and their states: claimed and given back by backends, delivered by
+ *	  the supervisor (slot.c), which also answers for dead engines (slot_sweep.c).
  */
 #ifndef DFX_PG_SLOT_H
 #define DFX_PG_SLOT_H
 
 #include "pg/shmem.h"
 
-/* Backends. */
+/* Backends (slot.c). */
 extern int	dfx_slot_claim(uint32 npages, bool wait, uint64 *offset);
 extern void dfx_slot_leave_line(void);
 extern bool dfx_slot_claim_loader_locked(void);
@@ -19,7 +19,7 @@ extern bool dfx_slot_taken(int slot, uint64 gen);
 extern bool dfx_slot_let_go(int slot, uint64 gen);
 extern void dfx_slot_count(uint64 *counter);
 
-/* The supervisor. */
+/* The supervisor (slot.c and slot_sweep.c). */
 typedef struct DfxSweep
 {
 	const char *crash;			/* how the engine died; NULL: it was told to stop */
@@ -31,7 +31,11 @@ extern void dfx_slot_deliver(void);
 extern int	dfx_slot_sweep(int engine, const DfxSweep *how);
 extern int	dfx_slot_in_flight(int engine);
 
-/* Statistics: what the slots are doing at one moment. */
+/* For slot_sweep.c (slot.c). */
+extern bool dfx_slot_engine_lives_locked(int engine);
+extern void dfx_slot_wake_engines(void);
+
+/* Statistics (slot.c): what the slots are doing at one moment. */
 typedef struct DfxSlotCensus
 {
 	int			free,

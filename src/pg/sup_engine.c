@@ -117,12 +117,12 @@ dfx_sup_reap(DfxSupEngine *e, int grace_ms, char *how)
 void
 dfx_sup_stand_in(DfxSupEngine *e)
 {
-	char		reason[DFX_REASON_LEN];
+	char		reason[DFX_MSG_LEN];
 	DfxSweep	sweep = {0};
 
 	if (pg_atomic_read_u32(&dfx_shared->state) == DFX_ENGINE_FAILED)
 	{
-		strlcpy(reason, e->ctl->last_error, sizeof(reason));	/* only we write it */
+		dfx_engines_reason(reason, sizeof(reason));
 		sweep.unavailable = reason;
 	}
 	dfx_slot_sweep(e->number, &sweep);

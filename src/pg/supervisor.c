@@ -19,7 +19,6 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "utils/guc.h"
-#include "utils/timestamp.h"
 
 #include "pg/clock.h"
 #include "pg/compat.h"
@@ -82,7 +81,7 @@ sup_idle(DfxSupEngine *e)
 		dfx_sup_start(e);
 	else
 		dfx_sup_stand_in(e);
-	return e->pid != 0 ? SUP_TICK_MS : Max(0, e->next_start - dfx_clock_ms());
+	return e->pid != 0 ? SUP_TICK_MS : dfx_clock_left(e->next_start);
 }
 
 static void
@@ -182,7 +181,7 @@ sup_leave(int code, Datum arg)
 {
 	LWLockAcquire(dfx_shared->lock, LW_EXCLUSIVE);
 	dfx_shared->supervisor_pid = 0;
-	dfx_shared->supervisor_gone = GetCurrentTimestamp();
+	dfx_shared->supervisor_missed = 0;
 	LWLockRelease(dfx_shared->lock);
 }
 

@@ -231,6 +231,9 @@ extern void dfx_train_run_create(DfxTrainRun *run);
 /* The run's row, locked; 42704, 42501. */
 extern void dfx_train_run_load(DfxTrainRun *run, char **state);
 
+/* 42501 unless the user may use the models that a loaded run starts from. */
+extern void dfx_train_run_check_inits(const DfxTrainRun *run);
+
 /* What CALL dfx_train_resume() needs besides. */
 extern void dfx_train_run_load_samples(DfxTrainRun *run);
 

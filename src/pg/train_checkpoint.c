@@ -24,6 +24,7 @@
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
@@ -149,17 +150,12 @@ move_export(int64 run, DfxSink *sink)
 {
 	MoveOut		out = {.sink = sink};
 
-	PG_TRY();
+	PG_ENSURE_ERROR_CLEANUP(dfx_sink_discard, PointerGetDatum(sink));
 	{
 		move_all(&out, run);
 		sink->finish(sink);
 	}
-	PG_CATCH();
-	{
-		sink->discard(sink);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(dfx_sink_discard, PointerGetDatum(sink));
 }
 
 /* dfx_export_checkpoint(run bigint, file text) -> bigint */
@@ -263,8 +259,11 @@ move_in_rows(MoveIn *in, const char *sql, Datum json)
 static void
 move_in_json(MoveIn *in, MoveSection type, const char *text, Size len)
 {
-	Datum		json = move_jsonb(text, len);
+	Datum		json;
 
+	if (memchr(text, '\0', len) != NULL)
+		move_refuse(in, "its text has a zero byte");
+	json = move_jsonb(text, len);
 	if (type == MOVE_RUN)
 		move_in_run(in, json);
 	else if (type == MOVE_EPOCHS)

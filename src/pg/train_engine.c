@@ -27,8 +27,8 @@
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
+#include "pg/clock.h"
 #include "pg/compat.h"
 #include "pg/queue.h"
 #include "pg/reply.h"
@@ -51,7 +51,7 @@ static struct
 	Size		from,
 				to;				/* what was received and not yet looked at */
 	bool		closed;			/* its end of the socket */
-	TimestampTz looked;			/* for the client, last */
+	int64		looked;			/* for the client, last; by dfx_clock_ms() */
 }			engine;
 
 /* ---- the process ---- */
@@ -188,10 +188,10 @@ dfx_train_broken(const char *what)
 static void
 engine_breathe(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = dfx_clock_ms();
 
 	CHECK_FOR_INTERRUPTS();
-	if (!TimestampDifferenceExceeds(engine.looked, now, ENGINE_TICK_MS))
+	if (now - engine.looked < ENGINE_TICK_MS)
 		return;
 	engine.looked = now;
 	if (whereToSendOutput == DestRemote && !pq_check_connection())

@@ -168,6 +168,48 @@ run_load_inits(DfxTrainRun *run, Datum id)
 	}
 }
 
+/* The names that a version has or had, of those that are still there; *n of them, in the run's context. */
+static char **
+run_version_names(const DfxTrainRun *run, const uint8 *version, uint64 *n)
+{
+	Oid			types[] = {BYTEAOID};
+	Datum		values[] = {dfx_store_bytea(version, DFX_VERSION_LEN)};
+	DfxStore	store;
+	char	  **names;
+
+	dfx_store_begin(&store);
+	*n = dfx_store_sql("SELECT DISTINCT name FROM @extschema@.dfx_model_history WHERE version = $1", 1, types, values);
+	names = MemoryContextAlloc(run->context, sizeof(char *) * Max(*n, 1));
+	for (uint64 i = 0; i < *n; i++)
+		names[i] = MemoryContextStrdup(run->context, SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
+	dfx_store_end(&store);
+	return names;
+}
+
+/*
+ * A run that was imported starts from what its file says, and the versions of
+ * other people's models are no secret.
+ */
+void
+dfx_train_run_check_inits(const DfxTrainRun *run)
+{
+	for (int i = 0; i < run->ninit; i++)
+	{
+		DfxModelRef used;
+		bool		allowed = false;
+		uint64		n;
+		char	  **names = run_version_names(run, run->init[i].model.version, &n);
+
+		for (uint64 k = 0; k < n && !allowed; k++)
+			allowed = dfx_model_find(cstring_to_text(names[k]), &used);
+		if (!allowed)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("permission denied for model \"%s\"", run->init[i].model.name),
+					 errdetail("Training run " INT64_FORMAT " starts from a version of it.", run->id)));
+	}
+}
+
 static void
 run_load_row(DfxTrainRun *run, char **state)
 {

@@ -40,7 +40,7 @@ run_one() {
 }
 p50() { sort -n "$1" | awk '{a[NR]=$1} END {printf "%.3f", a[int((NR+1)/2)]/1000}'; }
 
-engine_ms() { sql -c "SELECT 1000 * (decode_seconds + inference_seconds) || ' ' || images FROM dfx_stat_engine"; }
+engine_ms() { sql -c "SELECT 1000 * sum(decode_seconds + inference_seconds) || ' ' || sum(images) FROM dfx_stat_engine"; }
 
 for kind in floor ping classify; do run_one "$kind"; done
 rm -f "$WORK"/pgb/*.us

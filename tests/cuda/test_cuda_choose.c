@@ -4,6 +4,7 @@
  *	  fastest, is a wrong one found out, does a refusal harm nothing, and are
  *	  choices kept on disk so that the next process need not try?
  */
+#include <pwd.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -72,7 +73,9 @@ static void
 check_candidates(void)
 {
 	FakeLib quick = {.cost = 0.1}, slow = {.cost = 10}, wrong = {.cost = 0.1, .wrong = true};
-	FakeLib fickle = {.cost = 0.1, .patience = 9}; /* two products tried, and one run more */
+	FakeLib fickle = {.cost = 0.1,
+	                  .patience = 10}; /* two products tried, the ReLU's once more, and one run */
+	FakeLib tidy = {.cost = 0.1, .tidy = true};
 	FakeLib refusing = {.cost = 0.1, .refuses = true}, failing = {.cost = 0.1, .fails = true};
 
 	ok(run_with(&quick, NULL, "a quick library") == 2, "it gets the products that it can do");
@@ -80,6 +83,9 @@ check_candidates(void)
 	ok(run_with(&wrong, NULL, "a wrong library") == 0 && wrong.run > 0, "it is found out");
 	ok(strstr(logged, "W fake computes 1 fp16") && strstr(logged, "differently from the plain kernel"),
 	   "which the log says");
+	ok(run_with(&tidy, NULL, "a library that makes 0 of what is no number") == 1,
+	   "it gets the product without a ReLU only");
+	ok(strstr(logged, "W fake makes 0 of what is no number in 1 fp16") != NULL, "which the log says");
 	ok(run_with(&refusing, NULL, "a library that refuses") == 0, "its products run on the plain kernels");
 	ok(strstr(logged, "D fake refuses 1 fp16") && strstr(logged, "the fake does not want to"),
 	   "with a reason in the log");
@@ -89,6 +95,57 @@ check_candidates(void)
 	   "its products are taken away again");
 	ok(strstr(logged, "W libraries fail at batch 1, own kernels take over: the fake cannot") != NULL,
 	   "which the log says");
+}
+
+static DfxStatus (*right_launch)(GpuRt *rt, GpuKernel kernel, GpuType type, const GpuArgs *args, int count,
+                                 int n, DfxErr *err);
+
+/* A device on which the tensor cores' kernel gives another first number. */
+static DfxStatus
+wrong_launch(GpuRt *rt, GpuKernel kernel, GpuType type, const GpuArgs *args, int count, int n, DfxErr *err)
+{
+	DfxStatus st = right_launch(rt, kernel, type, args, count, n, err);
+
+	if (st == DFX_OK && kernel == GPU_CONV_MMA)
+		*(uint16_t *) args[0].conv.y ^= 0x4000;
+	return st;
+}
+
+/* A kernel of ours that is wrong must not be the measure of others in larger batches. */
+static void
+check_wrong_kernel(void)
+{
+	FakeLib f = {.cost = 0.1, .lib.ops = &fake_ops, .rt = host_rt_new()};
+	GpuLib *const lib[GPU_LIBS] = {&f.lib, NULL};
+	DfxDevOpts opts = {0};
+	DfxPlanOpts plan_opts = {.max_batch = 16, .precision = DFX_PRECISION_FP16};
+	DfxGraph *g = three_products();
+	GpuRtOps ops = *f.rt->rt.ops;
+	DfxPlan *plan = NULL;
+	DfxDev *dev;
+	DfxErr err = {0};
+	int wrong = 0, by_lib = 0;
+
+	right_launch = ops.launch;
+	ops.launch = wrong_launch;
+	f.rt->rt.ops = &ops;
+	if (gpu_device_new(&f.rt->rt, lib, &opts, NULL, &dev, &err) != DFX_OK ||
+	    gpu_compile(dev, g, &plan_opts, &plan, &err) != DFX_OK)
+		abort();
+	for (int i = 0; i < plan->program[0].nstep; i++)
+		for (int b = 0; plan->program[0].step[i].product[0].w && b < plan->nbucket; b++)
+		{
+			const GpuChoice *choice = &plan->program[0].step[i].choice[b];
+
+			wrong += !choice->lib && choice->kernel == GPU_CONV_MMA;
+			by_lib += choice->lib == &f.lib;
+		}
+	ok(wrong == 0 && by_lib == 2 * plan->nbucket,
+	   "a wrong kernel of ours is not used, whatever the batch: %d products by the library", by_lib);
+	gpu_release(plan);
+	gpu_close(dev);
+	dfx_graph_free(g);
+	free(f.rt);
 }
 
 /* Replace the kept choices by text. */
@@ -131,11 +188,33 @@ check_kept(void)
 	ok(system(command) == 0, "cleaned up");
 }
 
+/* The supervisor starts the engine with no HOME. */
+static void
+check_place(void)
+{
+	const struct passwd *user = getpwuid(geteuid());
+	char dir[512] = "", wanted[512];
+
+	setenv("XDG_CACHE_HOME", "/x", 1);
+	ok(gpu_cache_dir(dir, sizeof dir) && strcmp(dir, "/x/deepfeaturex") == 0, "choices are kept in %s", dir);
+	setenv("XDG_CACHE_HOME", "relative", 1); /* which the specification says to ignore */
+	setenv("HOME", "/h", 1);
+	ok(gpu_cache_dir(dir, sizeof dir) && strcmp(dir, "/h/.cache/deepfeaturex") == 0, "or in %s", dir);
+	ok(!gpu_cache_dir(dir, 8), "or nowhere, where the path is too long");
+	unsetenv("XDG_CACHE_HOME");
+	unsetenv("HOME");
+	snprintf(wanted, sizeof wanted, "%s/.cache/deepfeaturex", user ? user->pw_dir : "");
+	ok(gpu_cache_dir(dir, sizeof dir) == (wanted[0] == '/' && user) && (!user || strcmp(dir, wanted) == 0),
+	   "and without an environment in %s", dir);
+}
+
 int
 main(void)
 {
 	dfx_log_set_sink(keep_log, NULL);
 	check_candidates();
+	check_wrong_kernel();
 	check_kept();
+	check_place();
 	return done_testing();
 }

@@ -15,6 +15,7 @@
 #include "cuda/load.h"
 #include "cuda/train.h"
 #include "tests/cuda/host_rt.h"
+#include "tests/cuda/stub_path.h"
 #include "tests/unit/tap.h"
 #include "tests/unit/train_net.h"
 
@@ -176,18 +177,6 @@ check_training(GpuLib *lib, const char *name)
 	free(rt);
 }
 
-/* The driver beside this program, under the name that cuDNN looks for. */
-static bool
-load_driver(const char *program)
-{
-	char path[4096];
-	const char *slash = strrchr(program, '/');
-
-	snprintf(path, sizeof path, "%.*s/libcuda.so.1", slash ? (int) (slash - program) : 1,
-	         slash ? program : ".");
-	return dlopen(path, RTLD_NOW | RTLD_GLOBAL) != NULL;
-}
-
 int
 main(int argc, char **argv)
 {
@@ -198,7 +187,7 @@ main(int argc, char **argv)
 	DfxErr err = {0};
 
 	(void) argc;
-	if (!ok(load_driver(argv[0]), "the driver that is none loads"))
+	if (!ok(load_stub(argv[0], "libcuda.so.1"), "the driver that is none loads"))
 	{
 		diag("%s", dlerror());
 		return done_testing();

@@ -4,6 +4,7 @@
  *	  pieces, less memory than wanted, results that fp16 cannot hold, a device
  *	  that is lost, requests that make no sense; and is everything given back?
  */
+#include "tests/backend/large_sums.h"
 #include "tests/backend/net_cases.h"
 #include "tests/cuda/host_rt.h"
 
@@ -230,32 +231,11 @@ check_room(const char *what, size_t room, uint64_t budget, bool fits)
 
 /* ---- numbers that fp16 cannot hold ---- */
 
-/* Sums of some 1e5 in the middle, small numbers at the end. */
-static DfxGraph *
-large_sums(float weight)
-{
-	DfxGraph *g = dfx_graph_new();
-	DfxVal x = dfx_input_f32(g, 64, 4, 4);
-	DfxErr err;
-
-	x = dfx_conv(g, x, "up", 64, DFX_CONV2D(1, 1, 0), false);
-	dfx_output(g, dfx_conv(g, x, "down", 8, DFX_CONV2D(1, 1, 0), false), "out");
-	if (dfx_graph_finish(g, &err) != DFX_OK || dfx_weights_random(g, 3, &err) != DFX_OK)
-		abort();
-	for (size_t i = 0; i < dfx_param_count(&g->param[0]); i++)
-		g->param[0].data[i] *= weight;
-	for (size_t i = 0; i < dfx_param_count(&g->param[1]); i++)
-		g->param[1].data[i] /= weight;
-	if (dfx_graph_optimize(g, gpu_supports, NULL, &err) != DFX_OK)
-		abort();
-	return g;
-}
-
 static void
 check_guard(DfxDev *dev)
 {
 	Subject on = {.be = &host_backend, .dev = dev, .precision = DFX_PRECISION_FP16, .tolerance = 4e-2};
-	DfxGraph *g = large_sums(1.5e5f);
+	DfxGraph *g = large_sums(gpu_supports, NULL, 1.5e5f, false);
 	DfxPlanOpts opts = {.max_batch = 4, .precision = DFX_PRECISION_FP16};
 	DfxPlan *plan = NULL;
 	void *in = noise_images(g, 4, 1);
@@ -273,7 +253,13 @@ check_guard(DfxDev *dev)
 	free(in);
 	dfx_graph_free(g);
 
-	g = large_sums(3e5f);
+	g = large_sums(gpu_supports, NULL, 1.5e5f, true);
+	logged[0] = '\0';
+	same_as_ref(&on, g, 4, 0, "so are those behind ReLUs");
+	ok(strstr(logged, "done again in bf16") != NULL, "which keep what is no number");
+	dfx_graph_free(g);
+
+	g = large_sums(gpu_supports, NULL, 3e5f, false);
 	logged[0] = '\0';
 	same_as_ref(&on, g, 3, 0, "weights beyond fp16 make the model run in bf16");
 	ok(strstr(logged, "exceed fp16") != NULL && strstr(logged, "done again") == NULL, "from the start");

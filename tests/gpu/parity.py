@@ -62,8 +62,8 @@ def same_verdict(a, b, tolerance):
     return int(np.argmax(a)) == int(np.argmax(b)) or best[-1] - best[-2] < tolerance * np.abs(b).max()
 
 
-def check(args, label, command, wanted, trinet):
-    rows = []
+def check(args, rows, label, command, wanted, trinet):
+    """One network in every precision; rows, and the file, grow: a part that runs out of time leaves what it has."""
     for precision in args.precision:
         row = {"net": label, "precision": precision, "tolerance": TOLERANCE[precision]}
         try:
@@ -78,7 +78,9 @@ def check(args, label, command, wanted, trinet):
         print("%s - %s %s: %s" % ("ok" if row["passed"] else "not ok", label, precision, row.get("error") or
               "features %.1e, logits %.1e" % (row["features"], row["logits"])), flush=True)
         rows.append(row)
-    return rows
+        if args.json:
+            with open(args.json, "w") as f:
+                json.dump(rows, f, indent=1)
 
 
 def main():
@@ -98,17 +100,14 @@ def main():
             model = make_nets.Backbone(name)
             model.fill(SEED)
             command = ["logits", "--backbone", name, "--random-weights", str(SEED)]
-            rows += check(args, name, command, expected(model, make_nets.side(name), images), False)
+            check(args, rows, name, command, expected(model, make_nets.side(name), images), False)
     for name, stride in make_nets.TRINETS:
         label = "trinet_%s_s%d" % (name, stride)
         if not args.only or label in args.only:
             model = make_nets.TriNet(name, stride)
             make_nets.fill(model, SEED)
             command = ["trinet", "--backbone", name, "--random-weights", str(SEED), "--head-stride", str(stride)]
-            rows += check(args, label, command, expected(model, make_nets.side(name), images), True)
-    if args.json:
-        with open(args.json, "w") as f:
-            json.dump(rows, f, indent=1)
+            check(args, rows, label, command, expected(model, make_nets.side(name), images), True)
     sys.exit(0 if rows and all(r["passed"] for r in rows) else 1)
 
 

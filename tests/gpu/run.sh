@@ -26,15 +26,23 @@ mkdir -p "$OUT"
 WORK=$(mktemp -d /tmp/dfx-gpu.XXXXXX)
 chmod 755 "$WORK"
 trap 'rm -rf "$WORK"' EXIT
-tar -C "$WORK" -xJf "${PACK:-$top/build/gpu/pack.tar.xz}" || exit 2
+pack=${PACK:-$top/build/gpu/pack.tar.xz}
+# tar asks a program xz, which a bare machine may lack; Python has its own.
+if command -v xz >/dev/null; then
+	tar -C "$WORK" -xJf "$pack" || exit 2
+else
+	python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$pack" "$WORK" || exit 2
+fi
 cuda_lib=
-for dir in /usr/local/cuda/lib64 /usr/local/nvidia/lib64 $(python3 -c '
+for dir in /usr/local/cuda/lib64 /usr/local/nvidia/lib64 /usr/local/nvidia/lib $(python3 -c '
 import glob, os, site
 for s in site.getsitepackages():
     for d in sorted(glob.glob(os.path.join(s, "nvidia", "*", "lib"))): print(d)' 2>/dev/null); do
 	[ -d "$dir" ] && cuda_lib=$cuda_lib:$dir
 done
-export WORK LIBS=$WORK/lib$cuda_lib DFX_CUDA_SO=$WORK/bin/dfx_cuda.so
+# What the machine itself has there comes last: it may be how its driver is found.
+export PATH=$PATH:/usr/local/cuda/bin:/usr/local/nvidia/bin
+export WORK LIBS=$WORK/lib$cuda_lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} DFX_CUDA_SO=$WORK/bin/dfx_cuda.so
 
 # PyTorch must not see the carried libraries, and PostgreSQL starts its engine with an empty
 # environment: so each program gets a wrapper that sets its own.

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <time.h>
 
+#include "tests/backend/large_sums.h"
 #include "tests/backend/net_cases.h"
 #include "tests/gpu/gpu_device.h"
 
@@ -102,24 +103,13 @@ check_budget(const DfxBackbone *b)
 	free(in);
 }
 
-/* Sums of some 1e5 in the middle, small numbers at the end. */
 static void
-check_guard(DfxDev *dev)
+check_guard(DfxDev *dev, bool relu, const char *what)
 {
 	Subject on = {.be = be, .dev = dev, .precision = DFX_PRECISION_FP16, .tolerance = 4e-2};
-	DfxGraph *g = dfx_graph_new();
-	DfxVal x = dfx_input_f32(g, 64, 4, 4);
-	DfxErr err;
+	DfxGraph *g = large_sums(be->supports, dev, 1.5e5f, relu);
 
-	x = dfx_conv(g, x, "up", 64, DFX_CONV2D(1, 1, 0), false);
-	dfx_output(g, dfx_conv(g, x, "down", 8, DFX_CONV2D(1, 1, 0), false), "out");
-	if (dfx_graph_finish(g, &err) != DFX_OK || dfx_weights_random(g, 3, &err) != DFX_OK)
-		abort();
-	for (size_t i = 0; i < dfx_param_count(&g->param[0]); i++)
-		g->param[0].data[i] *= 1.5e5f;
-	for (size_t i = 0; i < dfx_param_count(&g->param[1]); i++)
-		g->param[1].data[i] /= 1.5e5f;
-	same_as_ref(&on, g, 4, 0, "sums beyond fp16 are done again in bf16");
+	same_as_ref(&on, g, 4, 0, what);
 	dfx_graph_free(g);
 }
 
@@ -227,7 +217,8 @@ main(void)
 		check_batches(dev, dfx_backbone_find("resnet18"), 2e-3);
 		check_batches(dev, dfx_backbone_find("densenet121"), 1e-2);
 		check_budget(dfx_backbone_find("densenet121"));
-		check_guard(dev);
+		check_guard(dev, false, "sums beyond fp16 are done again in bf16");
+		check_guard(dev, true, "so are those behind ReLUs");
 		check_threads(dev);
 		be->close(dev);
 		status = done_testing();

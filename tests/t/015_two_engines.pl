@@ -234,10 +234,15 @@ session_pid($node, 'queued');
 kill 'KILL', $pid;
 is(finish_sql($job)->{state}, '00000',
 	'... and when that one is killed, what waits is not told that no engine can be started');
+my $reasons = qr/DETAIL:  engine 0: device "cuda:1" cannot be used: [^;]+; engine 1: device "cuda:2" cannot be used: \S/;
+kill 'STOP', pid_of(1);
+$job = start_sql($node, 'SELECT check_verdict(2)', name => 'caught');
+session_pid($node, 'caught');
 set_device('cuda:1,cuda:2');
-ok(defined wait_for(sub { return sql($node, 'SELECT check_verdict(1)')->{state} eq '57P03' }),
-	'no device that can be opened is an error');
-state_is($node, 'SELECT dfx_ping()', '57P03', '... with the reason', qr/cuda:1/);
+finish_sql($job);
+is($job->{state}, '57P03', 'no device that can be opened is an error, also for who waits');
+like($job->{err}, $reasons, '... with the reason of each');
+state_is($node, 'SELECT dfx_ping()', '57P03', '... and so it is for who comes later', $reasons);
 
 # Back to one
 set_device('cpu');

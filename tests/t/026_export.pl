@@ -42,4 +42,17 @@ $here->command_ok(
 	'a large object, fetched by a client');
 ok(slurp_file("$file.client") eq slurp_file($file), '... is the same file too');
 
+# A session that is terminated before its file is whole takes it with it
+my $locker = $here->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE dfx_model_tensor');
+my $job = start_sql($here, "SELECT dfx_export_model('resnet18', '$file.ended')", name => 'export');
+my $export = "FROM pg_stat_activity WHERE application_name = 'export'";
+ok($here->poll_query_until('postgres', "SELECT count(*) = 1 $export AND wait_event_type = 'Lock'"), 'an export that waits');
+my @left = glob "$file.ended*";
+is(scalar(@left), 1, '... has begun a file');
+$here->safe_psql('postgres', "SELECT pg_terminate_backend(pid) $export");
+is(finish_sql($job)->{state}, '57P01', '... is terminated');
+ok(defined wait_for(sub { @left = glob "$file.ended*"; return !@left }), '... and leaves none');
+$locker->quit;
+
 done_testing();

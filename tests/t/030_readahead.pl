@@ -152,4 +152,17 @@ changed_under(
 	"00000 1|$new", 'SELECT FOR UPDATE');
 ok(queue_is_free($node), 'every slot is free');
 
+# A session whose first look at what is installed is cut short looks again.
+my $locker = $node->background_psql('postgres');
+my $session = $node->background_psql('postgres', on_error_stop => 0);
+$locker->query_safe('BEGIN; LOCK TABLE pg_extension');
+$session->query("SET lock_timeout = '100ms'");
+$session->query('SELECT 1');
+like($session->{stderr}, qr/lock timeout/, 'a first statement that cannot see what is installed');
+$session->{stderr} = '';
+$locker->query_safe('COMMIT');
+$locker->quit;
+like($session->query("EXPLAIN $check"), qr/DfxReadAhead/, '... does not keep the next one from reading ahead');
+$session->quit;
+
 done_testing();

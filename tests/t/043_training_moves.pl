@@ -5,6 +5,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use Dfx;
+use Digest::SHA qw(sha256);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -83,6 +84,7 @@ my %file  = (
 	'a byte less'  => substr($bytes, 0, -1),
 	'a byte more'  => "$bytes.",
 	'a flipped bit' => substr($bytes, 0, 2_000_000) . chr(ord(substr($bytes, 2_000_000, 1)) ^ 1) . substr($bytes, 2_000_001),
+	'a zero byte' => substr($bytes, 0, 30) . "\0" . substr($bytes, 31),
 	'a long section' => substr($bytes, 0, 16) . pack('Q', 1 << 60) . substr($bytes, 24),
 	'no run first' => substr($bytes, 0, 8) . pack('LLQ', 4, 0, 3) . 'abc');
 foreach my $what (sort keys %file)
@@ -95,6 +97,48 @@ foreach my $what (sort keys %file)
 	state_is($other, "SELECT dfx_import_checkpoint('$bad')", '22P03', "import of what is none: $what");
 }
 is($other->safe_psql('postgres', 'SELECT count(*) FROM dfx_training_runs'), 2, '... makes no run');
+
+# A file that says to start from a model of somebody else's, whose weights would be in the result
+sub forged
+{
+	my ($json) = @_;
+	my $out = substr($bytes, 0, 8);
+
+	for (my $at = 8; $at < length $bytes;)
+	{
+		my ($type, undef, $len) = unpack('LLQ', substr($bytes, $at, 16));
+		my $data = substr($bytes, $at + 16, $len);
+
+		$at += 16 + $len;
+		$data = $json->($data) if $type == 1;
+		$data = sha256($out) if $type == 5;
+		$out .= pack('LLQ', $type, 0, length $data) . $data;
+	}
+	return $out;
+}
+my $secret = version($other, 'cut');
+open my $forgery, '>:raw', "$file.forged" or die;
+print $forgery forged(
+	sub {
+		my ($run) = @_;
+		$run =~ s/"init": \[\]/"init": [{"name": "dm", "model": "cut", "version": "$secret"}]/ or die 'no init';
+		$run =~ s/"kind": "trinet", "name"/"kind": "head", "name"/ or die 'no kind';
+		return $run;
+	});
+close $forgery or die;
+my $as = qq{
+CREATE ROLE trainer;
+GRANT pg_read_server_files TO trainer;
+GRANT SELECT ON moved TO trainer;
+GRANT EXECUTE ON FUNCTION dfx_import_checkpoint(text, text) TO trainer;
+GRANT EXECUTE ON PROCEDURE dfx_train_resume TO trainer;
+SET ROLE trainer;
+SELECT dfx_import_checkpoint('$file.forged', 'loot')};
+my $loot = $other->safe_psql('postgres', $as);
+my $resume = "SET ROLE trainer; CALL dfx_train_resume($loot, 'moved')";
+state_is($other, $resume, '42501', 'no run starts from a model that its user may not use', qr/model "cut"/);
+$other->safe_psql('postgres', "SELECT dfx_grant_model('cut', 'trainer')");
+unlike(sql($other, $resume)->{err}, qr/permission denied/, '... but from one that was granted');
 
 # Through a dump
 my $dump = $node->basedir . '/dump';

@@ -15,7 +15,7 @@ SELECT name, label, round(confidence::numeric, 4) AS confidence, round(p_dm::num
 	round(p_gan::numeric, 4) AS p_gan, round(p_real::numeric, 4) AS p_real, v.model, left(v.version, 12) || '...' AS version
 FROM photos, dfx_classify(image) AS v ORDER BY name;
 
-\echo NOTE: the starter model is a small one, trained on 3,000 small pictures: it shows how screening works and is wrong often.
+\echo NOTE: the starter model learnt from 2,300 small pictures: it shows how screening works, and is wrong more often than one time in three.
 \echo NOTE: models/STARTER.md has its figures, and what it must not be used for.
 
 \echo

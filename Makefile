@@ -54,9 +54,12 @@ install-engine: $(BUILD)/dfx-engine $(CUDA_SO)
 	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
 	$(INSTALL_PROGRAM) $(BUILD)/dfx-engine '$(DESTDIR)$(pkglibdir)/dfx-engine'
 	$(if $(CUDA_SO),$(INSTALL_SHLIB) $(CUDA_SO) '$(DESTDIR)$(pkglibdir)/dfx_cuda.so')
+	$(MKDIR_P) '$(DESTDIR)$(datadir)/deepfeaturex'
+	$(INSTALL_DATA) $(srcdir)/models/starter.safetensors '$(DESTDIR)$(datadir)/deepfeaturex/starter.safetensors'
 uninstall: uninstall-engine
 uninstall-engine:
 	rm -f '$(DESTDIR)$(pkglibdir)/dfx-engine' '$(DESTDIR)$(pkglibdir)/dfx_cuda.so'
+	rm -rf '$(DESTDIR)$(datadir)/deepfeaturex'
 
 # PGXS writes no header dependencies of its own unless the server was built with --enable-depend.
 $(OBJS): $(wildcard src/pg/*.h src/base/*.h src/engine/proto*.h)

@@ -1,8 +1,7 @@
 \echo
 \echo == CREATE EXTENSION, and the model as a database object
 CREATE EXTENSION deepfeaturex;
-SELECT dfx_import_model('untrained', :'model') AS version;
-SELECT dfx_set_default_model('untrained');
+SELECT dfx_install_starter_model() AS version;
 SELECT name, kind, backbone, owner, is_default FROM dfx_models;
 
 \echo == Photographs in a table
@@ -16,8 +15,8 @@ SELECT name, label, round(confidence::numeric, 4) AS confidence, round(p_dm::num
 	round(p_gan::numeric, 4) AS p_gan, round(p_real::numeric, 4) AS p_real, v.model, left(v.version, 12) || '...' AS version
 FROM photos, dfx_classify(image) AS v ORDER BY name;
 
-\echo NOTE: this model is UNTRAINED: its weights come from a formula, not from data.
-\echo NOTE: the verdicts above show that the machinery works; they say nothing about the photographs.
+\echo NOTE: the starter model learnt from 2,300 small pictures: it shows how screening works, and is wrong more often than one time in three.
+\echo NOTE: models/STARTER.md has its figures, and what it must not be used for.
 
 \echo
 \echo == The engine

@@ -254,6 +254,11 @@ CREATE PROCEDURE dfx_quantize(model text, samples regclass, image_column name DE
 COMMENT ON PROCEDURE dfx_quantize IS
 	'make a version of a model that runs on 8-bit integers, calibrated on images of a relation; reports how its verdicts differ';
 
+CREATE FUNCTION dfx_install_starter_model(name text DEFAULT 'starter', make_default boolean DEFAULT true) RETURNS text
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dfx_install_starter_model(text, boolean) IS
+	'import the model that comes with the extension and make it the default of this database; returns its version';
+
 CREATE FUNCTION dfx_export_model(name text, file text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'dfx_export_model_file' LANGUAGE C;
 COMMENT ON FUNCTION dfx_export_model(text, text) IS

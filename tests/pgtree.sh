@@ -22,6 +22,7 @@ cp -a "$pkglibdir/." "$dest$pkglibdir/"
 cp -aL "$sharedir/." "$dest$sharedir/"
 # An extension that happens to be installed system-wide must not be what is tested.
 rm -f "$dest$pkglibdir"/{deepfeaturex.so,dfx-engine,dfx_cuda.so} "$dest$sharedir"/extension/deepfeaturex*
+rm -rf "$dest$sharedir/deepfeaturex"
 make -C "$top" --no-print-directory -s PG_CONFIG="$pg_config" DESTDIR="$dest" install >&2
 chmod -R a+rX "$dest"
 echo "$dest$bindir"

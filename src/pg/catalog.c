@@ -325,8 +325,8 @@ dfx_model_resolve(const text *name, DfxModelRef *model)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("no model is named, and dfx.default_model is not set"),
-				 errhint("Import one with dfx_import_model(), then make it the default with"
-						 " dfx_set_default_model().")));
+				 errhint("SELECT dfx_install_starter_model() loads the one that comes with the extension;"
+						 " your own is for dfx_import_model() and dfx_set_default_model().")));
 	if (!catalog_fetch(wanted, model->version, &owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -197,6 +197,15 @@ extern void dfx_store_delete_unused(Datum versions);
 
 /* ---- model_admin.c ---- */
 
+/* Lock this database's row against DROP DATABASE, and raise 42501 unless the user owns it. */
+extern void dfx_model_require_may_default(void);
+
+/*
+ * ALTER DATABASE ... SET dfx.default_model = name, or RESET when it is NULL,
+ * and the same for this session; behind dfx_model_require_may_default().
+ */
+extern void dfx_model_make_default(const char *name);
+
 /* 2BP01 when ALTER DATABASE made that model the default here. */
 extern void dfx_model_require_not_default(const char *name);
 

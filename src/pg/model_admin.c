@@ -41,9 +41,8 @@ PG_FUNCTION_INFO_V1(dfx_revoke_model);
 
 /* ---- the default model ---- */
 
-/* Lock this database's row against DROP DATABASE, and raise 42501 unless the user owns it. */
-static void
-admin_require_database_owner(void)
+void
+dfx_model_require_may_default(void)
 {
 	shdepLockAndCheckObject(DatabaseRelationId, MyDatabaseId);
 	if (!dfx_owns_database())
@@ -53,9 +52,8 @@ admin_require_database_owner(void)
 				 errhint("SET dfx.default_model and ALTER ROLE ... SET dfx.default_model need no such right.")));
 }
 
-/* ALTER DATABASE ... SET dfx.default_model = name, or RESET when it is NULL; and the same for this session. */
-static void
-admin_set_default(const char *name)
+void
+dfx_model_make_default(const char *name)
 {
 	VariableSetStmt *stmt = makeNode(VariableSetStmt);
 
@@ -89,10 +87,10 @@ dfx_set_default_model(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("dfx_set_default_model()");
 	PreventCommandIfParallelMode("dfx_set_default_model()");
 	dfx_require_ring();			/* else the setting may not be defined in new sessions */
-	admin_require_database_owner();
+	dfx_model_require_may_default();
 	if (name)
 		dfx_model_resolve(cstring_to_text(name), &model);
-	admin_set_default(name);
+	dfx_model_make_default(name);
 	PG_RETURN_VOID();
 }
 

@@ -1,6 +1,7 @@
 /*
  * model_import.c
- *	  From a safetensors file to a model: dfx_import_model(), dfx_import_backbone().
+ *	  From a safetensors file to a model: dfx_import_model(), dfx_import_backbone(),
+ *	  dfx_install_starter_model().
  *
  * The key of all rows is the hash of all bytes, so the source is read twice:
  * first to hash it, then (unless the version is there already) to store it.
@@ -30,6 +31,7 @@ PG_FUNCTION_INFO_V1(dfx_import_model_file);
 PG_FUNCTION_INFO_V1(dfx_import_model_lo);
 PG_FUNCTION_INFO_V1(dfx_import_backbone_file);
 PG_FUNCTION_INFO_V1(dfx_import_backbone_lo);
+PG_FUNCTION_INFO_V1(dfx_install_starter_model);
 
 /* Of the head's first two convolutions (METHOD "Complete model"; the paper says 1). */
 #define IMPORT_REFERENCE_STRIDE 2
@@ -391,4 +393,24 @@ dfx_import_backbone_lo(PG_FUNCTION_ARGS)
 
 	import_check("dfx_import_backbone()");
 	return import_model(name, backbone, 0, dfx_source_lo(loid));
+}
+
+/* dfx_install_starter_model(name text, make_default boolean) -> text */
+Datum
+dfx_install_starter_model(PG_FUNCTION_ARGS)
+{
+	char	   *name = dfx_name_arg(fcinfo, 0);
+	bool		make_default = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	Datum		version;
+
+	import_check("dfx_install_starter_model()");
+	if (make_default)
+	{
+		dfx_require_ring();		/* else the setting may not be defined in new sessions */
+		dfx_model_require_may_default();
+	}
+	version = import_model(name, NULL, 0, dfx_source_starter());
+	if (make_default)
+		dfx_model_make_default(name);
+	return version;
 }

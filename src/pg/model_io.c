@@ -56,17 +56,13 @@ file_close(DfxSource *src)
 	CloseTransientFile(src->fd);
 }
 
-DfxSource *
-dfx_source_file(const char *path)
+/* absent_hint: what to do where there is no such file. */
+static DfxSource *
+file_open(const char *path, const char *absent_hint)
 {
 	DfxSource  *src = palloc0(sizeof(DfxSource));
 	struct stat st;
 
-	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be superuser or have privileges of the pg_read_server_files role to import from a file"),
-				 errhint("Anyone can import from a large object; psql's \\lo_import makes one.")));
 	src->what = psprintf("file \"%s\"", path);
 	src->read = file_read;
 	src->close = file_close;
@@ -79,8 +75,7 @@ dfx_source_file(const char *path)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not open file \"%s\" for reading: %m", path),
-				 absent ? errhint("The server reads the file, not the client. psql's \\lo_import brings a client's"
-								  " file into a large object.") : 0));
+				 absent ? errhint("%s", absent_hint) : 0));
 	}
 	if (fstat(src->fd, &st) != 0)
 		ereport(ERROR,
@@ -92,6 +87,28 @@ dfx_source_file(const char *path)
 				 errmsg("\"%s\" is not a regular file", path)));
 	src->size = st.st_size;
 	return src;
+}
+
+DfxSource *
+dfx_source_file(const char *path)
+{
+	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be superuser or have privileges of the pg_read_server_files role to import from a file"),
+				 errhint("Anyone can import from a large object; psql's \\lo_import makes one.")));
+	return file_open(path, "The server reads the file, not the client. psql's \\lo_import brings a client's"
+					 " file into a large object.");
+}
+
+DfxSource *
+dfx_source_starter(void)
+{
+	char		share[MAXPGPATH];
+
+	get_share_path(my_exec_path, share);
+	return file_open(psprintf("%s/deepfeaturex/starter.safetensors", share),
+					 "It comes with the extension: install all of its files.");
 }
 
 /* ---- a large object as a source ---- */

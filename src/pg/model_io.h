@@ -40,6 +40,9 @@ struct DfxSink
  */
 extern DfxSource *dfx_source_file(const char *path);
 
+/* The model that comes with the extension, in the server's share directory: for everybody. */
+extern DfxSource *dfx_source_starter(void);
+
 /* A large object that the user may read (42501, 42704). */
 extern DfxSource *dfx_source_lo(Oid loid);
 

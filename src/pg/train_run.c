@@ -18,8 +18,10 @@
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
+#include "utils/numeric.h"
 
 #include "pg/reply.h"
+#include "pg/settings.h"
 #include "pg/train.h"
 
 #define RUN_BATCH 1000			/* rows in one INSERT */
@@ -208,6 +210,36 @@ dfx_train_run_check_inits(const DfxTrainRun *run)
 					 errmsg("permission denied for model \"%s\"", run->init[i].model.name),
 					 errdetail("Training run " INT64_FORMAT " starts from a version of it.", run->id)));
 	}
+}
+
+static void
+run_check_limit(const DfxTrainRun *run, const char *member, const char *setting, int64 now)
+{
+	Jsonb	   *options = run->options;
+	JsonbValue *v = JB_ROOT_IS_OBJECT(options) ?
+		getKeyJsonValueFromContainer(&options->root, member, strlen(member), NULL) : NULL;
+	double		begun;
+
+	if (!v || v->type != jbvNumeric)
+		run_damaged(run);
+	begun = DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(v->val.numeric)));
+	if (begun > now)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("training run " INT64_FORMAT " takes larger images than %s allows", run->id, setting),
+				 errdetail("It was begun with a limit of %.0f; now it is " INT64_FORMAT ".", begun, now),
+				 errhint("A superuser may raise %s.", setting)));
+}
+
+/*
+ * A run keeps the limits that it began with, as its result depends on them;
+ * but an imported one brings its own, and they are the superuser's to set.
+ */
+void
+dfx_train_run_check_limits(const DfxTrainRun *run)
+{
+	run_check_limit(run, "max_image_bytes", "dfx.max_image_bytes", (int64) dfx_max_image_bytes * 1024);
+	run_check_limit(run, "max_image_pixels", "dfx.max_image_pixels", dfx_max_image_pixels);
 }
 
 static void

@@ -67,7 +67,8 @@ SELECT function_returns(name, args, result), volatility_is(name, args, 'volatile
 		('dfx_set_default_model', ARRAY['text'], 'void'), ('dfx_drop_model', ARRAY['text'], 'void'),
 		('dfx_rename_model', ARRAY['text', 'text'], 'void'), ('dfx_alter_model_owner', ARRAY['text', 'text'], 'void'), ('dfx_copy_model', ARRAY['text', 'text'], 'text'),
 		('dfx_promote_model', ARRAY['text', 'text'], 'text'), ('dfx_import_backbone', ARRAY['text', 'text', 'text'], 'text'),
-		('dfx_import_backbone', ARRAY['text', 'text', 'oid'], 'text'), ('dfx_evict', ARRAY['text'], 'void'), ('dfx_prune_model', ARRAY['text', 'integer'], 'bigint'),
+		('dfx_import_backbone', ARRAY['text', 'text', 'oid'], 'text'), ('dfx_install_starter_model', ARRAY['text', 'boolean'], 'text'),
+		('dfx_evict', ARRAY['text'], 'void'), ('dfx_prune_model', ARRAY['text', 'integer'], 'bigint'),
 		('dfx_grant_model', ARRAY['text', 'text'], 'void'), ('dfx_revoke_model', ARRAY['text', 'text'], 'void'))
 		AS f(name, args, result);
 SELECT results_eq(

@@ -105,8 +105,8 @@ $node->safe_psql(
 	'postgres', q{
 ALTER ROLE curator RENAME TO importer;
 SELECT dfx_alter_model_owner('mine', 'importer');
-REVOKE EXECUTE ON FUNCTION dfx_import_model(text, oid, int), dfx_import_model(text, text, int),
-	dfx_import_backbone(text, text, oid), dfx_import_backbone(text, text, text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION dfx_import_model(text, oid, int), dfx_import_model(text, text, int), dfx_import_backbone(text, text, oid),
+	dfx_import_backbone(text, text, text), dfx_install_starter_model(text, boolean) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION dfx_import_model(text, oid, int) TO importer;
 });
 as( 'reader', "SELECT dfx_import_model('theirs', 1)",

@@ -75,6 +75,10 @@ is( $node->safe_psql('postgres', "SELECT dfx_export_checkpoint($run) AS lo \\gse
 	$size,
 	'a large object has the same length');
 
+# An imported run brings its limits; those of the server are the superuser's
+state_is($other, "SET dfx.$_ = 1000; CALL dfx_train_resume($renamed, 'moved')", '42501', "no run goes beyond dfx.$_", qr/dfx.$_/)
+  foreach 'max_image_pixels', 'max_image_bytes';
+
 # Files that are none
 my $bytes = slurp_file($file);
 my %file  = (

@@ -6,7 +6,7 @@
 DIR has the images and manifest.csv (models/make_starter.sql says which columns).  Only the groups whose images train
 the Base Models are looked at.
 
-A network that starts from random weights learns, from 1,700 pictures, what these show.  What tells the classes apart is
+A network that starts from random weights learns, from a thousand pictures, what these show.  What tells the classes apart is
 faint: how differences between neighbouring pixels are distributed.  So the network starts as a meter of that, by
 data-dependent initialisation (Krahenbuhl, Doersch, Donahue, Darrell: Data-dependent Initializations of Convolutional
 Neural Networks, ICLR 2016):
@@ -25,15 +25,17 @@ Needs Debian's python3-torch, python3-torchvision, python3-pil, python3-numpy.
 import argparse
 import csv
 import hashlib
-import json
 import os
-import struct
+import sys
 
 import numpy as np
 import torch
 import torchvision
 from PIL import Image
 from torch import nn
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
+from convert_weights import save    # noqa: E402
 
 SIDE = 256
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -182,19 +184,6 @@ def make(pixels, classes, seed):
     return net
 
 
-def write_safetensors(path, tensors):
-    header, data = {}, []
-    offset = 0
-    for name, tensor in tensors.items():
-        data.append(tensor.contiguous().numpy().astype("<f4").tobytes())
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [offset, offset + len(data[-1])]}
-        offset += len(data[-1])
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text + b"".join(data))
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", required=True)
@@ -206,8 +195,7 @@ def main():
     torch.set_num_threads(args.threads)
     paths, classes = base_images(args.data)
     net = make(np.stack([read_pixels(path) for path in paths]), classes, args.seed)
-    write_safetensors(args.out, {name: tensor for name, tensor in net.state_dict().items()
-                                 if not name.startswith("classifier.") and not name.endswith("num_batches_tracked")})
+    save({name: tensor for name, tensor in net.state_dict().items() if not name.startswith("classifier.")}, args.out)
 
 
 if __name__ == "__main__":

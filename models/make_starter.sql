@@ -3,13 +3,14 @@
 --	models/make_start.py --data /path/to/screening --out /path/to/start.safetensors
 --	psql -v data=/path/to/screening -v start=/path/to/start.safetensors -v out=/path/to/starter.safetensors -f make_starter.sql
 --
--- data: a directory, readable by the server, with the images and manifest.csv (columns below).  Two threads: the result is
--- the same to the bit on every machine with the same instruction set and the same oneDNN.
+-- data: a directory, readable by the server, with the images and manifest.csv (columns below).  The server had dfx.threads = 2
+-- in its configuration; from the same start, the result is the same to the bit on every machine with the same instruction
+-- set and the same oneDNN.
 \set ON_ERROR_STOP on
 \timing on
 \set manifest :data '/manifest.csv'
 CREATE EXTENSION IF NOT EXISTS deepfeaturex;
-SET dfx.threads = 2;
+SHOW dfx.threads;
 
 CREATE TABLE manifest (path text, class text, generator text, "group" text, source_repo text, source_path text, licence text,
 	width int, height int, format text, jpeg_quality int, sha256 text);

@@ -231,11 +231,11 @@ extern void dfx_train_run_create(DfxTrainRun *run);
 /* The run's row, locked; 42704, 42501. */
 extern void dfx_train_run_load(DfxTrainRun *run, char **state);
 
-/* 42501 unless the user may use the models that a loaded run starts from. */
-extern void dfx_train_run_check_inits(const DfxTrainRun *run);
-
-/* 42501 when a loaded run takes larger images than dfx.max_image_bytes and dfx.max_image_pixels allow now. */
-extern void dfx_train_run_check_limits(const DfxTrainRun *run);
+/*
+ * 42501 unless the user may use the models that a loaded run starts from, and
+ * dfx.max_image_bytes and dfx.max_image_pixels allow what it takes.
+ */
+extern void dfx_train_run_check_rights(const DfxTrainRun *run);
 
 /* What CALL dfx_train_resume() needs besides. */
 extern void dfx_train_run_load_samples(DfxTrainRun *run);

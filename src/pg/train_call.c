@@ -277,8 +277,7 @@ dfx_train_resume(PG_FUNCTION_ARGS)
 	run = call_new_run();
 	run->id = id;
 	dfx_train_run_load(run, &state);
-	dfx_train_run_check_inits(run);
-	dfx_train_run_check_limits(run);
+	dfx_train_run_check_rights(run);
 	if (strcmp(state, "done") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -120,15 +120,22 @@ run_jsonb(const DfxTrainRun *run, int column)
 	return jb;
 }
 
+/* A member of an object, NULL where there is none of that type. */
+static JsonbValue *
+run_value(Jsonb *object, const char *key, enum jbvType type)
+{
+	JsonbValue *v = JB_ROOT_IS_OBJECT(object) ?
+		getKeyJsonValueFromContainer(&object->root, key, strlen(key), NULL) : NULL;
+
+	return v && v->type == type ? v : NULL;
+}
+
 static char *
 run_member(const DfxTrainRun *run, Jsonb *source, const char *key)
 {
-	JsonbValue *v = JB_ROOT_IS_OBJECT(source) ?
-		getKeyJsonValueFromContainer(&source->root, key, strlen(key), NULL) : NULL;
+	JsonbValue *v = run_value(source, key, jbvString);
 
-	if (!v || v->type != jbvString)
-		return NULL;
-	return MemoryContextStrdup(run->context, pnstrdup(v->val.string.val, v->val.string.len));
+	return v ? MemoryContextStrdup(run->context, pnstrdup(v->val.string.val, v->val.string.len)) : NULL;
 }
 
 /* A row that no procedure wrote; imported ones come from outside. */
@@ -188,12 +195,9 @@ run_version_names(const DfxTrainRun *run, const uint8 *version, uint64 *n)
 	return names;
 }
 
-/*
- * A run that was imported starts from what its file says, and the versions of
- * other people's models are no secret.
- */
-void
-dfx_train_run_check_inits(const DfxTrainRun *run)
+/* 42501 unless the user may use the models that the run starts from. */
+static void
+run_check_inits(const DfxTrainRun *run)
 {
 	for (int i = 0; i < run->ninit; i++)
 	{
@@ -212,15 +216,14 @@ dfx_train_run_check_inits(const DfxTrainRun *run)
 	}
 }
 
+/* 42501 when the run takes larger images than a setting allows now. */
 static void
 run_check_limit(const DfxTrainRun *run, const char *member, const char *setting, int64 now)
 {
-	Jsonb	   *options = run->options;
-	JsonbValue *v = JB_ROOT_IS_OBJECT(options) ?
-		getKeyJsonValueFromContainer(&options->root, member, strlen(member), NULL) : NULL;
+	JsonbValue *v = run_value(run->options, member, jbvNumeric);
 	double		begun;
 
-	if (!v || v->type != jbvNumeric)
+	if (!v)
 		run_damaged(run);
 	begun = DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(v->val.numeric)));
 	if (begun > now)
@@ -232,12 +235,14 @@ run_check_limit(const DfxTrainRun *run, const char *member, const char *setting,
 }
 
 /*
- * A run keeps the limits that it began with, as its result depends on them;
- * but an imported one brings its own, and they are the superuser's to set.
+ * An imported run says itself what it starts from and how large its images may
+ * be, as its result depends on both.  But the versions of other people's
+ * models are no secret, and the limits are the superuser's to set.
  */
 void
-dfx_train_run_check_limits(const DfxTrainRun *run)
+dfx_train_run_check_rights(const DfxTrainRun *run)
 {
+	run_check_inits(run);
 	run_check_limit(run, "max_image_bytes", "dfx.max_image_bytes", (int64) dfx_max_image_bytes * 1024);
 	run_check_limit(run, "max_image_pixels", "dfx.max_image_pixels", dfx_max_image_pixels);
 }

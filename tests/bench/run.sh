@@ -5,6 +5,7 @@
 #	BACKBONES	of the part net ("densenet121 densenet161 resnet18 resnet50 resnext101_32x4d efficientnet_b0 vit_b_16")
 #	BATCHES		of the part net (1,8,32)
 #	PRECISIONS	of the part net (those of the device)
+#	ROWS		of the tables of the part rows ("1000 10000 100000")
 #	BACKBONE	of the parts archive and latency (resnet18)
 #
 #	FILE has the machine and, for each part, the load average before and after it and its rows.  A peer or a package that is
@@ -36,7 +37,7 @@ decode() {
 }
 ring() { DFX_ENGINE=build/dfx-engine build/t/bench/bench_ring | keep; }
 sql() { tests/bench/sql.sh; }
-rows() { tests/bench/rows.sh; }
+rows() { tests/bench/rows.sh ${ROWS:-}; }
 archive() { has PIL || return 0; tests/bench/archive.sh "${BACKBONE:-resnet18}" 192; }
 latency() { has PIL || return 0; tests/bench/latency.sh "${BACKBONE:-resnet18}"; }
 backbones() { tests/bench/backbones.sh; }

@@ -39,7 +39,7 @@ make -s all
 make -s install DESTDIR="$work/install"
 cp -a "$work"/install/usr/lib/postgresql/15/lib/. "$pg/usr/lib/postgresql/15/lib/"
 cp -a "$work"/install/usr/share/postgresql/15/. "$pg/usr/share/postgresql/15/"
-rm -rf "$pg/usr/share/postgresql/15/deepfeaturex"    # the starter model: 42 MB that no GPU test reads
+rm -rf "$pg/usr/share/postgresql/15/deepfeaturex"    # the starter model: 48 MB that no GPU test reads
 rm -rf "$pg"/usr/lib/postgresql/15/lib/bitcode
 make -s -f mk/engine.mk -j"$(nproc)" test-programs build/t/bench/bench_net
 cp build/dfx-engine "$work/pack/bin/"

@@ -55,9 +55,20 @@ $(BUILD)/dfx_cuda.so: $(CUDA_O)
 	$(ENGINE_CC) -shared $(ENGINE_LDFLAGS) -Wl,--exclude-libs,ALL -o $@ $^ $(CUDA_LIB) -ldl -lrt -lm
 
 CUDA_T := $(patsubst tests/%.c,$(BUILD)/t/%.t,$(wildcard tests/cuda/test_*.c))
-$(CUDA_T): $(BUILD)/t/cuda/%.t: $(BUILD)/obj/tests/cuda/%.o $(CUDA_HOST_O) $(LIB_O) $(REF_O)
+$(filter-out %/test_cuda_engine.t,$(CUDA_T)): $(BUILD)/t/cuda/%.t: $(BUILD)/obj/tests/cuda/%.o $(CUDA_HOST_O) $(LIB_O) $(REF_O)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS) -lstdc++
+
+# An engine that takes the host's twin of the backend for a GPU, with the small network of tests.
+$(BUILD)/t/cuda/test_cuda_engine.t: $(BUILD)/obj/tests/cuda/test_cuda_engine.o $(TEST_NN_O) \
+		$(filter-out $(BUILD)/obj/src/nn/backbone.o,$(LIB_O)) | $(BUILD)/test/twin/dfx-engine
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
+$(BUILD)/test/twin/dfx-engine: $(BUILD)/test/dfx-engine $(BUILD)/test/twin/dfx_cuda.so
+	cp $< $@
+$(BUILD)/test/twin/dfx_cuda.so: $(CUDA_HOST_O)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) -shared $(ENGINE_LDFLAGS) -o $@ $^ -ldl -lstdc++ -lm
 
 # Libraries that pretend, beside the tests that look for the real ones: something like a driver, with which cuDNN
 # makes plans without a GPU (test_cuda_dnn.c), and a cuBLASLt of plain loops (test_cuda_lt.c).

@@ -468,3 +468,6 @@ const DfxBackend host_backend = {
     .lock = gpu_lock,
     .unlock = gpu_unlock,
 };
+
+/* What an engine finds in a library of all this (mk/cuda.mk). */
+extern const DfxBackend dfx_backend __attribute__((alias("host_backend"), visibility("default")));

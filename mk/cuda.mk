@@ -22,7 +22,8 @@ ifdef HAVE_CUDA
 ifndef SANITIZE
 CUDA_SO := $(BUILD)/dfx_cuda.so
 GPU_T := $(patsubst tests/%.c,$(BUILD)/t/%.t,$(wildcard tests/gpu/test_*.c))
-GPU_P := $(BUILD)/t/gpu/deviceprop $(BUILD)/t/gpu/bench_train
+GPU_BENCH := $(patsubst tests/%.c,$(BUILD)/t/%,$(wildcard tests/gpu/bench_*.c))
+GPU_P := $(BUILD)/t/gpu/deviceprop $(GPU_BENCH)
 endif
 CUDA_LIB := $(firstword $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a $(CUDA_HOME)/lib/libcudart_static.a))
 CUDA_INCLUDE := -isystem $(CUDA_HOME)/include
@@ -81,9 +82,9 @@ $(BUILD)/t/cuda/libcuda.so.1 $(BUILD)/t/cuda/libcublasLt.so.13:
 	$(ENGINE_CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra $(CUDA_INCLUDE) -shared -fPIC -Wl,-soname,$(@F) -o $@ $<
 
 # These need a GPU and skip themselves without one; they load the library as the engine does.
-$(BUILD)/t/gpu/bench_train: $(BUILD)/obj/tests/gpu/bench_train.o $(LIB_O) $(REF_O) | $(CUDA_SO)
+$(GPU_BENCH): $(BUILD)/t/gpu/%: $(BUILD)/obj/tests/gpu/%.o $(LIB_O) $(REF_O) | $(CUDA_SO)
 $(GPU_T): $(BUILD)/t/gpu/%.t: $(BUILD)/obj/tests/gpu/%.o $(LIB_O) $(REF_O) | $(CUDA_SO)
-$(GPU_T) $(BUILD)/t/gpu/bench_train:
+$(GPU_T) $(GPU_BENCH):
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) $(ENGINE_EXPORT) -o $@ $(filter %.o,$^) $(ENGINE_LIBS)
 

@@ -14,7 +14,7 @@
  *	choose.c	which implementation runs a product: tried, compared, timed
  *	trial.c		one implementation beside another
  *	lt.c, dnn.c	products by cuBLASLt and cuDNN
- *	cache.c		choices kept on disk
+ *	cache.c		choices kept on disk; mark.c for what is being tried
  *	run.c		forward
  *	train.h		lists the files of training
  *	*.cu, *.cuh	kernels
@@ -290,6 +290,15 @@ typedef struct GpuTrial
 	unsigned *result; /* two of them */
 } GpuTrial;
 
+/*
+ * Before a candidate is tried, and even made: whether it may be, which it may
+ * not if an earlier process did not outlive that.  What is on the stream is
+ * waited for, so that the candidate is not blamed for it.  Then the end, with
+ * what came of it; both with the turn, which is kept in between.
+ */
+extern DfxStatus
+gpu_trial_begin(const GpuTrial *t, const char *key, const GpuChoice *by, bool *may, DfxErr *err);
+extern void gpu_trial_end(const GpuTrial *t, DfxStatus st);
 /* Let *in and *out be no less than this product of n images needs. */
 extern void gpu_trial_room(const GpuConvArgs *a, GpuType type, int n, size_t *in, size_t *out);
 /* Fill so many bytes of the input with values in [-1, 1), which any half type holds. */
@@ -323,7 +332,21 @@ extern const char *gpu_cache_kept(const GpuCache *cache, const char *key, const 
 /* Takes over the choice's plan and, malloc'd or NULL, what is to be kept for it. */
 extern DfxStatus
 gpu_cache_put(GpuCache *cache, const char *key, const GpuChoice *choice, char *keep, DfxErr *err);
+/*
+ * A candidate is being tried, until further notice; should this process not outlive it, the
+ * next one that opens the cache bars it.
+ */
+extern void gpu_cache_try(GpuCache *cache, const char *key, const char *who);
+extern void gpu_cache_tried(GpuCache *cache);
+extern bool gpu_cache_barred(const GpuCache *cache, const char *key, const char *who);
 extern void gpu_cache_write(GpuCache *cache); /* what changed; failure is logged, and costs time only */
 extern const char *gpu_choice_name(const GpuChoice *choice);
+
+/* mark.c: found is told of each mark that a process has left; true: it has kept it elsewhere */
+extern void
+gpu_mark_find(const char *path, bool (*found)(void *arg, const char *key, const char *who), void *arg);
+extern int gpu_mark_open(const char *path); /* a file for marks of this process; -1: there is none */
+extern bool gpu_mark_set(int fd, const char *key, const char *who);
+extern void gpu_mark_clear(int fd);
 
 #endif /* DFX_CUDA_INTERNAL_H */

@@ -176,27 +176,31 @@ run_lane(Run *r, int *lane, DfxErr *err)
 	}
 }
 
-/* Where so many bytes of images go up from: where they are, or the lane's own room. */
-static DfxStatus
-run_source(DfxPlan *p, int l, const char *in, size_t bytes, const void **from, DfxErr *err)
+/*
+ * Where so many bytes of images go up from: where they are, or a copy in the
+ * lane's own room; without room for that where they are after all, and CUDA
+ * copies them in its own time.
+ */
+static const void *
+run_source(DfxPlan *p, int l, const char *in, size_t bytes)
 {
 	GpuRt *rt = p->dev->rt;
 	GpuLane *lane = &p->lane[l];
-	DfxStatus st = DFX_OK;
+	DfxErr err;
 
-	*from = in;
 	if (gpu_is_locked(p->dev, in, bytes))
-		return DFX_OK;
+		return in;
 	if (!lane->in_host)
 	{
 		gpu_turn_take(p->dev);
-		st = rt->ops->alloc_host(rt, p->image_bytes << (p->nbucket - 1), &lane->in_host, err);
+		if (rt->ops->alloc_host(rt, p->image_bytes << (p->nbucket - 1), &lane->in_host, &err) != DFX_OK)
+		{
+			lane->in_host = NULL;
+			dfx_log('I', "images go up from ordinary memory: %s", err.msg);
+		}
 		gpu_turn_end(p->dev);
 	}
-	*from = lane->in_host;
-	if (st == DFX_OK)
-		memcpy(lane->in_host, in, bytes);
-	return st;
+	return lane->in_host ? memcpy(lane->in_host, in, bytes) : in;
 }
 
 /* Send n images off on an idle lane. */
@@ -206,17 +210,17 @@ run_begin(Run *r, int l, int first, int n, int bucket, DfxErr *err)
 	DfxPlan *p = r->p;
 	GpuRt *rt = p->dev->rt;
 	GpuLane *lane = &p->lane[l];
+	size_t bytes = (size_t) n * p->image_bytes;
 	GpuSubmit s = {.lane = l,
 	               .graph = lane->graph[bucket],
 	               .in = lane->in.p,
-	               .in_bytes = (size_t) n * p->image_bytes,
+	               .in_bytes = bytes,
+	               .in_host = run_source(p, l, r->in + (size_t) first * p->image_bytes, bytes),
 	               .out = lane->out.p,
 	               .out_host = lane->out_host,
 	               .out_bytes = gpu_out_offset(p, p->nout, 1 << bucket)};
-	DfxStatus st = run_source(p, l, r->in + (size_t) first * p->image_bytes, s.in_bytes, &s.in_host, err);
+	DfxStatus st;
 
-	if (st != DFX_OK)
-		return st;
 	gpu_turn_take(p->dev);
 	st = rt->ops->submit(rt, &s, err);
 	gpu_turn_end(p->dev);

@@ -91,7 +91,7 @@ host_release(GpuRt *rt, void *p)
 static DfxStatus
 host_alloc_host(GpuRt *rt, size_t bytes, void **p, DfxErr *err)
 {
-	*p = calloc(1, bytes);
+	*p = host_self(rt)->refuses_host ? NULL : calloc(1, bytes);
 	host_self(rt)->blocks += *p != NULL;
 	return *p ? DFX_OK : dfx_fail(err, DFX_ENOMEM, "out of memory");
 }

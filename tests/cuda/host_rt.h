@@ -36,11 +36,11 @@ typedef struct HostRt
 	double cost[GPU_KERNEL_COUNT];
 	void *recording; /* the graph being captured */
 
-	bool refuses_locks;
-	int locks;                       /* that are not undone */
-	const char *locked, *locked_end; /* the last of them */
-	int staged;                      /* batches that went up from elsewhere */
-	int fail_submit;                 /* the how manieth submit from now fails; 0: none */
+	bool refuses_locks, refuses_host; /* to page-lock memory; to give page-locked memory */
+	int locks;                        /* that are not undone */
+	const char *locked, *locked_end;  /* the last of them */
+	int staged;                       /* batches that went up from elsewhere */
+	int fail_submit;                  /* the how manieth submit from now fails; 0: none */
 	int meet; /* whoever waits for a batch first waits until so many were in flight at one time */
 
 	pthread_mutex_t lock; /* guards all below, and the work on the stream */

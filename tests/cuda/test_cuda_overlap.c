@@ -246,6 +246,27 @@ check_locked(void)
 	free(room);
 }
 
+/* Neither locked nor copied: the device's library does what it can. */
+static void
+check_unlocked(void)
+{
+	Net net;
+	DfxStatus st;
+	DfxErr err = {0};
+
+	net_open(&net, NULL, 4);
+	for (int l = 0; l < GPU_LANES; l++)
+		if (net.plan->lane[l].in_host)
+		{
+			net.rt->rt.ops->release_host(&net.rt->rt, net.plan->lane[l].in_host);
+			net.plan->lane[l].in_host = NULL;
+		}
+	net.rt->refuses_host = true;
+	ok(same_alone(&net, net.in, 0, 4, &st, &err) && same_alone(&net, net.in, 3, 2, &st, &err),
+	   "no page-locked memory at all: batches are right");
+	net_close(&net, "no locked memory");
+}
+
 /* ---- what goes wrong ---- */
 
 static void
@@ -321,6 +342,7 @@ main(void)
 	check_many();
 	check_pieces();
 	check_locked();
+	check_unlocked();
 	check_redone();
 	check_lost();
 	check_refused();

@@ -11,6 +11,11 @@ import subprocess
 import time
 
 
+def carried():
+    """The environment of a program that the pack carried, with its libraries."""
+    return {**os.environ, "LD_LIBRARY_PATH": os.environ.get("LIBS", "")}
+
+
 def measure(command, seconds, env=None):
     """What the command printed, as a row, and why there is no more of it (None: it is complete)."""
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True)

@@ -8,7 +8,6 @@ whose gathering and copies take a good part of a batch's time, must rise, and th
     overlap.py --bench bench_overlap [--seconds 6]
 """
 import argparse
-import os
 import sys
 
 import entries
@@ -46,8 +45,7 @@ def main():
         return [args.bench, entry["what"], *([str(entry["branches"])] if entry["branches"] else []),
                 str(entry["batch"]), str(args.seconds)]
 
-    env = {**os.environ, "LD_LIBRARY_PATH": os.environ.get("LIBS", "")}
-    sys.exit(1 if entries.run([UPLOAD, *NETS], args.limit, command, label, show, args.json, env=env) else 0)
+    sys.exit(1 if entries.run([UPLOAD, *NETS], args.limit, command, label, show, args.json, env=entries.carried()) else 0)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,8 @@ for n in "${@:-1 2 3}"; do
 			5) part sql "$here/sql.sh" ;;
 			6 | 6=*)
 				IFS=, read -r -a entries <<<"${i#6}"
-				part throughput python3 "$here/throughput.py" --engine "$ENGINE" --device "$DEVICE" --json "$OUT/throughput.json" "${entries[@]#=}"
+				part throughput python3 "$here/throughput.py" --engine "$ENGINE" --device "$DEVICE" --json "$OUT/throughput.json" \
+					--overlap "$WORK/tests/bench_overlap" "${entries[@]#=}"
 				;;
 			7) part training python3 "$here/training.py" --bench "$WORK/tests/bench_train" --json "$OUT/training.json" ;;
 			8) part overlap python3 "$here/overlap.py" --bench "$WORK/tests/bench_overlap" --json "$OUT/overlap.json" ;;

@@ -5,7 +5,8 @@ Networks and batches: DenseNet-121, DenseNet-161, ResNet-50, EfficientNet-b0, Vi
 half precision, channels_last, no_grad and torch.compile: max-autotune for DenseNet-121 at 64, the mode with
 CUDA graphs elsewhere; and the better of two ways to run three branches: one after the other in one compiled
 graph, or their weights stacked and one vmapped network.  Pixels are on the device already for PyTorch, which
-favours it; ours uploads them.  Read ratios, which are medians over the rounds of the ratio within one round.
+favours it; ours uploads them, one batch after the other, and once with two batches in flight as the engine has
+them (--overlap).  Read ratios, which are medians over the rounds of the ratio within one round.
 
 The share of the roofline is images/s over the bound of max(compute, memory) summed over the layers, as computed
 in the reference for 800 TFLOP/s and 3 TB/s.
@@ -102,6 +103,13 @@ def our_rate(engine, device, name, batch):
     return json.loads(out.stdout)
 
 
+def overlapped_rate(bench, name, batch):
+    out = subprocess.run([bench, name, "3", str(batch), "4"], capture_output=True, text=True, env=entries.carried())
+    if out.returncode != 0:
+        raise RuntimeError((out.stderr.strip() or out.stdout.strip())[-300:])
+    return json.loads(out.stdout.splitlines()[-1])["all"]
+
+
 def summary(name, row, ours, theirs):
     best = max(theirs, key=lambda way: statistics.median(theirs[way]), default=None)
     rate = statistics.median(ours)
@@ -117,6 +125,8 @@ def one(args, name, batch):
     """The child: one network and batch; a line of JSON after ours alone and after each round."""
     row = our_rate(args.engine, args.device, name, batch)
     print(json.dumps(summary(name, row, [row["images_per_second"]], {})), flush=True)
+    if args.overlap and args.device != "cpu":
+        print(json.dumps({"overlapped_images_per_second": overlapped_rate(args.overlap, name, batch)}), flush=True)
     ways = torch_ways(name, batch) if args.device != "cpu" else {}
     if args.device != "cpu" and not ways:
         raise RuntimeError("PyTorch runs it in no way")
@@ -130,9 +140,9 @@ def one(args, name, batch):
 
 
 def show(row):
-    return ("%s batch %d: %.0f images/s, PyTorch %s (%s), ratio %s, roofline %.2f" %
-            (row["backbone"], row["batch"], row["images_per_second"], row["torch_images_per_second"], row["torch"],
-             row["ratio"], row["roofline_share"])), True
+    return ("%s batch %d: %.0f images/s, two batches in flight %s, PyTorch %s (%s), ratio %s, roofline %.2f" %
+            (row["backbone"], row["batch"], row["images_per_second"], row.get("overlapped_images_per_second"),
+             row["torch_images_per_second"], row["torch"], row["ratio"], row["roofline_share"])), True
 
 
 def parse(text):
@@ -148,6 +158,7 @@ def main():
     parser.add_argument("entries", nargs="*", type=parse, metavar="ENTRY")
     parser.add_argument("--engine", required=True)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--overlap", help="the program bench_overlap")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--limit", type=float, default=450, help="seconds for everything")
@@ -169,6 +180,7 @@ def main():
 
     def command(entry):
         return [sys.executable, __file__, "--child", "--engine", args.engine, "--device", args.device,
+                *(["--overlap", args.overlap] if args.overlap else []),
                 "--rounds", str(args.rounds), "--seconds", str(args.seconds), label(entry)]
 
     # Fewer rounds than wanted are enough.

@@ -5,9 +5,10 @@
  * Trying takes seconds to minutes for a network (a cuDNN plan may have to be
  * compiled), so what was found is written to a text file, one line a product:
  * key, who won, what its plan can be made from again, with tabs between; or key
- * and, behind a '!', who is never to be tried again (mark.c).  A file belongs to one kind of device and to
- *the versions of driver and libraries; its first line says which.  It is only an advice: what cannot be used
- *is tried anew, and a lost file costs time.
+ * and, behind a '!', who is never to be tried again (mark.c).  A file belongs to
+ * one kind of device and to the versions of driver and libraries; its first line
+ * says which.  It is only an advice: what cannot be used is tried anew, and a
+ * lost file costs time.
  */
 #include <errno.h>
 #include <pwd.h>

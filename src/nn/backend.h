@@ -59,10 +59,15 @@ typedef struct DfxDevInfo
 {
 	char name[96]; /* "cpu: AMD EPYC, 2 threads, oneDNN 2.6.3 (avx512_core_bf16)" */
 	int threads;
-	int lanes;    /* forwards worth having under way at a time; at least 1.  They run side by side without
-	                 slowing    each other ... */
-	bool in_turn; /* ... or compute in turn, so that one's copies are made while another computes: then a
-	                 batch is not worth dividing among them */
+
+	/*
+	 * Forwards worth having under way at a time, at least 1.  They run side by
+	 * side without slowing each other; or, with in_turn, one computes while
+	 * another's copies are made, and a batch is not worth dividing among them.
+	 */
+	int lanes;
+	bool in_turn;
+
 	int batch; /* images of a forward beyond which throughput gains nothing and latency loses, while as many
 	              forwards run as there are lanes; 0 = no such bound */
 	uint64_t memory;                          /* bytes of device memory; 0 = the host's */

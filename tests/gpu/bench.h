@@ -17,7 +17,7 @@ bench_now(void)
 	return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
 }
 
-static int
+__attribute__((unused)) static int
 bench_compare(const void *a, const void *b)
 {
 	double x = *(const double *) a, y = *(const double *) b;
@@ -26,7 +26,7 @@ bench_compare(const void *a, const void *b)
 }
 
 /* Sorts them. */
-static double
+__attribute__((unused)) static double
 bench_median(double *v, int n)
 {
 	qsort(v, (size_t) n, sizeof *v, bench_compare);

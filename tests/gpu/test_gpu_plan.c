@@ -7,10 +7,10 @@
  *	  the next device of the same kind starts from kept choices?
  */
 #include <pthread.h>
-#include <time.h>
 
 #include "tests/backend/large_sums.h"
 #include "tests/backend/net_cases.h"
+#include "tests/gpu/bench.h"
 #include "tests/gpu/gpu_device.h"
 
 static const DfxBackend *be;
@@ -25,15 +25,6 @@ network(DfxDev *dev, const DfxBackbone *b)
 	    dfx_graph_optimize(g, be->supports, dev, &err) != DFX_OK)
 		abort();
 	return g;
-}
-
-static double
-now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
 }
 
 static void
@@ -285,10 +276,10 @@ check_kept(const DfxBackbone *b)
 		if (be->open(&opts, &dev, &err) != DFX_OK)
 			abort();
 		g = network(dev, b);
-		began = now();
+		began = bench_now();
 		if (!ok(be->compile(dev, g, &plan_opts, &plan, &err) == DFX_OK, "%s compiles", b->name))
 			diag("%s", err.msg);
-		seconds[i] = now() - began;
+		seconds[i] = bench_now() - began;
 		be->release(plan);
 		be->close(dev);
 		dfx_graph_free(g);

@@ -148,7 +148,7 @@ choose_candidate(Choose *c, const GpuStep *s, GpuLib *lib, int n, const char *ke
 	return choose_fatal(st) ? st : DFX_OK;
 }
 
-/* A product with a prologue that is a library's to win, and not only to save. */
+/* Whether libraries compete for a product with a prologue; elsewhere they only stand in. */
 static bool
 choose_is_contest(const Choose *c, const GpuStep *s, int bucket)
 {

@@ -10,8 +10,9 @@
  * With a prologue there are two: our kernel, and cuDNN's of one fused graph.
  * But that graph's plan takes nearly a second to make, and a DenseNet-121 has
  * 58 of them in every bucket.  So cuDNN competes in the plan's largest bucket
- * only, where speed matters most; in the others it is the fallback, asked where
- * ours is not to be used because it failed, differed, or is barred (cache.c).
+ * only, where speed matters most, and there not for a few images; elsewhere it
+ * is the fallback, asked where ours is not to be used because it failed,
+ * differed, or is barred (cache.c).
  *
  * Programs in fp32 are the reference and run on the plain kernels alone.
  */
@@ -23,8 +24,9 @@
 
 #include "cuda/internal.h"
 
-#define CHOOSE_RUNS 3 /* timed */
-#define CHOOSE_KEY  512
+#define CHOOSE_RUNS    3 /* timed */
+#define CHOOSE_KEY     512
+#define CHOOSE_CONTEST 16 /* images, for which a library may compete with our kernel's prologue */
 
 /* A program's products being tried, in buffers as large as the largest needs. */
 typedef struct Choose
@@ -152,7 +154,7 @@ choose_candidate(Choose *c, const GpuStep *s, GpuLib *lib, int n, const char *ke
 static bool
 choose_is_contest(const Choose *c, const GpuStep *s, int bucket)
 {
-	return s->args[0].conv.pre_scale && bucket == c->p->nbucket - 1;
+	return s->args[0].conv.pre_scale && bucket == c->p->nbucket - 1 && 1 << bucket >= CHOOSE_CONTEST;
 }
 
 /* Whether a library is to be asked, after the best so far. */

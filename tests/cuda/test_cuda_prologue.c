@@ -1,9 +1,10 @@
 /*
  * test_cuda_prologue.c
  *	  When is a library asked for a product with a prologue, whose plan is dear:
- *	  to compete in the largest bucket only, and elsewhere where our own kernel
- *	  differs, fails or has ended a process; and does a ReLU in front of the
- *	  product count when a library makes numbers of what is none?
+ *	  to compete in the largest bucket only, if that is of many images, and
+ *	  elsewhere where our own kernel differs, fails or has ended a process; and
+ *	  does a ReLU in front of the product count when a library makes numbers of
+ *	  what is none?
  */
 #include <unistd.h>
 
@@ -12,9 +13,11 @@
 
 enum
 {
-	LARGEST = 4, /* images: three buckets */
-	ALL = 7,     /* sets of buckets, a bit each */
-	ALONE = 4,
+	FEW = 8,
+	LARGEST = 16, /* images: five buckets */
+	MORE = 32,
+	ALL = 31, /* sets of buckets, a bit each */
+	ALONE = 16,
 	NONE = 0
 };
 
@@ -122,15 +125,17 @@ run_with(FakeLib *f, enum Ours how, const char *dir, int max_batch, const char *
 static void
 check_contest(void)
 {
-	FakeLib quick = {.cost = 0.1}, slow = {.cost = 10}, wrong = {.cost = 0.1, .wrong = true};
+	FakeLib quick = {.cost = 0.1}, few = quick, slow = {.cost = 10}, wrong = {.cost = 0.1, .wrong = true};
 	FakeLib refusing = {.cost = 0.1, .refuses = true};
 
 	ok(run_with(&quick, OURS_RIGHT, NULL, LARGEST, "a quick library") == ALONE && quick.built == 1,
 	   "it gets the largest batch, and is not asked for others");
+	ok(run_with(&few, OURS_RIGHT, NULL, FEW, "a quick library for few images") == NONE && few.built == 0,
+	   "it is not asked");
 	ok(run_with(&slow, OURS_RIGHT, NULL, LARGEST, "a slow library") == NONE && slow.built == 1,
 	   "it is asked for the largest batch, and not used");
 	ok(run_with(&wrong, OURS_RIGHT, NULL, LARGEST, "a wrong library") == NONE && wrong.run > 0 &&
-	       strstr(logged, "W fake computes 4 fp16") != NULL,
+	       strstr(logged, "W fake computes 16 fp16 largest") != NULL,
 	   "it is found out in the largest batch, which the log says");
 	ok(run_with(&refusing, OURS_RIGHT, NULL, LARGEST, "a library that refuses") == NONE,
 	   "the product runs on our kernel");
@@ -142,10 +147,10 @@ check_fallback(void)
 	FakeLib slow = {.cost = 10}, again = slow, both = {.cost = 10, .wrong = true};
 	FakeLib fickle = {.cost = 10, .patience = 6}; /* tried, timed, with what is no number, and one run */
 
-	ok(run_with(&slow, OURS_WRONG, NULL, LARGEST, "our kernel is wrong") == ALL && slow.built == 3,
+	ok(run_with(&slow, OURS_WRONG, NULL, LARGEST, "our kernel is wrong") == ALL && slow.built == 5,
 	   "a library stands in for it in every bucket");
 	ok(strstr(logged, "W mma computes 1 fp16") != NULL, "which the log says");
-	ok(run_with(&again, OURS_FAILS, NULL, LARGEST, "our kernel fails") == ALL && again.built == 3,
+	ok(run_with(&again, OURS_FAILS, NULL, LARGEST, "our kernel fails") == ALL && again.built == 5,
 	   "a library stands in for it in every bucket");
 	ok(run_with(&both, OURS_WRONG, NULL, LARGEST, "our kernel is wrong, and so is the library") == NONE,
 	   "neither is used");
@@ -174,17 +179,21 @@ static void
 check_kept(void)
 {
 	char dir[] = "/tmp/dfx-cuda-XXXXXX", command[64];
-	FakeLib many = {.cost = 0.1}, same = many, few = many;
+	FakeLib first = {.cost = 0.1}, same = first, more = first, after = first;
 
 	if (!mkdtemp(dir))
 		abort();
-	ok(run_with(&many, OURS_RIGHT, dir, LARGEST, "with a place to keep choices") == ALONE,
+	ok(run_with(&more, OURS_RIGHT, dir, MORE, "with a place to keep choices") == MORE,
 	   "a library gets the largest batch");
+	ok(run_with(&first, OURS_RIGHT, dir, LARGEST, "a plan for smaller batches") == ALONE &&
+	       first.recalled == 0,
+	   "asks a library for the largest of these");
 	ok(run_with(&same, OURS_RIGHT, dir, LARGEST, "the next process") == ALONE && same.built == 1 &&
 	       same.recalled == 1,
 	   "has the same choices without trying");
-	ok(run_with(&few, OURS_RIGHT, dir, 1, "a plan for single images") == 1 && few.recalled == 0,
-	   "asks a library for these");
+	ok(run_with(&after, OURS_RIGHT, dir, MORE, "and a plan for the larger ones") == MORE &&
+	       after.recalled == 1,
+	   "has its own");
 	snprintf(command, sizeof command, "rm -rf %s", dir);
 	ok(system(command) == 0, "cleaned up");
 }
@@ -196,7 +205,7 @@ check_no_number(void)
 
 	ok(run_with(&tidy, OURS_RIGHT, NULL, LARGEST, "a library that makes 0 of what is no number") == NONE,
 	   "it does not get a product with a ReLU in front");
-	ok(strstr(logged, "W fake makes 0 of what is no number in 4 fp16") != NULL, "which the log says");
+	ok(strstr(logged, "W fake makes 0 of what is no number in 16 fp16") != NULL, "which the log says");
 }
 
 int

@@ -1,0 +1,368 @@
+/*
+ * kernels_mbconv.c
+ *	  The loops of inverted residual blocks, for AVX-512.
+ *
+ * A 1x1 convolution in nChw16c is a product of matrices: a tile of pixels
+ * stays in registers, each input channel's 16 weights are loaded once for it,
+ * and each pixel's number is broadcast from memory.  In bf16 a unit is two
+ * neighbouring channels, which one instruction multiplies and adds, and which
+ * are one 32-bit word of a pixel.  So both types walk through words alike.
+ *
+ * spread() takes one block of 16 channels from the source to the result of the
+ * depthwise convolution: a row of the expanded map is made when the depthwise
+ * kernel gets to it, in floats, and lives in a ring of as many rows as the kernel
+ * is high, in the first or second cache.  So the expanded map, six times the
+ * size of its source, is never stored.
+ *
+ * Vectors of 16 floats are written as intrinsics because products must be
+ * fused with sums here: everything else would halve the speed.
+ */
+#include "cpu/kernels_mbconv.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+/*
+ * One target for both tables, so that one body makes both; the instructions
+ * of bf16 stand in branches that the table of floats does not have.
+ */
+#define TARGET                                                                                               \
+	__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,prefer-vector-width=512")))
+#define KERNEL TARGET static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+#define BLOCK CPU_MB_BLOCK
+#define MAX_K 5
+
+/* x / (1 + exp(-x)), within 1e-6 of it; what is not finite comes out as it does by that formula. */
+KERNEL __m512
+mb_silu(__m512 x)
+{
+	/* exp(-x) = 2^t = 2^n 2^f with n whole and |f| <= 1/2; the polynomial is 2^f within 2e-7. */
+	__m512 t = _mm512_mul_ps(x, _mm512_set1_ps(-1.44269504f));
+	__m512 n = _mm512_roundscale_ps(t, 0), f = _mm512_reduce_ps(t, 0);
+	__m512 p = _mm512_set1_ps(1.3276472e-3f);
+
+	p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.6755413e-3f));
+	p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5507133e-2f));
+	p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022212e-1f));
+	p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314698e-1f));
+	p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0000001f));
+	return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1), _mm512_scalef_ps(p, n)));
+}
+
+/* 16 numbers, number i of an array of the type on. */
+KERNEL __m512
+mb_load(const bool half, const void *p, size_t i)
+{
+	if (half)
+		return _mm512_castsi512_ps(_mm512_slli_epi32(
+		    _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *) ((const uint16_t *) p + i))), 16));
+	return _mm512_loadu_ps((const float *) p + i);
+}
+
+KERNEL void
+mb_store(const bool half, void *p, size_t i, __m512 x)
+{
+	if (half)
+		_mm256_storeu_si256((void *) ((uint16_t *) p + i), (__m256i) _mm512_cvtneps_pbh(x));
+	else
+		_mm512_storeu_ps((float *) p + i, x);
+}
+
+/* Words of a pixel's block. */
+KERNEL int
+mb_words(const bool half)
+{
+	return half ? BLOCK / 2 : BLOCK;
+}
+
+/* acc + weights times a unit of one pixel. */
+KERNEL __m512
+mb_madd(const bool half, __m512 acc, const uint32_t *weights, const uint32_t *unit)
+{
+	float x;
+	int pair;
+
+	if (half)
+	{
+		memcpy(&pair, unit, sizeof pair);
+		return _mm512_dpbf16_ps(acc, (__m512bh) _mm512_loadu_si512(weights),
+		                        (__m512bh) _mm512_set1_epi32(pair));
+	}
+	memcpy(&x, unit, sizeof x);
+	return _mm512_fmadd_ps(_mm512_loadu_ps(weights), _mm512_set1_ps(x), acc);
+}
+
+/*
+ * nb x t sums: t neighbouring pixels, from x on, whose channels' blocks are
+ * plane words apart; nb blocks of weights, each of so many units.
+ */
+KERNEL void
+mb_products(const bool half, const int nb, const int t, __m512 *acc, const uint32_t *x, size_t plane,
+            size_t units, const uint32_t *weights)
+{
+	const size_t words = (size_t) mb_words(half), block = units * BLOCK;
+
+	for (size_t k = 0; k < units; k += words, x += plane)
+		for (size_t u = 0; u < words && k + u < units; u++, weights += BLOCK)
+			UNROLL
+	for (int i = 0; i < t; i++)
+		UNROLL
+	for (int b = 0; b < nb; b++)
+		acc[b * t + i] =
+		    mb_madd(half, acc[b * t + i], weights + (size_t) b * block, x + (size_t) i * words + u);
+}
+
+/* ---- spread ---- */
+
+/* t pixels of an expanded row. */
+KERNEL void
+mb_expand_tile(const bool half, const int t, float *to, const uint32_t *x, size_t plane, size_t units,
+               const CpuMbParams *p)
+{
+	__m512 acc[16], bias = _mm512_loadu_ps(p->expand_bias);
+
+	UNROLL
+	for (int i = 0; i < t; i++)
+		acc[i] = bias;
+	mb_products(half, 1, t, acc, x, plane, units, p->expand);
+	UNROLL
+	for (int i = 0; i < t; i++)
+		_mm512_storeu_ps(to + (size_t) i * BLOCK, mb_silu(acc[i]));
+}
+
+/* Row y of the source, expanded, in floats. */
+KERNEL void
+mb_expand_row(const bool half, float *to, const void *src, const CpuMbSpread *g, const CpuMbParams *p, int y)
+{
+	const size_t first = (size_t) y * (size_t) g->w, words = (size_t) mb_words(half),
+	             plane = (size_t) g->h * (size_t) g->w * words,
+	             units = cpu_mb_units(g->ci, half ? CPU_BF16 : CPU_F32);
+	const uint32_t *x = (const uint32_t *) src + first * words;
+	int i = 0;
+
+	if (g->ci == 0)
+	{
+		for (; i < g->w; i++)
+			_mm512_storeu_ps(to + (size_t) i * BLOCK, mb_load(half, src, (first + (size_t) i) * BLOCK));
+		return;
+	}
+	for (; i + 16 <= g->w; i += 16)
+		mb_expand_tile(half, 16, to + (size_t) i * BLOCK, x + (size_t) i * words, plane, units, p);
+	for (; i + 8 <= g->w; i += 8)
+		mb_expand_tile(half, 8, to + (size_t) i * BLOCK, x + (size_t) i * words, plane, units, p);
+	for (; i < g->w; i++)
+		mb_expand_tile(half, 1, to + (size_t) i * BLOCK, x + (size_t) i * words, plane, units, p);
+}
+
+/* t pixels of the result, of which the first's window starts at row[] (those from y0 to y1 are in the image).
+ */
+KERNEL __m512
+mb_depth_tile(const bool half, const int k, const int s, const int t, void *dst, size_t at, float *const *row,
+              size_t from, int y0, int y1, const CpuMbParams *p)
+{
+	__m512 acc[8], sum = _mm512_setzero_ps(), bias = _mm512_loadu_ps(p->depth_bias);
+
+	UNROLL
+	for (int i = 0; i < t; i++)
+		acc[i] = bias;
+	for (int y = y0; y < y1; y++)
+	{
+		const float *x = row[y] + from;
+
+		UNROLL
+		for (int j = 0; j < k; j++)
+		{
+			__m512 w = _mm512_loadu_ps(p->depth + (size_t) (y * k + j) * BLOCK);
+
+			UNROLL
+			for (int i = 0; i < t; i++)
+				acc[i] = _mm512_fmadd_ps(w, _mm512_loadu_ps(x + (size_t) (i * s + j) * BLOCK), acc[i]);
+		}
+	}
+	UNROLL
+	for (int i = 0; i < t; i++)
+	{
+		__m512 y = mb_silu(acc[i]);
+
+		mb_store(half, dst, at + (size_t) i * BLOCK, y);
+		sum = _mm512_add_ps(sum, y);
+	}
+	return sum;
+}
+
+/* Row oy of the result; its sum. */
+KERNEL __m512
+mb_depth_row(const bool half, const int k, const int s, void *dst, float *const *row, const CpuMbSpread *g,
+             const CpuMbParams *p, int oy)
+{
+	const int above = k / 2 - oy * s, below = oy * s - k / 2 + k - g->h;
+	const int y0 = above > 0 ? above : 0, y1 = below > 0 ? k - below : k;
+	const size_t first = (size_t) oy * (size_t) g->ow;
+	__m512 sum = _mm512_setzero_ps();
+	int i = 0;
+
+	for (; i + 8 <= g->ow; i += 8)
+		sum = _mm512_add_ps(sum, mb_depth_tile(half, k, s, 8, dst, (first + (size_t) i) * BLOCK, row,
+		                                       (size_t) (i * s) * BLOCK, y0, y1, p));
+	for (; i < g->ow; i++)
+		sum = _mm512_add_ps(sum, mb_depth_tile(half, k, s, 1, dst, (first + (size_t) i) * BLOCK, row,
+		                                       (size_t) (i * s) * BLOCK, y0, y1, p));
+	return sum;
+}
+
+/* Row y of the source lies in slot y % k of the ring, between k / 2 pixels of zeros on either side. */
+KERNEL void
+mb_spread_body(const bool half, const int k, const int s, void *dst, float *mean, float *ring,
+               const void *src, const CpuMbSpread *g, const CpuMbParams *p)
+{
+	const size_t pad = (size_t) (k / 2) * BLOCK, pitch = (size_t) (g->w + k - 1) * BLOCK;
+	__m512 sum = _mm512_setzero_ps();
+	float *row[MAX_K];
+	int made = 0;
+
+	for (int i = 0; i < k; i++)
+	{
+		memset(ring + (size_t) i * pitch, 0, pad * sizeof *ring);
+		memset(ring + (size_t) (i + 1) * pitch - pad, 0, pad * sizeof *ring);
+	}
+	for (int oy = 0; oy < g->oh; oy++)
+	{
+		const int top = oy * s - k / 2, end = top + k < g->h ? top + k : g->h;
+
+		for (; made < end; made++)
+			mb_expand_row(half, ring + (size_t) (made % k) * pitch + pad, src, g, p, made);
+		for (int i = 0; i < k; i++)
+			row[i] = ring + (size_t) ((top + i + k) % k) * pitch;
+		sum = _mm512_add_ps(sum, mb_depth_row(half, k, s, dst, row, g, p, oy));
+	}
+	_mm512_storeu_ps(mean, _mm512_mul_ps(sum, _mm512_set1_ps(1.0f / (float) (g->oh * g->ow))));
+}
+
+/* ---- project ---- */
+
+/* t pixels of nb blocks; at: the first one's place among npix. */
+KERNEL void
+mb_project_tile(const bool half, const int nb, const int t, void *dst, const void *add, const void *src,
+                size_t at, size_t npix, size_t units, const void *weights, const float *bias)
+{
+	const size_t words = (size_t) mb_words(half);
+	__m512 acc[16];
+
+	UNROLL
+	for (int b = 0; b < nb; b++)
+		UNROLL
+	for (int i = 0; i < t; i++)
+		acc[b * t + i] = _mm512_loadu_ps(bias + (size_t) b * BLOCK);
+	mb_products(half, nb, t, acc, (const uint32_t *) src + at * words, npix * words, units, weights);
+	UNROLL
+	for (int b = 0; b < nb; b++)
+		UNROLL
+	for (int i = 0; i < t; i++)
+	{
+		const size_t to = ((size_t) b * npix + at + (size_t) i) * BLOCK;
+		__m512 y = acc[b * t + i];
+
+		mb_store(half, dst, to, add ? _mm512_add_ps(y, mb_load(half, add, to)) : y);
+	}
+}
+
+KERNEL void
+mb_project_body(const bool half, const int nb, void *dst, const void *add, const void *src, size_t npix,
+                int ci, const void *weights, const float *bias)
+{
+	const size_t units = cpu_mb_units(ci, half ? CPU_BF16 : CPU_F32);
+	size_t i = 0;
+
+	for (; i + (size_t) (16 / nb) <= npix; i += (size_t) (16 / nb))
+		mb_project_tile(half, nb, 16 / nb, dst, add, src, i, npix, units, weights, bias);
+	for (; i < npix; i++)
+		mb_project_tile(half, nb, 1, dst, add, src, i, npix, units, weights, bias);
+}
+
+/* ---- tables ---- */
+
+TARGET static void
+mb_weights_f32(void *to, const float *ready, const float *factor, int ci)
+{
+	for (size_t k = 0; k < (size_t) ci; k++)
+		_mm512_storeu_ps((float *) to + k * BLOCK,
+		                 _mm512_mul_ps(_mm512_loadu_ps(ready + k * BLOCK), _mm512_set1_ps(factor[k])));
+}
+
+/* Where ci is odd, the last pair's second factor is 1, whatever its weights, which are 0. */
+TARGET static void
+mb_weights_bf16(void *to, const float *ready, const float *factor, int ci)
+{
+	for (int k = 0; k < ci; k += 2, ready += 2 * BLOCK, to = (uint16_t *) to + 2 * BLOCK)
+	{
+		const float pair[2] = {factor[k], k + 1 < ci ? factor[k + 1] : 1};
+		double both;
+		__m512 f, low, high;
+
+		memcpy(&both, pair, sizeof both);
+		f = _mm512_castpd_ps(_mm512_set1_pd(both));
+		low = _mm512_mul_ps(_mm512_loadu_ps(ready), f);
+		high = _mm512_mul_ps(_mm512_loadu_ps(ready + BLOCK), f);
+		_mm512_storeu_si512(to, (__m512i) _mm512_cvtne2ps_pbh(high, low));
+	}
+}
+
+/* Kernel sizes and strides as constants, so that windows are unrolled. */
+#define TABLE(suffix, half, label)                                                                           \
+	TARGET static void mb_spread_##suffix(void *dst, float *mean, float *ring, const void *src,              \
+	                                      const CpuMbSpread *g, const CpuMbParams *p)                        \
+	{                                                                                                        \
+		if (g->k == 3 && g->s == 1)                                                                          \
+			mb_spread_body(half, 3, 1, dst, mean, ring, src, g, p);                                          \
+		else if (g->k == 3)                                                                                  \
+			mb_spread_body(half, 3, 2, dst, mean, ring, src, g, p);                                          \
+		else if (g->s == 1)                                                                                  \
+			mb_spread_body(half, 5, 1, dst, mean, ring, src, g, p);                                          \
+		else                                                                                                 \
+			mb_spread_body(half, 5, 2, dst, mean, ring, src, g, p);                                          \
+	}                                                                                                        \
+	TARGET static void mb_project_##suffix(void *dst, const void *add, const void *src, size_t npix, int ci, \
+	                                       int nb, const void *weights, const float *bias)                   \
+	{                                                                                                        \
+		if (nb == 2)                                                                                         \
+			mb_project_body(half, 2, dst, add, src, npix, ci, weights, bias);                                \
+		else                                                                                                 \
+			mb_project_body(half, 1, dst, add, src, npix, ci, weights, bias);                                \
+	}                                                                                                        \
+	static const CpuMbKernels mb_kernels_##suffix = {label, mb_weights_##suffix, mb_spread_##suffix,         \
+	                                                 mb_project_##suffix};
+
+TABLE(f32, false, "avx512")
+TABLE(bf16, true, "avx512_bf16")
+
+const CpuMbKernels *
+cpu_mb_kernels(void)
+{
+	return &mb_kernels_f32;
+}
+
+const CpuMbKernels *
+cpu_mb_bf16_kernels(void)
+{
+	return &mb_kernels_bf16;
+}
+
+#else
+
+const CpuMbKernels *
+cpu_mb_kernels(void)
+{
+	return NULL;
+}
+
+const CpuMbKernels *
+cpu_mb_bf16_kernels(void)
+{
+	return NULL;
+}
+
+#endif

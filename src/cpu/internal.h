@@ -236,11 +236,18 @@ struct DfxPlan
 	int nmem, mem_cap;
 };
 
-/* Ops that are one step, of mbconv.c; -1: there is none. */
+/* Ops that are one step of mbconv.c, by the last of them. */
 typedef struct CpuMbGroup
 {
-	int expand, depth; /* the 1x1 convolution, the depthwise one */
-	DfxVal wide;       /* with a depthwise one: its result; else the residual */
+	enum
+	{
+		CPU_MB_NONE = 0,
+		CPU_MB_SPREAD,
+		CPU_MB_GATED,
+		CPU_MB_ACT
+	} kind;
+	int point, depth; /* the 1x1 convolution, the depthwise one; -1: there is none */
+	DfxVal wide;      /* with a depthwise one: its result; else the residual, -1: none */
 } CpuMbGroup;
 
 /*
@@ -255,7 +262,7 @@ typedef struct CpuBuild
 	CpuType type;   /* of values, but for those that layout.c makes floats */
 	CpuView *view;  /* of each value */
 	int *last_use;  /* of each value, as the copy has it */
-	CpuMbGroup *mb; /* of each op: what it does beside its own work */
+	CpuMbGroup *mb; /* of each op */
 	bool int8;      /* a plan on integers, where the graph has steps for them ... */
 	float *step;    /* ... which are these, of each value: dfx_graph_steps() */
 	bool nhwc;

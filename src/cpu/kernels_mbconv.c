@@ -36,9 +36,9 @@
 #define BLOCK CPU_MB_BLOCK
 #define MAX_K 5
 
-/* x / (1 + exp(-x)), within 1e-6 of it; what is not finite comes out as it does by that formula. */
+/* y / (1 + exp(-x)), within 1e-6 of it; what is not finite comes out as it does by that formula. */
 KERNEL __m512
-mb_silu(__m512 x)
+mb_logistic(__m512 y, __m512 x)
 {
 	/* exp(-x) = 2^t = 2^n 2^f with n whole and |f| <= 1/2; the polynomial is 2^f within 2e-7. */
 	__m512 t = _mm512_mul_ps(x, _mm512_set1_ps(-1.44269504f));
@@ -50,7 +50,19 @@ mb_silu(__m512 x)
 	p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022212e-1f));
 	p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314698e-1f));
 	p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0000001f));
-	return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1), _mm512_scalef_ps(p, n)));
+	return _mm512_div_ps(y, _mm512_add_ps(_mm512_set1_ps(1), _mm512_scalef_ps(p, n)));
+}
+
+KERNEL __m512
+mb_silu(__m512 x)
+{
+	return mb_logistic(x, x);
+}
+
+KERNEL __m512
+mb_act(DfxAct act, __m512 x)
+{
+	return act == DFX_ACT_NONE ? x : mb_logistic(act == DFX_ACT_SILU ? x : _mm512_set1_ps(1), x);
 }
 
 /* 16 numbers, number i of an array of the type on. */
@@ -244,12 +256,12 @@ mb_spread_body(const bool half, const int k, const int s, void *dst, float *mean
 
 /* ---- project ---- */
 
-/* t pixels of nb blocks; at: the first one's place among npix. */
+/* t pixels of nb blocks; at: the first one's place. */
 KERNEL void
 mb_project_tile(const bool half, const int nb, const int t, void *dst, const void *add, const void *src,
-                size_t at, size_t npix, size_t units, const void *weights, const float *bias)
+                size_t at, const CpuMbProject *g, const void *weights, const float *bias)
 {
-	const size_t words = (size_t) mb_words(half);
+	const size_t words = (size_t) mb_words(half), units = cpu_mb_units(g->ci, half ? CPU_BF16 : CPU_F32);
 	__m512 acc[16];
 
 	UNROLL
@@ -257,30 +269,32 @@ mb_project_tile(const bool half, const int nb, const int t, void *dst, const voi
 		UNROLL
 	for (int i = 0; i < t; i++)
 		acc[b * t + i] = _mm512_loadu_ps(bias + (size_t) b * BLOCK);
-	mb_products(half, nb, t, acc, (const uint32_t *) src + at * words, npix * words, units, weights);
+	mb_products(half, nb, t, acc, (const uint32_t *) src + at * words, g->npix * words, units, weights);
 	UNROLL
 	for (int b = 0; b < nb; b++)
 		UNROLL
 	for (int i = 0; i < t; i++)
 	{
-		const size_t to = ((size_t) b * npix + at + (size_t) i) * BLOCK;
+		const size_t to = ((size_t) b * g->npix + at + (size_t) i) * BLOCK;
 		__m512 y = acc[b * t + i];
 
-		mb_store(half, dst, to, add ? _mm512_add_ps(y, mb_load(half, add, to)) : y);
+		if (add)
+			y = _mm512_add_ps(y, mb_load(half, add, to));
+		mb_store(half, dst, to, mb_act(g->act, y));
 	}
 }
 
 KERNEL void
-mb_project_body(const bool half, const int nb, void *dst, const void *add, const void *src, size_t npix,
-                int ci, const void *weights, const float *bias)
+mb_project_body(const bool half, const int nb, void *dst, const void *add, const void *src,
+                const CpuMbProject *g, const void *weights, const float *bias)
 {
-	const size_t units = cpu_mb_units(ci, half ? CPU_BF16 : CPU_F32);
+	const size_t tile = (size_t) (16 / nb);
 	size_t i = 0;
 
-	for (; i + (size_t) (16 / nb) <= npix; i += (size_t) (16 / nb))
-		mb_project_tile(half, nb, 16 / nb, dst, add, src, i, npix, units, weights, bias);
-	for (; i < npix; i++)
-		mb_project_tile(half, nb, 1, dst, add, src, i, npix, units, weights, bias);
+	for (; i + tile <= g->npix; i += tile)
+		mb_project_tile(half, nb, 16 / nb, dst, add, src, i, g, weights, bias);
+	for (; i < g->npix; i++)
+		mb_project_tile(half, nb, 1, dst, add, src, i, g, weights, bias);
 }
 
 /* ---- tables ---- */
@@ -288,18 +302,23 @@ mb_project_body(const bool half, const int nb, void *dst, const void *add, const
 TARGET static void
 mb_weights_f32(void *to, const float *ready, const float *factor, int ci)
 {
+	if (factor == NULL)
+	{
+		memcpy(to, ready, (size_t) ci * BLOCK * sizeof *ready);
+		return;
+	}
 	for (size_t k = 0; k < (size_t) ci; k++)
 		_mm512_storeu_ps((float *) to + k * BLOCK,
 		                 _mm512_mul_ps(_mm512_loadu_ps(ready + k * BLOCK), _mm512_set1_ps(factor[k])));
 }
 
-/* Where ci is odd, the last pair's second factor is 1, whatever its weights, which are 0. */
+/* Where ci is odd, the last pair's second factor is 1, and its weights are 0. */
 TARGET static void
 mb_weights_bf16(void *to, const float *ready, const float *factor, int ci)
 {
 	for (int k = 0; k < ci; k += 2, ready += 2 * BLOCK, to = (uint16_t *) to + 2 * BLOCK)
 	{
-		const float pair[2] = {factor[k], k + 1 < ci ? factor[k + 1] : 1};
+		const float pair[2] = {factor ? factor[k] : 1, factor && k + 1 < ci ? factor[k + 1] : 1};
 		double both;
 		__m512 f, low, high;
 
@@ -325,13 +344,14 @@ mb_weights_bf16(void *to, const float *ready, const float *factor, int ci)
 		else                                                                                                 \
 			mb_spread_body(half, 5, 2, dst, mean, ring, src, g, p);                                          \
 	}                                                                                                        \
-	TARGET static void mb_project_##suffix(void *dst, const void *add, const void *src, size_t npix, int ci, \
-	                                       int nb, const void *weights, const float *bias)                   \
+	TARGET static void mb_project_##suffix(void *dst, const void *add, const void *src,                      \
+	                                       const CpuMbProject *g, int nb, const void *weights,               \
+	                                       const float *bias)                                                \
 	{                                                                                                        \
 		if (nb == 2)                                                                                         \
-			mb_project_body(half, 2, dst, add, src, npix, ci, weights, bias);                                \
+			mb_project_body(half, 2, dst, add, src, g, weights, bias);                                       \
 		else                                                                                                 \
-			mb_project_body(half, 1, dst, add, src, npix, ci, weights, bias);                                \
+			mb_project_body(half, 1, dst, add, src, g, weights, bias);                                       \
 	}                                                                                                        \
 	static const CpuMbKernels mb_kernels_##suffix = {label, mb_weights_##suffix, mb_spread_##suffix,         \
 	                                                 mb_project_##suffix};

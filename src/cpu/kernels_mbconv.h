@@ -13,6 +13,7 @@
 #define DFX_CPU_KERNELS_MBCONV_H
 
 #include "cpu/kernels.h"
+#include "nn/nn.h"
 
 #define CPU_MB_BLOCK 16 /* channels */
 
@@ -34,11 +35,19 @@ typedef struct CpuMbParams
 	const float *depth_bias;  /* 16 */
 } CpuMbParams;
 
+/* A 1x1 convolution. */
+typedef struct CpuMbProject
+{
+	int ci;
+	size_t npix;
+	DfxAct act; /* none, SiLU, sigmoid */
+} CpuMbProject;
+
 typedef struct CpuMbKernels
 {
 	const char *name;
 
-	/* A block of weights of ci input channels, each times its channel's factor. */
+	/* A block of weights of ci input channels, each times its channel's factor (NULL: 1). */
 	void (*weights)(void *to, const float *ready, const float *factor, int ci);
 
 	/*
@@ -49,11 +58,9 @@ typedef struct CpuMbKernels
 	void (*spread)(void *dst, float *mean, float *ring, const void *src, const CpuMbSpread *g,
 	               const CpuMbParams *p);
 
-	/*
-	 * nb (1 or 2) blocks of 16 channels of a 1x1 convolution of ci channels
-	 * and npix pixels, plus bias (16 each) and, if not NULL, what is at add.
+	/* nb (1 or 2) blocks of 16 channels: act(src weights + bias (16 each) + what is at add (NULL: nothing)).
 	 */
-	void (*project)(void *dst, const void *add, const void *src, size_t npix, int ci, int nb,
+	void (*project)(void *dst, const void *add, const void *src, const CpuMbProject *g, int nb,
 	                const void *weights, const float *bias);
 } CpuMbKernels;
 

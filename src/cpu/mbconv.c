@@ -1,6 +1,6 @@
 /*
  * mbconv.c
- *	  Inverted residual blocks with a gate a channel (EfficientNet's) in two
+ *	  Inverted residual blocks with a gate a channel (EfficientNet's) in four
  *	  steps of our own, where the library would take eight or nine passes.
  *
  *	spread	1x1 convolution, SiLU, depthwise convolution, SiLU, and the global mean
@@ -8,18 +8,18 @@
  *			stays in the first caches (kernels_mbconv.c); the 1x1 may be missing
  *	gated	the product with the gate, the 1x1 convolution after it, the residual: an
  *			image's gate is multiplied into the weights, which are few, not into the map
+ *	act		other 1x1 convolutions with SiLU or a sigmoid: the two of one pixel
+ *			that make the gate, for which a primitive's call is long, and the last one
  *
- * The two small convolutions between them remain the library's.
- *
- * cpu_mb_find() looks for both in the build's copy of the graph and rewrites
- * it, so that values live where and as long as the steps need them: all ops of a group
- * read what the group reads, and all but the last are marked as placed, which
- * have nothing to do.  What only the group would read has no place any more.
+ * cpu_mb_find() looks for them in the build's copy of the graph and rewrites
+ * it, so that values live where and as long as the steps need them: all ops of a
+ * group read what the group reads, and all but the last are marked as placed,
+ * which have nothing to do.  What only the group would read has no place any more.
  *
  * It is done where channels come in blocks of 16, which is where the CPU has
- * AVX-512.  Images go one by one, so an image's bits do not depend on its batch.
- * In bf16 the expanded map, sums and means are floats, and so are the weights
- * until they are multiplied by the gate: a product is rounded once.
+ * AVX-512.  A block of an image is computed by itself, so its bits do not depend
+ * on the batch.  In bf16 the expanded map, sums and means are floats, and so are
+ * the weights until they are multiplied by the gate: a product is rounded once.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,14 +30,17 @@
 /* What a step has in s->param. */
 typedef struct MbStep
 {
-	CpuMbSpread g;
-	CpuView wide;        /* spread: the map; gated: the residual */
-	bool add;            /* gated: there is one */
-	const char *weights; /* of the 1x1, by blocks: for spread as the loops read them, else ready */
-	const float *bias;   /* of the 1x1 */
-	const float *depth;  /* spread: k x k x 16 a block */
+	CpuMbSpread spread;
+	CpuMbProject project;
+	CpuView wide;        /* spread: the map; else the residual */
+	bool add;            /* there is a residual */
+	bool gated;          /* weights are ready to be multiplied; else as the loops read them */
+	const char *weights; /* of the 1x1, by blocks */
+	size_t block;        /* bytes of one */
+	const float *bias;
+	const float *depth; /* spread: k x k x 16 a block */
 	const float *depth_bias;
-	size_t block; /* bytes of a block of weights */
+	bool by_block; /* all images of a block, before the next block's; else image by image */
 } MbStep;
 
 static const CpuMbKernels *
@@ -55,22 +58,25 @@ mb_is_conv(const DfxOp *op, DfxAct act)
 }
 
 static bool
-mb_is_1x1(const CpuBuild *b, const DfxOp *op, DfxAct act)
+mb_is_1x1(const DfxOp *op, DfxAct act)
 {
-	const CpuConvShape c = cpu_conv_shape(&b->g, op);
+	const DfxConv *a = &op->u.conv;
 
-	return mb_is_conv(op, act) && c.kh == 1 && c.kw == 1 && c.stride[0] == 1 && c.stride[1] == 1 &&
-	       c.pad[0] == 0 && c.pad[1] == 0 && c.groups == 1;
+	return mb_is_conv(op, act) && a->kh == 1 && a->kw == 1 && a->sh <= 1 && a->sw <= 1 && a->ph == 0 &&
+	       a->pw == 0 && a->groups <= 1;
 }
 
 static bool
 mb_is_depthwise(const CpuBuild *b, const DfxOp *op)
 {
-	const CpuConvShape c = cpu_conv_shape(&b->g, op);
+	CpuConvShape c;
 
-	return mb_is_conv(op, DFX_ACT_SILU) && op->epi_add < 0 && c.groups == c.ci && c.co == c.ci &&
-	       c.kh == c.kw && (c.kh == 3 || c.kh == 5) && c.stride[0] == c.stride[1] &&
-	       (c.stride[0] == 1 || c.stride[0] == 2) && c.pad[0] == c.kh / 2 && c.pad[1] == c.kh / 2;
+	if (!mb_is_conv(op, DFX_ACT_SILU) || op->epi_add >= 0)
+		return false;
+	c = cpu_conv_shape(&b->g, op);
+	return c.groups == c.ci && c.co == c.ci && c.kh == c.kw && (c.kh == 3 || c.kh == 5) &&
+	       c.stride[0] == c.stride[1] && (c.stride[0] == 1 || c.stride[0] == 2) && c.pad[0] == c.kh / 2 &&
+	       c.pad[1] == c.kh / 2;
 }
 
 /* How many ops read v, and that an output is made of it counts too. */
@@ -90,11 +96,11 @@ mb_readers(const DfxGraph *g, DfxVal v)
 	return n;
 }
 
-/* Whether the loops can read and write v. */
+/* Whether the loops for a type can read and write v. */
 static bool
-mb_fits(const CpuBuild *b, DfxVal v)
+mb_fits(const CpuBuild *b, DfxVal v, CpuType type)
 {
-	return b->view[v].vec == CPU_MB_BLOCK && b->view[v].type == b->type;
+	return b->view[v].vec == CPU_MB_BLOCK && b->view[v].type == type;
 }
 
 /* An op whose work op number by does; what it made for that one only, out, is made no more. */
@@ -112,22 +118,22 @@ mb_leave_to(CpuBuild *b, int i, int by, DfxVal out)
 static void
 mb_find_spread(CpuBuild *b, int i)
 {
-	DfxOp *pool = &b->g.op[i], *depth = pool - 1, *expand;
+	DfxOp *pool = &b->g.op[i], *depth = pool - 1, *point;
 	DfxVal wide = depth->out;
 	int before;
 
 	if (pool->kind != DFX_OP_POOL || !pool->u.pool.avg || pool->u.pool.k != 0 || i == 0 ||
-	    pool->in[0] != wide || !mb_is_depthwise(b, depth) || !mb_fits(b, depth->in[0]) || !mb_fits(b, wide) ||
-	    b->view[pool->out].vec != CPU_MB_BLOCK || b->view[pool->out].type != CPU_F32)
+	    pool->in[0] != wide || !mb_is_depthwise(b, depth) || !mb_fits(b, depth->in[0], b->type) ||
+	    !mb_fits(b, wide, b->type) || !mb_fits(b, pool->out, CPU_F32))
 		return;
-	b->mb[i] = (CpuMbGroup){.depth = i - 1, .expand = -1, .wide = wide};
+	b->mb[i] = (CpuMbGroup){.kind = CPU_MB_SPREAD, .depth = i - 1, .point = -1, .wide = wide};
 	before = b->g.val[depth->in[0]].def;
-	expand = before >= 0 ? &b->g.op[before] : NULL;
-	if (expand && mb_is_1x1(b, expand, DFX_ACT_SILU) && expand->epi_add < 0 && mb_fits(b, expand->in[0]) &&
+	point = before >= 0 ? &b->g.op[before] : NULL;
+	if (point && mb_is_1x1(point, DFX_ACT_SILU) && point->epi_add < 0 && mb_fits(b, point->in[0], b->type) &&
 	    mb_readers(&b->g, depth->in[0]) == 1)
 	{
-		b->mb[i].expand = before;
-		depth->in = expand->in;
+		b->mb[i].point = before;
+		depth->in = point->in;
 		mb_leave_to(b, before, i, wide);
 	}
 	pool->in = depth->in;
@@ -142,20 +148,32 @@ mb_find_gated(CpuBuild *b, int i)
 	int last = -1;
 
 	if (mul->kind != DFX_OP_MUL || mul->epi_act != DFX_ACT_NONE || mb_readers(&b->g, mul->out) != 1 ||
-	    !mb_fits(b, mul->in[0]) || !mb_fits(b, mul->out) || cpu_pixels(&b->view[mul->in[1]]) != 1 ||
-	    b->view[mul->in[1]].vec != CPU_MB_BLOCK || b->view[mul->in[1]].type != CPU_F32)
+	    !mb_fits(b, mul->in[0], b->type) || !mb_fits(b, mul->out, b->type) ||
+	    cpu_pixels(&b->view[mul->in[1]]) != 1 || !mb_fits(b, mul->in[1], CPU_F32))
 		return;
 	for (int k = i + 1; k < b->g.nop; k++)
 		if (b->g.op[k].nin == 1 && b->g.op[k].in[0] == mul->out)
 			last = k;
 	conv = last >= 0 ? &b->g.op[last] : NULL;
-	if (conv == NULL || !mb_is_1x1(b, conv, DFX_ACT_NONE) || !mb_fits(b, conv->out) ||
-	    (conv->epi_add >= 0 && !mb_fits(b, conv->epi_add)))
+	if (conv == NULL || !mb_is_1x1(conv, DFX_ACT_NONE) || !mb_fits(b, conv->out, b->type) ||
+	    (conv->epi_add >= 0 && !mb_fits(b, conv->epi_add, b->type)))
 		return;
-	b->mb[last] = (CpuMbGroup){.depth = -1, .expand = last, .wide = conv->epi_add};
+	b->mb[last] = (CpuMbGroup){.kind = CPU_MB_GATED, .depth = -1, .point = last, .wide = conv->epi_add};
 	conv->in = mul->in;
 	conv->nin = mul->nin;
 	mb_leave_to(b, i, last, conv->out);
+}
+
+/* A 1x1 convolution, number i, that is in no other group. */
+static void
+mb_find_act(CpuBuild *b, int i)
+{
+	const DfxOp *op = &b->g.op[i];
+
+	if (!op->placed && (mb_is_1x1(op, DFX_ACT_SILU) || mb_is_1x1(op, DFX_ACT_SIGMOID)) &&
+	    mb_fits(b, op->out, b->view[op->in[0]].type) && b->view[op->in[0]].vec == CPU_MB_BLOCK &&
+	    (op->epi_add < 0 || mb_fits(b, op->epi_add, b->view[op->out].type)))
+		b->mb[i] = (CpuMbGroup){.kind = CPU_MB_ACT, .depth = -1, .point = i, .wide = op->epi_add};
 }
 
 DfxStatus
@@ -165,7 +183,7 @@ cpu_mb_find(CpuBuild *b, DfxErr *err)
 	if (b->mb == NULL)
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
 	for (int i = 0; i < b->g.nop; i++)
-		b->mb[i] = (CpuMbGroup){.depth = -1, .expand = -1, .wide = -1};
+		b->mb[i] = (CpuMbGroup){.kind = CPU_MB_NONE};
 	if (b->nhwc || b->placed || b->dev->block != CPU_MB_BLOCK || mb_kernels(b->dev, b->type) == NULL)
 		return DFX_OK;
 	for (int i = 0; i < b->g.nop; i++)
@@ -173,6 +191,8 @@ cpu_mb_find(CpuBuild *b, DfxErr *err)
 		mb_find_spread(b, i);
 		mb_find_gated(b, i);
 	}
+	for (int i = 0; i < b->g.nop; i++)
+		mb_find_act(b, i);
 	return DFX_OK;
 }
 
@@ -204,118 +224,121 @@ mb_ready_block(float *to, const float *w, int block, int co, int ci, CpuType typ
 			    w[(size_t) (block * CPU_MB_BLOCK + o) * (size_t) ci + i];
 }
 
-/* Weights and bias of the 1x1 that is the op; factor: what to multiply them with, NULL: they stay ready. */
+/* Weights and bias of the 1x1 that is the op, from in to out. */
 static DfxStatus
-mb_params_1x1(CpuBuild *b, MbStep *m, const DfxOp *op, const CpuView *in, const CpuView *out,
-              const float *factor, DfxErr *err)
+mb_params_1x1(CpuBuild *b, MbStep *m, const DfxOp *op, const CpuView *in, const CpuView *out, DfxErr *err)
 {
-	const CpuMbKernels *kernels = mb_kernels(b->dev, b->type);
 	const float *w = b->g.param[op->param[DFX_W]].data;
-	const size_t ready = cpu_mb_ready_floats(in->c, b->type) * sizeof(float);
-	float *one = malloc(ready);
+	const size_t bytes = cpu_mb_ready_floats(in->c, in->type) * sizeof(float);
+	float *ready = malloc(bytes);
 	char *weights;
 
-	m->block = factor ? cpu_mb_weights_bytes(in->c, b->type) : ready;
-	weights = cpu_plan_alloc(b->plan, m->block * (size_t) cpu_planes(out), err);
-	m->weights = weights;
+	m->block = m->gated ? bytes : cpu_mb_weights_bytes(in->c, in->type);
+	m->weights = weights = cpu_plan_alloc(b->plan, m->block * (size_t) cpu_planes(out), err);
 	m->bias = mb_by_channel(b, op->param[DFX_B], out->c, 1, err);
-	if (one == NULL || weights == NULL || m->bias == NULL)
+	if (ready == NULL || weights == NULL || m->bias == NULL)
 	{
-		free(one);
+		free(ready);
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for the weights of a convolution");
 	}
 	for (int k = 0; k < cpu_planes(out); k++)
 	{
-		memset(one, 0, ready);
-		mb_ready_block(one, w, k, out->c, in->c, b->type);
-		if (factor)
-			kernels->weights(weights + (size_t) k * m->block, one, factor, in->c);
+		memset(ready, 0, bytes);
+		mb_ready_block(ready, w, k, out->c, in->c, in->type);
+		if (m->gated)
+			memcpy(weights + (size_t) k * m->block, ready, bytes);
 		else
-			memcpy(weights + (size_t) k * m->block, one, ready);
+			mb_kernels(b->dev, in->type)->weights(weights + (size_t) k * m->block, ready, NULL, in->c);
 	}
-	free(one);
+	free(ready);
 	return DFX_OK;
 }
 
-/* As they are, for the loops. */
-static DfxStatus
-mb_params_expand(CpuBuild *b, MbStep *m, const DfxOp *op, const CpuView *in, DfxErr *err)
-{
-	float *ones = malloc((size_t) in->c * sizeof *ones);
-	DfxStatus st = DFX_ENOMEM;
+/* ---- the steps ---- */
 
-	for (int i = 0; ones && i < in->c; i++)
-		ones[i] = 1;
-	if (ones)
-		st = mb_params_1x1(b, m, op, in, &m->wide, ones, err);
-	else
-		dfx_fail(err, st, "out of memory for the weights of a convolution");
-	free(ones);
-	return st;
+/*
+ * Which image and which block come i-th of n images and so many blocks.  What
+ * is larger, the weights or the source, shall be read once.
+ */
+static void
+mb_order(const MbStep *m, int i, int n, int blocks, int *image, int *block)
+{
+	*image = m->by_block ? i % n : i / blocks;
+	*block = m->by_block ? i / n : i % blocks;
 }
 
-/* ---- the steps ---- */
+static void
+mb_choose_order(MbStep *m, const CpuView *in, int blocks)
+{
+	m->by_block = m->block * (size_t) blocks > cpu_floats(in) * cpu_size(in->type);
+}
 
 static DfxStatus
 mb_run_spread(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
 	const MbStep *m = s->param;
 	const CpuMbKernels *kernels = mb_kernels(run->plan->dev, m->wide.type);
-	const size_t kernel = (size_t) (m->g.k * m->g.k) * CPU_MB_BLOCK;
+	const size_t kernel = (size_t) (m->spread.k * m->spread.k) * CPU_MB_BLOCK;
+	const int blocks = cpu_planes(&m->wide);
 	float *ring = (float *) (void *) (run->arena + run->plan->scratch_off);
 
 	(void) err;
-	for (int n = 0; n < run->n; n++)
+	for (int i = 0, n, k; i < run->n * blocks; i++)
 	{
-		const void *src = cpu_at(run->arena, &s->in[0], n);
-		void *dst = cpu_at(run->arena, &m->wide, n);
-		float *mean = cpu_at(run->arena, &s->out, n);
+		size_t c;
+		const char *src;
+		CpuMbParams p = {NULL};
 
-		for (int k = 0; k < cpu_planes(&m->wide); k++)
+		mb_order(m, i, run->n, blocks, &n, &k);
+		c = (size_t) k * CPU_MB_BLOCK;
+		src = cpu_at(run->arena, &s->in[0], n);
+		if (m->spread.ci > 0)
 		{
-			const size_t c = (size_t) k * CPU_MB_BLOCK;
-			const CpuMbParams p = {.expand = m->g.ci ? m->weights + (size_t) k * m->block : NULL,
-			                       .expand_bias = m->g.ci ? m->bias + c : NULL,
-			                       .depth = m->depth + (size_t) k * kernel,
-			                       .depth_bias = m->depth_bias + c};
-
-			kernels->spread(cpu_to(dst, &m->wide, cpu_channel(&m->wide, (int) c)), mean + c, ring,
-			                m->g.ci ? src : cpu_from(src, &s->in[0], cpu_channel(&s->in[0], (int) c)), &m->g,
-			                &p);
+			p.expand = m->weights + (size_t) k * m->block;
+			p.expand_bias = m->bias + c;
 		}
+		else
+			src = cpu_from(src, &s->in[0], cpu_channel(&s->in[0], (int) c));
+		p.depth = m->depth + (size_t) k * kernel;
+		p.depth_bias = m->depth_bias + c;
+		kernels->spread(cpu_to(cpu_at(run->arena, &m->wide, n), &m->wide, cpu_channel(&m->wide, (int) c)),
+		                (float *) cpu_at(run->arena, &s->out, n) + c, ring, src, &m->spread, &p);
 	}
 	return DFX_OK;
 }
 
+/* Blocks that project() takes at a time. */
+#define MB_PAIR 2
+
 static DfxStatus
-mb_run_gated(const CpuStep *s, const CpuRun *run, DfxErr *err)
+mb_run_project(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
 	const MbStep *m = s->param;
 	const CpuMbKernels *kernels = mb_kernels(run->plan->dev, s->out.type);
-	const int ci = s->in[0].c, planes = cpu_planes(&s->out);
-	const size_t block = cpu_mb_weights_bytes(ci, s->out.type);
-	char *weights = run->arena + run->plan->scratch_off;
+	const size_t block = cpu_mb_weights_bytes(s->in[0].c, s->out.type);
+	const int planes = cpu_planes(&s->out), pairs = (planes + MB_PAIR - 1) / MB_PAIR;
+	char *scratch = run->arena + run->plan->scratch_off;
 
 	(void) err;
-	for (int n = 0; n < run->n; n++)
+	for (int i = 0, n, k; i < run->n * pairs; i++)
 	{
-		const float *gate = cpu_at(run->arena, &s->in[1], n);
-		const char *add = m->add ? cpu_at(run->arena, &m->wide, n) : NULL;
-		void *dst = cpu_at(run->arena, &s->out, n);
+		const char *weights;
+		size_t at;
+		int nb;
 
-		for (int k = 0, nb; k < planes; k += nb)
-		{
-			const size_t at = cpu_channel(&s->out, k * CPU_MB_BLOCK);
-
-			nb = cpu_min(2, planes - k);
-			for (int i = 0; i < nb; i++)
-				kernels->weights(weights + (size_t) i * block,
-				                 (const float *) (const void *) (m->weights + (size_t) (k + i) * m->block),
-				                 gate, ci);
-			kernels->project(cpu_to(dst, &s->out, at), add ? cpu_from(add, &s->out, at) : NULL,
-			                 cpu_at(run->arena, &s->in[0], n), cpu_pixels(&s->out), ci, nb, weights,
-			                 m->bias + (size_t) k * CPU_MB_BLOCK);
-		}
+		mb_order(m, i, run->n, pairs, &n, &k);
+		k *= MB_PAIR;
+		nb = cpu_min(MB_PAIR, planes - k);
+		at = cpu_channel(&s->out, k * CPU_MB_BLOCK);
+		weights = m->weights + (size_t) k * m->block;
+		for (int j = 0; m->gated && j < nb; j++)
+			kernels->weights(scratch + (size_t) j * block,
+			                 (const float *) (const void *) (weights + (size_t) j * m->block),
+			                 cpu_at(run->arena, &s->in[1], n), s->in[0].c);
+		kernels->project(cpu_to(cpu_at(run->arena, &s->out, n), &s->out, at),
+		                 m->add ? cpu_from(cpu_at(run->arena, &m->wide, n), &m->wide, at) : NULL,
+		                 cpu_at(run->arena, &s->in[0], n), &m->project, nb, m->gated ? scratch : weights,
+		                 m->bias + (size_t) k * CPU_MB_BLOCK);
 	}
 	return DFX_OK;
 }
@@ -328,50 +351,62 @@ mb_spread_step(CpuBuild *b, const CpuMbGroup *group, CpuStep *s, MbStep *m, DfxE
 	DfxStatus st = DFX_OK;
 
 	m->wide = b->view[group->wide];
-	m->g = (CpuMbSpread){.ci = group->expand >= 0 ? s->in[0].c : 0,
-	                     .h = s->in[0].h,
-	                     .w = s->in[0].w,
-	                     .oh = m->wide.h,
-	                     .ow = m->wide.w,
-	                     .k = (int) c.kh,
-	                     .s = (int) c.stride[0]};
-	m->depth = mb_by_channel(b, depth->param[DFX_W], m->wide.c, m->g.k * m->g.k, err);
+	m->spread = (CpuMbSpread){.ci = group->point >= 0 ? s->in[0].c : 0,
+	                          .h = s->in[0].h,
+	                          .w = s->in[0].w,
+	                          .oh = m->wide.h,
+	                          .ow = m->wide.w,
+	                          .k = (int) c.kh,
+	                          .s = (int) c.stride[0]};
+	m->depth = mb_by_channel(b, depth->param[DFX_W], m->wide.c, m->spread.k * m->spread.k, err);
 	m->depth_bias = mb_by_channel(b, depth->param[DFX_B], m->wide.c, 1, err);
 	if (m->depth == NULL || m->depth_bias == NULL)
 		return DFX_ENOMEM;
-	if (group->expand >= 0)
-		st = mb_params_expand(b, m, &b->g.op[group->expand], &s->in[0], err);
+	if (group->point >= 0)
+		st = mb_params_1x1(b, m, &b->g.op[group->point], &s->in[0], &m->wide, err);
+	mb_choose_order(m, &s->in[0], cpu_planes(&m->wide));
 	s->run = mb_run_spread;
-	snprintf(s->impl, sizeof s->impl, "mbconv_spread %s", mb_kernels(b->dev, b->type)->name);
-	cpu_need_scratch(b, cpu_mb_ring_floats(&m->g) * sizeof(float));
+	cpu_need_scratch(b, cpu_mb_ring_floats(&m->spread) * sizeof(float));
 	return st;
 }
 
 static DfxStatus
-mb_gated_step(CpuBuild *b, const CpuMbGroup *group, CpuStep *s, MbStep *m, DfxErr *err)
+mb_project_step(CpuBuild *b, const CpuMbGroup *group, CpuStep *s, MbStep *m, DfxErr *err)
 {
+	const DfxOp *op = &b->g.op[group->point];
+	DfxStatus st;
+
+	m->gated = group->kind == CPU_MB_GATED;
+	m->project = (CpuMbProject){.ci = s->in[0].c, .npix = cpu_pixels(&s->out), .act = op->epi_act};
 	m->add = group->wide >= 0;
 	if (m->add)
 		m->wide = b->view[group->wide];
-	s->run = mb_run_gated;
-	snprintf(s->impl, sizeof s->impl, "mbconv_gated %s", mb_kernels(b->dev, b->type)->name);
-	cpu_need_scratch(b, 2 * cpu_mb_weights_bytes(s->in[0].c, b->type));
-	return mb_params_1x1(b, m, &b->g.op[group->expand], &s->in[0], &s->out, NULL, err);
+	st = mb_params_1x1(b, m, op, &s->in[0], &s->out, err);
+	mb_choose_order(m, &s->in[0], cpu_planes(&s->out));
+	s->run = mb_run_project;
+	if (m->gated)
+		cpu_need_scratch(b, MB_PAIR * cpu_mb_weights_bytes(s->in[0].c, s->in[0].type));
+	return st;
 }
 
 bool
 cpu_mb_wants(const CpuBuild *b, int op)
 {
-	return b->mb[op].depth >= 0 || b->mb[op].expand >= 0;
+	return b->mb[op].kind != CPU_MB_NONE;
 }
 
 DfxStatus
 cpu_mb_step(CpuBuild *b, int op, CpuStep *s, DfxErr *err)
 {
+	static const char *const name[] = {
+	    [CPU_MB_SPREAD] = "spread", [CPU_MB_GATED] = "gated", [CPU_MB_ACT] = "act"};
 	const CpuMbGroup *group = &b->mb[op];
 	MbStep *m = s->param = cpu_plan_alloc(b->plan, sizeof *m, err);
 
 	if (m == NULL)
 		return DFX_ENOMEM;
-	return group->depth >= 0 ? mb_spread_step(b, group, s, m, err) : mb_gated_step(b, group, s, m, err);
+	snprintf(s->impl, sizeof s->impl, "mbconv_%s %s", name[group->kind],
+	         mb_kernels(b->dev, s->in[0].type)->name);
+	return group->kind == CPU_MB_SPREAD ? mb_spread_step(b, group, s, m, err)
+	                                    : mb_project_step(b, group, s, m, err);
 }

@@ -246,8 +246,9 @@ typedef struct CpuMbGroup
 		CPU_MB_GATED,
 		CPU_MB_ACT
 	} kind;
-	int point, depth; /* the 1x1 convolution, the depthwise one; -1: there is none */
-	DfxVal wide;      /* with a depthwise one: its result; else the residual, -1: none */
+	CpuMbSource source; /* spread: what conv is, if it is anything */
+	int conv, depth;    /* the 1x1 convolution or stem, the depthwise one */
+	DfxVal wide;        /* spread: the depthwise one's result; else the residual, -1: none */
 } CpuMbGroup;
 
 /*

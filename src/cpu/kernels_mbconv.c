@@ -9,10 +9,10 @@
  * are one 32-bit word of a pixel.  So both types walk through words alike.
  *
  * spread() takes one block of 16 channels from the source to the result of the
- * depthwise convolution: a row of the expanded map is made when the depthwise
- * kernel gets to it, in floats, and lives in a ring of as many rows as the kernel
- * is high, in the first or second cache.  So the expanded map, six times the
- * size of its source, is never stored.
+ * depthwise convolution: a row of the map between them is made when the
+ * depthwise kernel gets to it, in floats, and lives in a ring of as many rows as
+ * the kernel is high, in the first or second cache.  So the map, for an
+ * expansion six times the size of its source, is never stored.
  *
  * Vectors of 16 floats are written as intrinsics because products must be
  * fused with sums here: everything else would halve the speed.
@@ -130,44 +130,129 @@ mb_products(const bool half, const int nb, const int t, __m512 *acc, const uint3
 
 /* ---- spread ---- */
 
-/* t pixels of an expanded row. */
-KERNEL void
-mb_expand_tile(const bool half, const int t, float *to, const uint32_t *x, size_t plane, size_t units,
-               const CpuMbParams *p)
-{
-	__m512 acc[16], bias = _mm512_loadu_ps(p->expand_bias);
+/* Calls tile(t, i) for pixels i .. i + t - 1 of a row of the map, until all have had their turn. */
+#define MAP_TILES(tile)                                                                                      \
+	do                                                                                                       \
+	{                                                                                                        \
+		int i = 0;                                                                                           \
+                                                                                                             \
+		for (; i + 16 <= g->w; i += 16)                                                                      \
+			tile(16, i);                                                                                     \
+		for (; i + 8 <= g->w; i += 8)                                                                        \
+			tile(8, i);                                                                                      \
+		for (; i < g->w; i++)                                                                                \
+			tile(1, i);                                                                                      \
+	} while (0)
 
+KERNEL void
+mb_start(const int t, __m512 *acc, const float *bias)
+{
 	UNROLL
 	for (int i = 0; i < t; i++)
-		acc[i] = bias;
-	mb_products(half, 1, t, acc, x, plane, units, p->expand);
+		acc[i] = _mm512_loadu_ps(bias);
+}
+
+KERNEL void
+mb_end_silu(const int t, float *to, const __m512 *acc)
+{
 	UNROLL
 	for (int i = 0; i < t; i++)
 		_mm512_storeu_ps(to + (size_t) i * BLOCK, mb_silu(acc[i]));
 }
 
-/* Row y of the source, expanded, in floats. */
 KERNEL void
-mb_expand_row(const bool half, float *to, const void *src, const CpuMbSpread *g, const CpuMbParams *p, int y)
+mb_point_tile(const bool half, const int t, float *to, const uint32_t *x, const CpuMbSpread *g,
+              const CpuMbParams *p)
 {
-	const size_t first = (size_t) y * (size_t) g->w, words = (size_t) mb_words(half),
-	             plane = (size_t) g->h * (size_t) g->w * words,
-	             units = cpu_mb_units(g->ci, half ? CPU_BF16 : CPU_F32);
-	const uint32_t *x = (const uint32_t *) src + first * words;
-	int i = 0;
+	const size_t plane = (size_t) g->h * (size_t) g->w * (size_t) mb_words(half);
+	__m512 acc[16];
 
-	if (g->ci == 0)
+	mb_start(t, acc, p->bias);
+	mb_products(half, 1, t, acc, x, plane, cpu_mb_units(g->ci, half ? CPU_BF16 : CPU_F32), p->weights);
+	mb_end_silu(t, to, acc);
+}
+
+/* A row of the map, expanded. */
+KERNEL void
+mb_point_row(const bool half, float *to, const void *src, const CpuMbSpread *g, const CpuMbParams *p, int y)
+{
+	const size_t words = (size_t) mb_words(half);
+	const uint32_t *x = (const uint32_t *) src + (size_t) y * (size_t) g->w * words;
+
+#define TILE(t, i) mb_point_tile(half, t, to + (size_t) (i) *BLOCK, x + (size_t) (i) *words, g, p)
+	MAP_TILES(TILE);
+#undef TILE
+}
+
+/* x: the first pixel's window in the first of the rows, which are pitch floats apart. */
+KERNEL void
+mb_stem_tile(const int t, float *to, const float *x, size_t pitch, const CpuMbSpread *g, const CpuMbParams *p)
+{
+	const float *w = p->weights;
+	__m512 acc[16];
+
+	mb_start(t, acc, p->bias);
+	for (int r = 0; r < g->ci * CPU_MB_STEM_K; r++, x += pitch)
+		for (int j = 0; j < CPU_MB_STEM_K; j++, w += BLOCK)
+			UNROLL
+	for (int i = 0; i < t; i++)
+		acc[i] = _mm512_fmadd_ps(_mm512_loadu_ps(w), _mm512_set1_ps(x[2 * i + j]), acc[i]);
+	mb_end_silu(t, to, acc);
+}
+
+/* n numbers, as floats. */
+KERNEL void
+mb_widen(const bool half, float *to, const void *src, size_t from, size_t n)
+{
+	size_t i = 0;
+
+	for (; i + BLOCK <= n; i += BLOCK)
+		_mm512_storeu_ps(to + i, mb_load(half, src, from + i));
+	for (; half && i < n; i++)
 	{
-		for (; i < g->w; i++)
-			_mm512_storeu_ps(to + (size_t) i * BLOCK, mb_load(half, src, (first + (size_t) i) * BLOCK));
-		return;
+		uint32_t bits = (uint32_t) ((const uint16_t *) src)[from + i] << 16;
+
+		memcpy(to + i, &bits, sizeof bits);
 	}
-	for (; i + 16 <= g->w; i += 16)
-		mb_expand_tile(half, 16, to + (size_t) i * BLOCK, x + (size_t) i * words, plane, units, p);
-	for (; i + 8 <= g->w; i += 8)
-		mb_expand_tile(half, 8, to + (size_t) i * BLOCK, x + (size_t) i * words, plane, units, p);
-	for (; i < g->w; i++)
-		mb_expand_tile(half, 1, to + (size_t) i * BLOCK, x + (size_t) i * words, plane, units, p);
+	for (; i < n; i++)
+		to[i] = ((const float *) src)[from + i];
+}
+
+/* A row of the map, made by the stem: first the image's rows that it needs, padded with zeros. */
+KERNEL void
+mb_stem_row(const bool half, float *to, const void *src, float *rows, const CpuMbSpread *g,
+            const CpuMbParams *p, int y)
+{
+	const size_t width = (size_t) g->iw, pitch = 2 * (size_t) g->w + CPU_MB_STEM_K;
+
+	for (int c = 0; c < g->ci; c++)
+		for (int r = 0; r < CPU_MB_STEM_K; r++)
+		{
+			float *row = rows + (size_t) (c * CPU_MB_STEM_K + r) * pitch;
+			const int at = 2 * y - 1 + r;
+
+			memset(row, 0, pitch * sizeof *row);
+			if (at >= 0 && at < g->ih)
+				mb_widen(half, row + 1, src, ((size_t) c * (size_t) g->ih + (size_t) at) * width, width);
+		}
+#define TILE(t, i) mb_stem_tile(t, to + (size_t) (i) *BLOCK, rows + 2 * (size_t) (i), pitch, g, p)
+	MAP_TILES(TILE);
+#undef TILE
+}
+
+/* Row y of the map, in floats. */
+KERNEL void
+mb_map_row(const bool half, float *to, const void *src, float *stem, const CpuMbSpread *g,
+           const CpuMbParams *p, int y)
+{
+	const size_t width = (size_t) g->w * BLOCK;
+
+	if (g->source == CPU_MB_POINT)
+		mb_point_row(half, to, src, g, p, y);
+	else if (g->source == CPU_MB_STEM)
+		mb_stem_row(half, to, src, stem, g, p, y);
+	else
+		mb_widen(half, to, src, (size_t) y * width, width);
 }
 
 /* t pixels of the result, of which the first's window starts at row[] (those from y0 to y1 are in the image).
@@ -226,14 +311,14 @@ mb_depth_row(const bool half, const int k, const int s, void *dst, float *const 
 	return sum;
 }
 
-/* Row y of the source lies in slot y % k of the ring, between k / 2 pixels of zeros on either side. */
+/* Row y of the map lies in slot y % k of the ring, between k / 2 pixels of zeros on either side. */
 KERNEL void
-mb_spread_body(const bool half, const int k, const int s, void *dst, float *mean, float *ring,
+mb_spread_body(const bool half, const int k, const int s, void *dst, float *mean, float *scratch,
                const void *src, const CpuMbSpread *g, const CpuMbParams *p)
 {
 	const size_t pad = (size_t) (k / 2) * BLOCK, pitch = (size_t) (g->w + k - 1) * BLOCK;
+	float *row[MAX_K], *ring = scratch, *stem = scratch + cpu_mb_ring_floats(g);
 	__m512 sum = _mm512_setzero_ps();
-	float *row[MAX_K];
 	int made = 0;
 
 	for (int i = 0; i < k; i++)
@@ -246,7 +331,7 @@ mb_spread_body(const bool half, const int k, const int s, void *dst, float *mean
 		const int top = oy * s - k / 2, end = top + k < g->h ? top + k : g->h;
 
 		for (; made < end; made++)
-			mb_expand_row(half, ring + (size_t) (made % k) * pitch + pad, src, g, p, made);
+			mb_map_row(half, ring + (size_t) (made % k) * pitch + pad, src, stem, g, p, made);
 		for (int i = 0; i < k; i++)
 			row[i] = ring + (size_t) ((top + i + k) % k) * pitch;
 		sum = _mm512_add_ps(sum, mb_depth_row(half, k, s, dst, row, g, p, oy));
@@ -332,17 +417,17 @@ mb_weights_bf16(void *to, const float *ready, const float *factor, int ci)
 
 /* Kernel sizes and strides as constants, so that windows are unrolled. */
 #define TABLE(suffix, half, label)                                                                           \
-	TARGET static void mb_spread_##suffix(void *dst, float *mean, float *ring, const void *src,              \
+	TARGET static void mb_spread_##suffix(void *dst, float *mean, float *scratch, const void *src,           \
 	                                      const CpuMbSpread *g, const CpuMbParams *p)                        \
 	{                                                                                                        \
 		if (g->k == 3 && g->s == 1)                                                                          \
-			mb_spread_body(half, 3, 1, dst, mean, ring, src, g, p);                                          \
+			mb_spread_body(half, 3, 1, dst, mean, scratch, src, g, p);                                       \
 		else if (g->k == 3)                                                                                  \
-			mb_spread_body(half, 3, 2, dst, mean, ring, src, g, p);                                          \
+			mb_spread_body(half, 3, 2, dst, mean, scratch, src, g, p);                                       \
 		else if (g->s == 1)                                                                                  \
-			mb_spread_body(half, 5, 1, dst, mean, ring, src, g, p);                                          \
+			mb_spread_body(half, 5, 1, dst, mean, scratch, src, g, p);                                       \
 		else                                                                                                 \
-			mb_spread_body(half, 5, 2, dst, mean, ring, src, g, p);                                          \
+			mb_spread_body(half, 5, 2, dst, mean, scratch, src, g, p);                                       \
 	}                                                                                                        \
 	TARGET static void mb_project_##suffix(void *dst, const void *add, const void *src,                      \
 	                                       const CpuMbProject *g, int nb, const void *weights,               \

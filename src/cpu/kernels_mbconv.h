@@ -17,22 +17,36 @@
 
 #define CPU_MB_BLOCK 16 /* channels */
 
-/* An expansion by a 1x1 convolution, SiLU, a depthwise convolution of k x k, SiLU. */
+/*
+ * A source's rows become those of a map, of h x w pixels, which a depthwise
+ * convolution of k x k with SiLU reads: as they are, or through a convolution with SiLU,
+ * of 1x1 (an expansion) or of 3x3 with stride 2 and padding 1 (the stem) over
+ * a plain image (nchw) of ih x iw pixels.
+ */
+typedef enum CpuMbSource
+{
+	CPU_MB_MAP = 0,
+	CPU_MB_POINT,
+	CPU_MB_STEM
+} CpuMbSource;
+
 typedef struct CpuMbSpread
 {
-	int ci;     /* channels of the source; 0: there is no expansion, the source is the block itself */
-	int h, w;   /* pixels of the source */
-	int oh, ow; /* and of the result */
-	int k, s;   /* 3 or 5; 1 or 2; the padding is k / 2 */
+	CpuMbSource source;
+	int ci;     /* channels of the source */
+	int ih, iw; /* its pixels, those of the map, those of the result */
+	int h, w;
+	int oh, ow;
+	int k, s; /* 3 or 5; 1 or 2; the padding is k / 2 */
 } CpuMbSpread;
 
 /* What a block of 16 channels needs of it. */
 typedef struct CpuMbParams
 {
-	const void *expand;       /* of weights() */
-	const float *expand_bias; /* 16 */
-	const float *depth;       /* k x k x 16 */
-	const float *depth_bias;  /* 16 */
+	const void *weights;     /* of the convolution before: of weights(); the stem's: ci x 3 x 3 x 16 floats */
+	const float *bias;       /* 16 */
+	const float *depth;      /* k x k x 16 */
+	const float *depth_bias; /* 16 */
 } CpuMbParams;
 
 /* A 1x1 convolution. */
@@ -52,10 +66,10 @@ typedef struct CpuMbKernels
 
 	/*
 	 * One block of 16 channels into dst, and the means of its pixels into mean.
-	 * src: the whole source, or without an expansion this block of it.
-	 * ring: cpu_mb_ring_floats() of scratch memory.
+	 * src: the whole source; of a map this block.
+	 * scratch: cpu_mb_spread_floats().
 	 */
-	void (*spread)(void *dst, float *mean, float *ring, const void *src, const CpuMbSpread *g,
+	void (*spread)(void *dst, float *mean, float *scratch, const void *src, const CpuMbSpread *g,
 	               const CpuMbParams *p);
 
 	/* nb (1 or 2) blocks of 16 channels: act(src weights + bias (16 each) + what is at add (NULL: nothing)).
@@ -84,11 +98,22 @@ cpu_mb_weights_bytes(int ci, CpuType type)
 	return cpu_mb_units(ci, type) * CPU_MB_BLOCK * sizeof(float);
 }
 
-/* Rows of the source with padding on both sides, as many as a row of the result needs. */
+#define CPU_MB_STEM_K 3
+
+/* A ring of rows of the map, with padding on both sides, as many as a row of the result needs. */
 static inline size_t
 cpu_mb_ring_floats(const CpuMbSpread *g)
 {
 	return (size_t) g->k * (size_t) (g->w + g->k - 1) * CPU_MB_BLOCK;
+}
+
+/* And, for a stem, of each channel the rows that a row of the map needs, with padding. */
+static inline size_t
+cpu_mb_spread_floats(const CpuMbSpread *g)
+{
+	size_t stem = (size_t) g->ci * CPU_MB_STEM_K * (size_t) (2 * g->w + CPU_MB_STEM_K);
+
+	return cpu_mb_ring_floats(g) + (g->source == CPU_MB_STEM ? stem : 0);
 }
 
 /* For CPUs with AVX-512, the second with its instructions for bf16; NULL elsewhere than on x86-64. */

@@ -5,7 +5,8 @@
  *
  *	spread	1x1 convolution, SiLU, depthwise convolution, SiLU, and the global mean
  *			that the gate is made from: by 16 channels at a time, so that the expanded map
- *			stays in the first caches (kernels_mbconv.c); the 1x1 may be missing
+ *			stays in the first caches (kernels_mbconv.c); in place of the 1x1 there may be
+ *			the stem, or nothing
  *	gated	the product with the gate, the 1x1 convolution after it, the residual: an
  *			image's gate is multiplied into the weights, which are few, not into the map
  *	act		other 1x1 convolutions with SiLU or a sigmoid: the two of one pixel
@@ -35,7 +36,7 @@ typedef struct MbStep
 	CpuView wide;        /* spread: the map; else the residual */
 	bool add;            /* there is a residual */
 	bool gated;          /* weights are ready to be multiplied; else as the loops read them */
-	const char *weights; /* of the 1x1, by blocks */
+	const char *weights; /* of the 1x1 or the stem, by blocks */
 	size_t block;        /* bytes of one */
 	const float *bias;
 	const float *depth; /* spread: k x k x 16 a block */
@@ -79,6 +80,20 @@ mb_is_depthwise(const CpuBuild *b, const DfxOp *op)
 	       c.pad[1] == c.kh / 2;
 }
 
+/* Of a plain image. */
+static bool
+mb_is_stem(const CpuBuild *b, const DfxOp *op)
+{
+	const DfxConv *a = &op->u.conv;
+	const CpuView *in;
+
+	if (!mb_is_conv(op, DFX_ACT_SILU) || op->epi_add >= 0)
+		return false;
+	in = &b->view[op->in[0]];
+	return in->vec == 1 && in->type == b->type && a->kh == CPU_MB_STEM_K && a->kw == CPU_MB_STEM_K &&
+	       a->sh == 2 && a->sw == 2 && a->ph == 1 && a->pw == 1 && a->groups <= 1;
+}
+
 /* How many ops read v, and that an output is made of it counts too. */
 static int
 mb_readers(const DfxGraph *g, DfxVal v)
@@ -114,26 +129,33 @@ mb_leave_to(CpuBuild *b, int i, int by, DfxVal out)
 	op->placed = true;
 }
 
-/* A pool, number i, of a depthwise convolution just before it, perhaps of a 1x1 that only that one reads. */
+/*
+ * A pool, number i, of a depthwise convolution just before it, perhaps of a
+ * 1x1 or the stem that only that one reads.
+ */
 static void
 mb_find_spread(CpuBuild *b, int i)
 {
-	DfxOp *pool = &b->g.op[i], *depth = pool - 1, *point;
+	DfxOp *pool = &b->g.op[i], *depth = pool - 1, *conv;
 	DfxVal wide = depth->out;
+	CpuMbSource source = CPU_MB_MAP;
 	int before;
 
 	if (pool->kind != DFX_OP_POOL || !pool->u.pool.avg || pool->u.pool.k != 0 || i == 0 ||
 	    pool->in[0] != wide || !mb_is_depthwise(b, depth) || !mb_fits(b, depth->in[0], b->type) ||
 	    !mb_fits(b, wide, b->type) || !mb_fits(b, pool->out, CPU_F32))
 		return;
-	b->mb[i] = (CpuMbGroup){.kind = CPU_MB_SPREAD, .depth = i - 1, .point = -1, .wide = wide};
 	before = b->g.val[depth->in[0]].def;
-	point = before >= 0 ? &b->g.op[before] : NULL;
-	if (point && mb_is_1x1(point, DFX_ACT_SILU) && point->epi_add < 0 && mb_fits(b, point->in[0], b->type) &&
-	    mb_readers(&b->g, depth->in[0]) == 1)
+	conv = before >= 0 && mb_readers(&b->g, depth->in[0]) == 1 ? &b->g.op[before] : NULL;
+	if (conv && mb_is_1x1(conv, DFX_ACT_SILU) && conv->epi_add < 0 && mb_fits(b, conv->in[0], b->type))
+		source = CPU_MB_POINT;
+	else if (conv && mb_is_stem(b, conv))
+		source = CPU_MB_STEM;
+	b->mb[i] =
+	    (CpuMbGroup){.kind = CPU_MB_SPREAD, .source = source, .depth = i - 1, .conv = before, .wide = wide};
+	if (source != CPU_MB_MAP)
 	{
-		b->mb[i].point = before;
-		depth->in = point->in;
+		depth->in = conv->in;
 		mb_leave_to(b, before, i, wide);
 	}
 	pool->in = depth->in;
@@ -158,7 +180,7 @@ mb_find_gated(CpuBuild *b, int i)
 	if (conv == NULL || !mb_is_1x1(conv, DFX_ACT_NONE) || !mb_fits(b, conv->out, b->type) ||
 	    (conv->epi_add >= 0 && !mb_fits(b, conv->epi_add, b->type)))
 		return;
-	b->mb[last] = (CpuMbGroup){.kind = CPU_MB_GATED, .depth = -1, .point = last, .wide = conv->epi_add};
+	b->mb[last] = (CpuMbGroup){.kind = CPU_MB_GATED, .conv = last, .wide = conv->epi_add};
 	conv->in = mul->in;
 	conv->nin = mul->nin;
 	mb_leave_to(b, i, last, conv->out);
@@ -173,7 +195,7 @@ mb_find_act(CpuBuild *b, int i)
 	if (!op->placed && (mb_is_1x1(op, DFX_ACT_SILU) || mb_is_1x1(op, DFX_ACT_SIGMOID)) &&
 	    mb_fits(b, op->out, b->view[op->in[0]].type) && b->view[op->in[0]].vec == CPU_MB_BLOCK &&
 	    (op->epi_add < 0 || mb_fits(b, op->epi_add, b->view[op->out].type)))
-		b->mb[i] = (CpuMbGroup){.kind = CPU_MB_ACT, .depth = -1, .point = i, .wide = op->epi_add};
+		b->mb[i] = (CpuMbGroup){.kind = CPU_MB_ACT, .conv = i, .wide = op->epi_add};
 }
 
 DfxStatus
@@ -280,7 +302,7 @@ mb_run_spread(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	const CpuMbKernels *kernels = mb_kernels(run->plan->dev, m->wide.type);
 	const size_t kernel = (size_t) (m->spread.k * m->spread.k) * CPU_MB_BLOCK;
 	const int blocks = cpu_planes(&m->wide);
-	float *ring = (float *) (void *) (run->arena + run->plan->scratch_off);
+	float *scratch = (float *) (void *) (run->arena + run->plan->scratch_off);
 
 	(void) err;
 	for (int i = 0, n, k; i < run->n * blocks; i++)
@@ -292,17 +314,17 @@ mb_run_spread(const CpuStep *s, const CpuRun *run, DfxErr *err)
 		mb_order(m, i, run->n, blocks, &n, &k);
 		c = (size_t) k * CPU_MB_BLOCK;
 		src = cpu_at(run->arena, &s->in[0], n);
-		if (m->spread.ci > 0)
-		{
-			p.expand = m->weights + (size_t) k * m->block;
-			p.expand_bias = m->bias + c;
-		}
-		else
+		if (m->spread.source == CPU_MB_MAP)
 			src = cpu_from(src, &s->in[0], cpu_channel(&s->in[0], (int) c));
+		else
+		{
+			p.weights = m->weights + (size_t) k * m->block;
+			p.bias = m->bias + c;
+		}
 		p.depth = m->depth + (size_t) k * kernel;
 		p.depth_bias = m->depth_bias + c;
 		kernels->spread(cpu_to(cpu_at(run->arena, &m->wide, n), &m->wide, cpu_channel(&m->wide, (int) c)),
-		                (float *) cpu_at(run->arena, &s->out, n) + c, ring, src, &m->spread, &p);
+		                (float *) cpu_at(run->arena, &s->out, n) + c, scratch, src, &m->spread, &p);
 	}
 	return DFX_OK;
 }
@@ -343,17 +365,33 @@ mb_run_project(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	return DFX_OK;
 }
 
+/* Weights and bias of the stem, which is the op. */
+static DfxStatus
+mb_params_stem(CpuBuild *b, MbStep *m, const DfxOp *op, DfxErr *err)
+{
+	const int each = m->spread.ci * CPU_MB_STEM_K * CPU_MB_STEM_K;
+
+	m->block = (size_t) each * CPU_MB_BLOCK * sizeof(float);
+	m->weights = (const char *) mb_by_channel(b, op->param[DFX_W], m->wide.c, each, err);
+	m->bias = mb_by_channel(b, op->param[DFX_B], m->wide.c, 1, err);
+	return m->weights && m->bias ? DFX_OK : DFX_ENOMEM;
+}
+
 static DfxStatus
 mb_spread_step(CpuBuild *b, const CpuMbGroup *group, CpuStep *s, MbStep *m, DfxErr *err)
 {
 	const DfxOp *depth = &b->g.op[group->depth];
 	const CpuConvShape c = cpu_conv_shape(&b->g, depth);
+	const int shrink = group->source == CPU_MB_STEM ? 2 : 1;
 	DfxStatus st = DFX_OK;
 
 	m->wide = b->view[group->wide];
-	m->spread = (CpuMbSpread){.ci = group->point >= 0 ? s->in[0].c : 0,
-	                          .h = s->in[0].h,
-	                          .w = s->in[0].w,
+	m->spread = (CpuMbSpread){.source = group->source,
+	                          .ci = s->in[0].c,
+	                          .ih = s->in[0].h,
+	                          .iw = s->in[0].w,
+	                          .h = (s->in[0].h - 1) / shrink + 1,
+	                          .w = (s->in[0].w - 1) / shrink + 1,
 	                          .oh = m->wide.h,
 	                          .ow = m->wide.w,
 	                          .k = (int) c.kh,
@@ -362,18 +400,20 @@ mb_spread_step(CpuBuild *b, const CpuMbGroup *group, CpuStep *s, MbStep *m, DfxE
 	m->depth_bias = mb_by_channel(b, depth->param[DFX_B], m->wide.c, 1, err);
 	if (m->depth == NULL || m->depth_bias == NULL)
 		return DFX_ENOMEM;
-	if (group->point >= 0)
-		st = mb_params_1x1(b, m, &b->g.op[group->point], &s->in[0], &m->wide, err);
+	if (group->source == CPU_MB_POINT)
+		st = mb_params_1x1(b, m, &b->g.op[group->conv], &s->in[0], &m->wide, err);
+	else if (group->source == CPU_MB_STEM)
+		st = mb_params_stem(b, m, &b->g.op[group->conv], err);
 	mb_choose_order(m, &s->in[0], cpu_planes(&m->wide));
 	s->run = mb_run_spread;
-	cpu_need_scratch(b, cpu_mb_ring_floats(&m->spread) * sizeof(float));
+	cpu_need_scratch(b, cpu_mb_spread_floats(&m->spread) * sizeof(float));
 	return st;
 }
 
 static DfxStatus
 mb_project_step(CpuBuild *b, const CpuMbGroup *group, CpuStep *s, MbStep *m, DfxErr *err)
 {
-	const DfxOp *op = &b->g.op[group->point];
+	const DfxOp *op = &b->g.op[group->conv];
 	DfxStatus st;
 
 	m->gated = group->kind == CPU_MB_GATED;

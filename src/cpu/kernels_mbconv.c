@@ -31,7 +31,8 @@
 #define TARGET                                                                                               \
 	__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,prefer-vector-width=512")))
 #define KERNEL TARGET static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+/* i from 0 to below n, a constant, without a loop. */
+#define TIMES(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 
 #define BLOCK CPU_MB_BLOCK
 #define MAX_K 5
@@ -120,12 +121,16 @@ mb_products(const bool half, const int nb, const int t, __m512 *acc, const uint3
 
 	for (size_t k = 0; k < units; k += words, x += plane)
 		for (size_t u = 0; u < words && k + u < units; u++, weights += BLOCK)
-			UNROLL
-	for (int i = 0; i < t; i++)
-		UNROLL
-	for (int b = 0; b < nb; b++)
-		acc[b * t + i] =
-		    mb_madd(half, acc[b * t + i], weights + (size_t) b * block, x + (size_t) i * words + u);
+		{
+			TIMES(i, t)
+			{
+				TIMES(b, nb)
+				{
+					acc[b * t + i] = mb_madd(half, acc[b * t + i], weights + (size_t) b * block,
+					                         x + (size_t) i * words + u);
+				}
+			}
+		}
 }
 
 /* ---- spread ---- */
@@ -147,17 +152,19 @@ mb_products(const bool half, const int nb, const int t, __m512 *acc, const uint3
 KERNEL void
 mb_start(const int t, __m512 *acc, const float *bias)
 {
-	UNROLL
-	for (int i = 0; i < t; i++)
+	TIMES(i, t)
+	{
 		acc[i] = _mm512_loadu_ps(bias);
+	}
 }
 
 KERNEL void
 mb_end_silu(const int t, float *to, const __m512 *acc)
 {
-	UNROLL
-	for (int i = 0; i < t; i++)
+	TIMES(i, t)
+	{
 		_mm512_storeu_ps(to + (size_t) i * BLOCK, mb_silu(acc[i]));
+	}
 }
 
 KERNEL void
@@ -179,7 +186,7 @@ mb_point_row(const bool half, float *to, const void *src, const CpuMbSpread *g, 
 	const size_t words = (size_t) mb_words(half);
 	const uint32_t *x = (const uint32_t *) src + (size_t) y * (size_t) g->w * words;
 
-#define TILE(t, i) mb_point_tile(half, t, to + (size_t) (i) *BLOCK, x + (size_t) (i) *words, g, p)
+#define TILE(t, i) mb_point_tile(half, t, to + BLOCK * (size_t) (i), x + words * (size_t) (i), g, p)
 	MAP_TILES(TILE);
 #undef TILE
 }
@@ -194,9 +201,12 @@ mb_stem_tile(const int t, float *to, const float *x, size_t pitch, const CpuMbSp
 	mb_start(t, acc, p->bias);
 	for (int r = 0; r < g->ci * CPU_MB_STEM_K; r++, x += pitch)
 		for (int j = 0; j < CPU_MB_STEM_K; j++, w += BLOCK)
-			UNROLL
-	for (int i = 0; i < t; i++)
-		acc[i] = _mm512_fmadd_ps(_mm512_loadu_ps(w), _mm512_set1_ps(x[2 * i + j]), acc[i]);
+		{
+			TIMES(i, t)
+			{
+				acc[i] = _mm512_fmadd_ps(_mm512_loadu_ps(w), _mm512_set1_ps(x[2 * i + j]), acc[i]);
+			}
+		}
 	mb_end_silu(t, to, acc);
 }
 
@@ -235,7 +245,7 @@ mb_stem_row(const bool half, float *to, const void *src, float *rows, const CpuM
 			if (at >= 0 && at < g->ih)
 				mb_widen(half, row + 1, src, ((size_t) c * (size_t) g->ih + (size_t) at) * width, width);
 		}
-#define TILE(t, i) mb_stem_tile(t, to + (size_t) (i) *BLOCK, rows + 2 * (size_t) (i), pitch, g, p)
+#define TILE(t, i) mb_stem_tile(t, to + BLOCK * (size_t) (i), rows + 2 * (size_t) (i), pitch, g, p)
 	MAP_TILES(TILE);
 #undef TILE
 }
@@ -261,27 +271,24 @@ KERNEL __m512
 mb_depth_tile(const bool half, const int k, const int s, const int t, void *dst, size_t at, float *const *row,
               size_t from, int y0, int y1, const CpuMbParams *p)
 {
-	__m512 acc[8], sum = _mm512_setzero_ps(), bias = _mm512_loadu_ps(p->depth_bias);
+	__m512 acc[8], sum = _mm512_setzero_ps();
 
-	UNROLL
-	for (int i = 0; i < t; i++)
-		acc[i] = bias;
+	mb_start(t, acc, p->depth_bias);
 	for (int y = y0; y < y1; y++)
 	{
 		const float *x = row[y] + from;
 
-		UNROLL
-		for (int j = 0; j < k; j++)
+		TIMES(j, k)
 		{
 			__m512 w = _mm512_loadu_ps(p->depth + (size_t) (y * k + j) * BLOCK);
 
-			UNROLL
-			for (int i = 0; i < t; i++)
+			TIMES(i, t)
+			{
 				acc[i] = _mm512_fmadd_ps(w, _mm512_loadu_ps(x + (size_t) (i * s + j) * BLOCK), acc[i]);
+			}
 		}
 	}
-	UNROLL
-	for (int i = 0; i < t; i++)
+	TIMES(i, t)
 	{
 		__m512 y = mb_silu(acc[i]);
 
@@ -349,19 +356,15 @@ mb_project_tile(const bool half, const int nb, const int t, void *dst, const voi
 	const size_t words = (size_t) mb_words(half), units = cpu_mb_units(g->ci, half ? CPU_BF16 : CPU_F32);
 	__m512 acc[16];
 
-	UNROLL
-	for (int b = 0; b < nb; b++)
-		UNROLL
-	for (int i = 0; i < t; i++)
-		acc[b * t + i] = _mm512_loadu_ps(bias + (size_t) b * BLOCK);
-	mb_products(half, nb, t, acc, (const uint32_t *) src + at * words, g->npix * words, units, weights);
-	UNROLL
-	for (int b = 0; b < nb; b++)
-		UNROLL
-	for (int i = 0; i < t; i++)
+	TIMES(b, nb)
 	{
-		const size_t to = ((size_t) b * g->npix + at + (size_t) i) * BLOCK;
-		__m512 y = acc[b * t + i];
+		mb_start(t, acc + b * t, bias + (size_t) b * BLOCK);
+	}
+	mb_products(half, nb, t, acc, (const uint32_t *) src + at * words, g->npix * words, units, weights);
+	TIMES(i, nb * t)
+	{
+		const size_t to = ((size_t) (i / t) * g->npix + at + (size_t) (i % t)) * BLOCK;
+		__m512 y = acc[i];
 
 		if (add)
 			y = _mm512_add_ps(y, mb_load(half, add, to));

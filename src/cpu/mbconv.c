@@ -438,14 +438,16 @@ cpu_mb_wants(const CpuBuild *b, int op)
 DfxStatus
 cpu_mb_step(CpuBuild *b, int op, CpuStep *s, DfxErr *err)
 {
-	static const char *const name[] = {
+	static const char *const kind[] = {
 	    [CPU_MB_SPREAD] = "spread", [CPU_MB_GATED] = "gated", [CPU_MB_ACT] = "act"};
+	static const char *const source[] = {
+	    [CPU_MB_MAP] = "", [CPU_MB_POINT] = "_point", [CPU_MB_STEM] = "_stem"};
 	const CpuMbGroup *group = &b->mb[op];
 	MbStep *m = s->param = cpu_plan_alloc(b->plan, sizeof *m, err);
 
 	if (m == NULL)
 		return DFX_ENOMEM;
-	snprintf(s->impl, sizeof s->impl, "mbconv_%s %s", name[group->kind],
+	snprintf(s->impl, sizeof s->impl, "mbconv_%s%s %s", kind[group->kind], source[group->source],
 	         mb_kernels(b->dev, s->in[0].type)->name);
 	return group->kind == CPU_MB_SPREAD ? mb_spread_step(b, group, s, m, err)
 	                                    : mb_project_step(b, group, s, m, err);

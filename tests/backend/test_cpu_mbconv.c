@@ -14,6 +14,7 @@
 typedef enum Oddity
 {
 	NONE = 0,
+	STEM,       /* the block's input is a stem's output, and there is no expansion */
 	NO_EXPAND,  /* the depthwise convolution reads the block's input */
 	NO_GATE,    /* the squeeze and excitation is missing */
 	SEEN_WIDE,  /* the expanded map is an output too */
@@ -24,8 +25,14 @@ typedef enum Oddity
 	DOUBLED     /* it makes two channels of one, and the library wants another layout */
 } Oddity;
 
+enum
+{
+	STEM_CHANNELS = 24
+};
+
 static const char *const oddity[] = {
     [NONE] = "",
+    [STEM] = ", after a stem",
     [NO_EXPAND] = ", no expansion",
     [NO_GATE] = ", no gate",
     [SEEN_WIDE] = ", the expanded map seen",
@@ -49,10 +56,12 @@ static const struct BlockCase
     {17, 5, 6, 3, 3, 2, 33, NONE, 1, 1, 2},        {48, 2, 3, 1, 5, 1, 48, NONE, 1, 1, 2},
     {32, 1, 9, 2, 3, 1, 32, NONE, 1, 1, 2},        {112, 8, 8, 6, 5, 2, 192, NONE, 1, 1, 2},
     {32, 24, 24, 1, 3, 1, 16, NO_EXPAND, 1, 1, 2}, {24, 11, 11, 1, 3, 2, 24, NO_EXPAND, 1, 1, 2},
-    {24, 8, 8, 6, 3, 1, 24, NO_GATE, 0, 0, 1},     {24, 8, 8, 4, 3, 1, 24, SEEN_WIDE, 1, 1, 3},
-    {24, 8, 8, 4, 3, 1, 24, SEEN_GATED, 1, 0, 2},  {24, 8, 8, 4, 3, 1, 24, RELU, 0, 1, 1},
-    {24, 12, 12, 4, 7, 1, 24, WIDE_7, 0, 1, 3},    {24, 12, 12, 4, 3, 1, 24, UNPADDED, 0, 1, 3},
-    {24, 12, 12, 4, 3, 1, 24, DOUBLED, 0, 0, 0},
+    {24, 11, 11, 1, 3, 1, 24, NO_EXPAND, 1, 1, 2}, {3, 64, 64, 1, 3, 2, 16, STEM, 1, 1, 2},
+    {3, 37, 21, 1, 5, 2, 24, STEM, 1, 1, 2},       {1, 22, 35, 1, 3, 2, 40, STEM, 1, 1, 2},
+    {3, 19, 40, 1, 3, 1, 24, STEM, 1, 1, 2},       {24, 8, 8, 6, 3, 1, 24, NO_GATE, 0, 0, 1},
+    {24, 8, 8, 4, 3, 1, 24, SEEN_WIDE, 1, 1, 3},   {24, 8, 8, 4, 3, 1, 24, SEEN_GATED, 1, 0, 2},
+    {24, 8, 8, 4, 3, 1, 24, RELU, 0, 1, 1},        {24, 12, 12, 4, 7, 1, 24, WIDE_7, 0, 1, 3},
+    {24, 12, 12, 4, 3, 1, 24, UNPADDED, 0, 1, 3},  {24, 12, 12, 4, 3, 1, 24, DOUBLED, 0, 0, 0},
 };
 
 static Subject on;
@@ -75,9 +84,12 @@ build_block(DfxGraph *g)
 {
 	const DfxAct act = now->odd == RELU ? DFX_ACT_RELU : DFX_ACT_SILU;
 	DfxConv depth = DFX_CONV2D(now->k, now->s, now->odd == UNPADDED ? 0 : now->k / 2);
-	DfxVal x = dfx_input_f32(g, now->c, now->h, now->w), y = x;
+	DfxVal x = dfx_input_f32(g, now->c, now->h, now->w), y;
 
-	if (now->odd != NO_EXPAND)
+	if (now->odd == STEM)
+		x = dfx_act(g, dfx_conv(g, x, "stem", STEM_CHANNELS, DFX_CONV2D(3, 2, 1), true), act);
+	y = x;
+	if (now->odd != NO_EXPAND && now->odd != STEM)
 	{
 		y = dfx_act(g, dfx_conv(g, y, "expand", now->c * now->expand, DFX_CONV2D(1, 1, 0), true), act);
 		if (now->odd == SEEN_WIDE)
@@ -91,7 +103,7 @@ build_block(DfxGraph *g)
 	if (now->odd == SEEN_GATED)
 		dfx_output(g, y, "gated");
 	y = dfx_conv(g, y, "project", now->co, DFX_CONV2D(1, 1, 0), true);
-	if (now->s == 1 && now->co == now->c && now->odd != UNPADDED)
+	if (now->s == 1 && now->co == dfx_channels(g, x) && now->odd != UNPADDED)
 		y = dfx_add(g, y, x);
 	dfx_output(g, y, "out");
 }
@@ -160,6 +172,9 @@ check_block(void)
 		if (!ok(spread == fused * now->spread && gated == fused * now->gated && act == fused * now->act,
 		        "%s: the right steps are fused", what))
 			diag("spread %d, gated %d, act %d", spread, gated, act);
+		if (now->odd == STEM)
+			ok(count_steps(plan, "mbconv_spread_stem") == (fused && now->s == 2),
+			   "%s: so is the stem, if nobody else reads it", what);
 		ok(same_alone(plan, g, IMAGES, &err), "%s: the same bits alone", what);
 		for (int n = 1; n <= IMAGES; n += 3)
 			same_as_ref(&on, g, n, TOLERANCE, what);

@@ -250,7 +250,10 @@ mb_stem_row(const bool half, float *to, const void *src, float *rows, const CpuM
 #undef TILE
 }
 
-/* Row y of the map, in floats. */
+/* Row y of the map, in floats; compiled once for each type, as mb_row_*. */
+typedef void (*MbRow)(float *to, const void *src, float *stem, const CpuMbSpread *g, const CpuMbParams *p,
+                      int y);
+
 KERNEL void
 mb_map_row(const bool half, float *to, const void *src, float *stem, const CpuMbSpread *g,
            const CpuMbParams *p, int y)
@@ -320,7 +323,7 @@ mb_depth_row(const bool half, const int k, const int s, void *dst, float *const 
 
 /* Row y of the map lies in slot y % k of the ring, between k / 2 pixels of zeros on either side. */
 KERNEL void
-mb_spread_body(const bool half, const int k, const int s, void *dst, float *mean, float *scratch,
+mb_spread_body(const bool half, MbRow make, const int k, const int s, void *dst, float *mean, float *scratch,
                const void *src, const CpuMbSpread *g, const CpuMbParams *p)
 {
 	const size_t pad = (size_t) (k / 2) * BLOCK, pitch = (size_t) (g->w + k - 1) * BLOCK;
@@ -338,7 +341,7 @@ mb_spread_body(const bool half, const int k, const int s, void *dst, float *mean
 		const int top = oy * s - k / 2, end = top + k < g->h ? top + k : g->h;
 
 		for (; made < end; made++)
-			mb_map_row(half, ring + (size_t) (made % k) * pitch + pad, src, stem, g, p, made);
+			make(ring + (size_t) (made % k) * pitch + pad, src, stem, g, p, made);
 		for (int i = 0; i < k; i++)
 			row[i] = ring + (size_t) ((top + i + k) % k) * pitch;
 		sum = _mm512_add_ps(sum, mb_depth_row(half, k, s, dst, row, g, p, oy));
@@ -420,17 +423,22 @@ mb_weights_bf16(void *to, const float *ready, const float *factor, int ci)
 
 /* Kernel sizes and strides as constants, so that windows are unrolled. */
 #define TABLE(suffix, half, label)                                                                           \
+	TARGET __attribute__((noinline)) static void mb_row_##suffix(                                            \
+	    float *to, const void *src, float *stem, const CpuMbSpread *g, const CpuMbParams *p, int y)          \
+	{                                                                                                        \
+		mb_map_row(half, to, src, stem, g, p, y);                                                            \
+	}                                                                                                        \
 	TARGET static void mb_spread_##suffix(void *dst, float *mean, float *scratch, const void *src,           \
 	                                      const CpuMbSpread *g, const CpuMbParams *p)                        \
 	{                                                                                                        \
 		if (g->k == 3 && g->s == 1)                                                                          \
-			mb_spread_body(half, 3, 1, dst, mean, scratch, src, g, p);                                       \
+			mb_spread_body(half, mb_row_##suffix, 3, 1, dst, mean, scratch, src, g, p);                      \
 		else if (g->k == 3)                                                                                  \
-			mb_spread_body(half, 3, 2, dst, mean, scratch, src, g, p);                                       \
+			mb_spread_body(half, mb_row_##suffix, 3, 2, dst, mean, scratch, src, g, p);                      \
 		else if (g->s == 1)                                                                                  \
-			mb_spread_body(half, 5, 1, dst, mean, scratch, src, g, p);                                       \
+			mb_spread_body(half, mb_row_##suffix, 5, 1, dst, mean, scratch, src, g, p);                      \
 		else                                                                                                 \
-			mb_spread_body(half, 5, 2, dst, mean, scratch, src, g, p);                                       \
+			mb_spread_body(half, mb_row_##suffix, 5, 2, dst, mean, scratch, src, g, p);                      \
 	}                                                                                                        \
 	TARGET static void mb_project_##suffix(void *dst, const void *add, const void *src,                      \
 	                                       const CpuMbProject *g, int nb, const void *weights,               \

@@ -136,14 +136,18 @@ mb_leave_to(CpuBuild *b, int i, int by, DfxVal out)
 static void
 mb_find_spread(CpuBuild *b, int i)
 {
-	DfxOp *pool = &b->g.op[i], *depth = pool - 1, *conv;
-	DfxVal wide = depth->out;
+	DfxOp *pool = &b->g.op[i], *depth, *conv;
 	CpuMbSource source = CPU_MB_MAP;
+	DfxVal wide;
 	int before;
 
-	if (pool->kind != DFX_OP_POOL || !pool->u.pool.avg || pool->u.pool.k != 0 || i == 0 ||
-	    pool->in[0] != wide || !mb_is_depthwise(b, depth) || !mb_fits(b, depth->in[0], b->type) ||
-	    !mb_fits(b, wide, b->type) || !mb_fits(b, pool->out, CPU_F32))
+	if (i == 0)
+		return;
+	depth = pool - 1;
+	wide = depth->out;
+	if (pool->kind != DFX_OP_POOL || !pool->u.pool.avg || pool->u.pool.k != 0 || pool->in[0] != wide ||
+	    !mb_is_depthwise(b, depth) || !mb_fits(b, depth->in[0], b->type) || !mb_fits(b, wide, b->type) ||
+	    !mb_fits(b, pool->out, CPU_F32))
 		return;
 	before = b->g.val[depth->in[0]].def;
 	conv = before >= 0 && mb_readers(&b->g, depth->in[0]) == 1 ? &b->g.op[before] : NULL;

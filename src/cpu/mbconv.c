@@ -8,7 +8,7 @@
  *			stays in the first caches (kernels_mbconv.c); in place of the 1x1 there may be
  *			the stem, or nothing
  *	gated	the product with the gate, the 1x1 convolution after it, the residual: an
- *			image's gate is multiplied into the weights, which are few, not into the map
+ *			image's gate is multiplied into the weights where they are fewer than the map
  *	act		other 1x1 convolutions with SiLU or a sigmoid: the two of one pixel
  *			that make the gate, for which a primitive's call is long, and the last one
  *
@@ -20,7 +20,7 @@
  * It is done where channels come in blocks of 16, which is where the CPU has
  * AVX-512.  A block of an image is computed by itself, so its bits do not depend
  * on the batch.  In bf16 the expanded map, sums and means are floats, and so are
- * the weights until they are multiplied by the gate: a product is rounded once.
+ * weights that are multiplied by a gate: a product is rounded once.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,7 +35,8 @@ typedef struct MbStep
 	CpuMbProject project;
 	CpuView wide;        /* spread: the map; else the residual */
 	bool add;            /* there is a residual */
-	bool gated;          /* weights are ready to be multiplied; else as the loops read them */
+	bool gated;          /* weights are ready to be multiplied by the gate; else as the loops read them */
+	bool gated_map;      /* the map is multiplied by it */
 	const char *weights; /* of the 1x1 or the stem, by blocks */
 	size_t block;        /* bytes of one */
 	const float *bias;
@@ -346,6 +347,10 @@ mb_run_project(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	char *scratch = run->arena + run->plan->scratch_off;
 
 	(void) err;
+	for (int n = 0; m->gated_map && n < run->n; n++)
+		cpu_binary_image(run->plan->dev, scratch + (size_t) n * cpu_image_bytes(&s->in[0]), &s->in[0],
+		                 cpu_at(run->arena, &s->in[0], n), &s->in[0], cpu_at(run->arena, &s->in[1], n),
+		                 &s->in[1], true, false);
 	for (int i = 0, n, k; i < run->n * pairs; i++)
 	{
 		const char *weights;
@@ -363,8 +368,9 @@ mb_run_project(const CpuStep *s, const CpuRun *run, DfxErr *err)
 			                 cpu_at(run->arena, &s->in[1], n), s->in[0].c);
 		kernels->project(cpu_to(cpu_at(run->arena, &s->out, n), &s->out, at),
 		                 m->add ? cpu_from(cpu_at(run->arena, &m->wide, n), &m->wide, at) : NULL,
-		                 cpu_at(run->arena, &s->in[0], n), &m->project, nb, m->gated ? scratch : weights,
-		                 m->bias + (size_t) k * CPU_MB_BLOCK);
+		                 m->gated_map ? scratch + (size_t) n * cpu_image_bytes(&s->in[0])
+		                              : cpu_at(run->arena, &s->in[0], n),
+		                 &m->project, nb, m->gated ? scratch : weights, m->bias + (size_t) k * CPU_MB_BLOCK);
 	}
 	return DFX_OK;
 }
@@ -420,7 +426,8 @@ mb_project_step(CpuBuild *b, const CpuMbGroup *group, CpuStep *s, MbStep *m, Dfx
 	const DfxOp *op = &b->g.op[group->conv];
 	DfxStatus st;
 
-	m->gated = group->kind == CPU_MB_GATED;
+	m->gated_map = group->kind == CPU_MB_GATED && cpu_pixels(&s->out) < (size_t) s->out.c;
+	m->gated = group->kind == CPU_MB_GATED && !m->gated_map;
 	m->project = (CpuMbProject){.ci = s->in[0].c, .npix = cpu_pixels(&s->out), .act = op->epi_act};
 	m->add = group->wide >= 0;
 	if (m->add)
@@ -430,6 +437,8 @@ mb_project_step(CpuBuild *b, const CpuMbGroup *group, CpuStep *s, MbStep *m, Dfx
 	s->run = mb_run_project;
 	if (m->gated)
 		cpu_need_scratch(b, MB_PAIR * cpu_mb_weights_bytes(s->in[0].c, s->in[0].type));
+	if (m->gated_map)
+		cpu_need_scratch(b, (size_t) b->plan->bucket[0] * cpu_image_bytes(&s->in[0]));
 	return st;
 }
 

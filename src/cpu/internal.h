@@ -195,8 +195,7 @@ struct CpuStep
 	int index;     /* TAKE */
 	int heads;     /* ATTN */
 	float eps;     /* LAYERNORM */
-	void *param;   /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; the files of other
-	                  steps */
+	void *param;   /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; or a file's own */
 	bool copy_add; /* conv: the residual add_from must be copied into out first */
 	CpuView add_from;
 	bool add_apart; /* int8: add_from is an argument of its own */
@@ -260,18 +259,18 @@ typedef struct CpuBuild
 	DfxDev *dev;
 	DfxPlan *plan;
 	DfxGraph g;
-	CpuType type;   /* of values, but for those that layout.c makes floats */
-	CpuView *view;  /* of each value */
-	int *last_use;  /* of each value, as the copy has it */
-	CpuMbGroup *mb; /* of each op */
-	bool int8;      /* a plan on integers, where the graph has steps for them ... */
-	float *step;    /* ... which are these, of each value: dfx_graph_steps() */
+	CpuType type;  /* of values, but for those that layout.c makes floats */
+	CpuView *view; /* of each value */
+	int *last_use; /* of each value, as the copy has it */
+	bool int8;     /* a plan on integers, where the graph has steps for them ... */
+	float *step;   /* ... which are these, of each value: dfx_graph_steps() */
 	bool nhwc;
 	bool placed;  /* some value is a range of a larger one: images go one by one */
 	bool uneven;  /* set by conv.c: the buckets would not compute alike */
 	bool no_conv; /* set by conv.c: the library has nothing for a convolution in its layout */
 	size_t scratch;
 	DfxMemPlan mem;
+	CpuMbGroup *mb; /* of each op */
 } CpuBuild;
 
 /* A step needs so many bytes of scratch memory while it runs. */

@@ -8,6 +8,7 @@
  *	plan.c		from a graph to steps: compile, release
  *	conv.c		steps that the library runs
  *	wino1d.c	convolutions of signals (kernels_wino.c has their loops)
+ *	mbconv.c	blocks of EfficientNets, fused (kernels_mbconv.c has their loops)
  *	prim.c		its primitives, with each worker's arguments
  *	ops.c		steps that we run (kernels.c and kernels_bf16.c have their loops)
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)
@@ -36,6 +37,7 @@
 #include "cpu/dnnl_compat.h"
 #include "cpu/kernels.h"
 #include "cpu/kernels_int8.h"
+#include "cpu/kernels_mbconv.h"
 #include "cpu/kernels_train.h"
 #include "cpu/workers.h"
 
@@ -55,6 +57,8 @@ struct DfxDev
 	const CpuTokenKernels *bf16_token_kernels;
 	const CpuInt8Kernels *int8_kernels;
 	const CpuWinoKernels *wino_kernels;
+	const CpuMbKernels *mb_kernels;
+	const CpuMbKernels *mb_bf16_kernels;
 	const CpuTrainKernels *train_kernels;
 	const CpuTrainWindowKernels *train_window_kernels;
 	const CpuTrainTokenKernels *train_token_kernels;
@@ -188,10 +192,10 @@ struct CpuStep
 	CpuView out;
 	bool relu;
 	DfxPool pool;
-	int index;   /* TAKE */
-	int heads;   /* ATTN */
-	float eps;   /* LAYERNORM */
-	void *param; /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; tokens.c, wino1d.c */
+	int index;     /* TAKE */
+	int heads;     /* ATTN */
+	float eps;     /* LAYERNORM */
+	void *param;   /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; or a file's own */
 	bool copy_add; /* conv: the residual add_from must be copied into out first */
 	CpuView add_from;
 	bool add_apart; /* int8: add_from is an argument of its own */
@@ -231,6 +235,21 @@ struct DfxPlan
 	int nmem, mem_cap;
 };
 
+/* Ops that are one step of mbconv.c, by the last of them. */
+typedef struct CpuMbGroup
+{
+	enum
+	{
+		CPU_MB_NONE = 0,
+		CPU_MB_SPREAD,
+		CPU_MB_GATED,
+		CPU_MB_ACT
+	} kind;
+	CpuMbSource source; /* spread: what conv is, if it is anything */
+	int conv, depth;    /* the 1x1 convolution or stem, the depthwise one */
+	DfxVal wide;        /* spread: the depthwise one's result; else the residual, -1: none */
+} CpuMbGroup;
+
 /*
  * A compilation under way.  The graph is a shallow copy whose placements and
  * aliases layout.c has made its own; parameters and inputs are the caller's.
@@ -251,6 +270,7 @@ typedef struct CpuBuild
 	bool no_conv; /* set by conv.c: the library has nothing for a convolution in its layout */
 	size_t scratch;
 	DfxMemPlan mem;
+	CpuMbGroup *mb; /* of each op */
 } CpuBuild;
 
 /* A step needs so many bytes of scratch memory while it runs. */
@@ -301,6 +321,11 @@ typedef struct CpuConvShape
 
 extern CpuConvShape cpu_conv_shape(const DfxGraph *g, const DfxOp *op);
 extern bool cpu_conv_winograd(const CpuConvShape *c, const CpuView *out); /* whether it may be asked for */
+
+/* mbconv.c: finds groups in the build's graph; then makes the step of a group's last op */
+extern DfxStatus cpu_mb_find(CpuBuild *b, DfxErr *err);
+extern bool cpu_mb_wants(const CpuBuild *b, int op);
+extern DfxStatus cpu_mb_step(CpuBuild *b, int op, CpuStep *s, DfxErr *err);
 
 /* prim.c: the library's primitives in steps */
 

@@ -171,6 +171,8 @@ plan_step(CpuBuild *b, const DfxOp *op, DfxErr *err)
 		s->in[j] = b->view[op->in[j]];
 	if (cpu_int8_wants(b, op))
 		return cpu_int8_step(b, op, s, err);
+	if (cpu_mb_wants(b, s->op))
+		return cpu_mb_step(b, s->op, s, err);
 	if (!plan_types_fit(s))
 		return dfx_fail(err, DFX_EUNSUPPORTED,
 		                "the CPU backend cannot run the operation %s in %s on %dx%d pixels",

@@ -303,35 +303,51 @@ int8_bind(DfxPlan *p, CpuStep *s, DfxErr *err)
 	return st;
 }
 
+/* A convolution that the library runs. */
+static DfxStatus
+int8_library_step(CpuBuild *b, Int8Conv *c, CpuStep *s, DfxErr *err)
+{
+	DfxStatus st;
+
+	s->run = cpu_conv_run;
+	s->bind = int8_bind;
+	int8_residual(b, c->op, s, c);
+	for (dnnl_dim_t i = 0; i < c->s.co; i++)
+		c->scale[i] = s->in[0].step * c->w_step[i] / (s->out.type == CPU_U8 && !c->divide ? s->out.step : 1);
+	st = int8_create(b, c, s, err);
+	if (st == DFX_OK)
+		st = int8_share(b, c, s, err);
+	for (int k = 0; st == DFX_OK && k < s->nprim; k++)
+		cpu_need_scratch(b, cpu_prim_scratch(&s->prim[k]));
+	return st;
+}
+
 static DfxStatus
 int8_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 {
 	const DfxParam *w = &b->g.param[op->param[DFX_W]];
 	Int8Conv c = {.s = cpu_conv_shape(&b->g, op), .op = op, .name = w->name};
 	size_t co = (size_t) c.s.co, row = dfx_param_count(w) / co;
-	DfxStatus st;
+	bool made = false;
+	DfxStatus st = DFX_OK;
 
-	s->run = cpu_conv_run;
-	s->bind = int8_bind;
 	if (op->param[DFX_B] >= 0)
 		c.bias = b->g.param[op->param[DFX_B]].data;
-	int8_residual(b, op, s, &c);
 	c.weights = malloc(co * row);
 	c.w_step = malloc(2 * co * sizeof(float));
 	if (c.weights == NULL || c.w_step == NULL)
 		st = dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
 	else
 	{
+		const CpuInt8Weights own = {c.weights, c.w_step, c.bias};
+
 		c.scale = c.w_step + co;
 		dfx_quantize_weights(w->data, co, row, c.weights, c.w_step);
-		for (size_t i = 0; i < co; i++)
-			c.scale[i] = s->in[0].step * c.w_step[i] / (s->out.type == CPU_U8 && !c.divide ? s->out.step : 1);
-		st = int8_create(b, &c, s, err);
-		if (st == DFX_OK)
-			st = int8_share(b, &c, s, err);
+		if (cpu_wino8_wants(b, s, &c.s))
+			st = cpu_wino8_step(b, op, s, &own, &made, err);
+		if (st == DFX_OK && !made)
+			st = int8_library_step(b, &c, s, err);
 	}
-	for (int k = 0; st == DFX_OK && k < s->nprim; k++)
-		cpu_need_scratch(b, cpu_prim_scratch(&s->prim[k]));
 	free(c.weights);
 	free(c.w_step);
 	return st;

@@ -238,7 +238,8 @@ def start_peer(name, backbone, batch, args, scratch):
 def engine(backbone, batch, args):
     """One turn of ours: build/dfx-engine, or a program of build/t/bench that also tells CPU time."""
     if args.program == "bench_net":
-        command = [os.path.join(TOP, "build/t/bench/bench_net"), backbone, "1", str(batch), str(args.threads), str(args.seconds)]
+        command = [os.path.join(TOP, "build/t/bench/bench_net"), backbone, "1", str(batch), str(args.threads), str(args.seconds),
+                   args.precision]
     else:
         command = [os.path.join(TOP, "build/dfx-engine"), "bench", "--backbone", backbone, "--branches", "1", "--batch", str(batch),
                    "--threads", str(args.threads), "--precision", args.precision, "--json"]

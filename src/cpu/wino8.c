@@ -7,13 +7,13 @@
  * for each of the six points of a side (4, 6, 6, 24, 24, 1), so that they too are
  * kept as whole numbers, at most 49 * 127, and what they are fractions of is
  * made up for in joining (kernels_wino8.c).  So the sums of products are exact, like
- * the direct ones, and what is joined from them in floats is off by about 1e-6.
+ * the direct ones, and what is joined from them in floats is off by about 1e-7 of its size.
  *
  * That holds as long as no sum leaves 32 bits.  Whether some input might make it
  * do so is found out from the weights when a plan is compiled; such convolutions,
  * and those that would not be faster, are left to the library.  (Its own
- * Winograd for integers, of 2x2, is slower than this one and rounds points to 8 bits,
- * which doubles what int8 costs in accuracy.)
+ * Winograd for integers rounds points to 8 bits, which doubles what int8 costs
+ * in accuracy.)
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -26,7 +26,7 @@ peer's process waits between turns without using the CPU.
 PyTorch is Debian's (python3-torch, python3-torchvision); for ViTs it also needs
 OpenBLAS (libopenblas0), or it crawls.  ONNX Runtime comes from PyPI:
 
-    python3 -m venv build/onnx && build/onnx/bin/pip install onnxruntime onnx
+    python3 -m venv build/onnx && build/onnx/bin/pip install onnxruntime onnx sympy
 
 A peer that is not there is named on stderr and in the output, as is whoever fails.
 

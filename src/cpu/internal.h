@@ -14,6 +14,7 @@
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)
  *	attn_bf16.c	attention in bf16
  *	int8.c		steps on 8-bit integers (kernels_int8.c has their loops)
+ *	wino8.c		their 3x3 convolutions (kernels_wino8.c has their loops)
  *	strands.c	branches that can run side by side
  *	run.c		forward: images over workers
  *	train_*.c	plans for training (train.h)
@@ -39,6 +40,7 @@
 #include "cpu/kernels_int8.h"
 #include "cpu/kernels_mbconv.h"
 #include "cpu/kernels_train.h"
+#include "cpu/kernels_wino8.h"
 #include "cpu/workers.h"
 
 #define CPU_MAX_BUCKET 3
@@ -56,6 +58,7 @@ struct DfxDev
 	const CpuKernels *bf16_kernels;
 	const CpuTokenKernels *bf16_token_kernels;
 	const CpuInt8Kernels *int8_kernels;
+	const CpuWino8Kernels *wino8_kernels; /* NULL: this CPU has none */
 	const CpuWinoKernels *wino_kernels;
 	const CpuMbKernels *mb_kernels;
 	const CpuMbKernels *mb_bf16_kernels;
@@ -385,6 +388,20 @@ extern DfxStatus cpu_int8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr 
 /* Copy one image of a residual, whatever its type. */
 extern void
 cpu_int8_copy(const DfxDev *dev, void *dst, const CpuView *out, const void *src, const CpuView *from);
+
+/* Of a convolution on integers: co x ci x kh x kw steps, what one is worth for each output channel; bias
+ * NULL: none. */
+typedef struct CpuInt8Weights
+{
+	const int8_t *q;
+	const float *step, *bias;
+} CpuInt8Weights;
+
+/* wino8.c: whether a convolution is one for it; its step then, unless (*made false) the weights are too large
+ */
+extern bool cpu_wino8_wants(const CpuBuild *b, const CpuStep *s, const CpuConvShape *c);
+extern DfxStatus
+cpu_wino8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, const CpuInt8Weights *w, bool *made, DfxErr *err);
 
 /* ops.c */
 extern DfxStatus cpu_own_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);

@@ -8,6 +8,7 @@
  *	plan.c		from a graph to steps: compile, release
  *	conv.c		steps that the library runs
  *	wino1d.c	convolutions of signals (kernels_wino.c has their loops)
+ *	wino_bf16.c	and those of images, in bf16 (kernels_wino_bf16.c has their loops)
  *	prim.c		its primitives, with each worker's arguments
  *	ops.c		steps that we run (kernels.c and kernels_bf16.c have their loops)
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)
@@ -37,6 +38,7 @@
 #include "cpu/kernels.h"
 #include "cpu/kernels_int8.h"
 #include "cpu/kernels_train.h"
+#include "cpu/kernels_wino_bf16.h"
 #include "cpu/workers.h"
 
 #define CPU_MAX_BUCKET 3
@@ -55,6 +57,7 @@ struct DfxDev
 	const CpuTokenKernels *bf16_token_kernels;
 	const CpuInt8Kernels *int8_kernels;
 	const CpuWinoKernels *wino_kernels;
+	const CpuWinoBf16Kernels *wino_bf16_kernels; /* NULL where the library is faster */
 	const CpuTrainKernels *train_kernels;
 	const CpuTrainWindowKernels *train_window_kernels;
 	const CpuTrainTokenKernels *train_token_kernels;
@@ -191,7 +194,7 @@ struct CpuStep
 	int index;   /* TAKE */
 	int heads;   /* ATTN */
 	float eps;   /* LAYERNORM */
-	void *param; /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; tokens.c, wino1d.c */
+	void *param; /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; tokens.c, wino*.c */
 	bool copy_add; /* conv: the residual add_from must be copied into out first */
 	CpuView add_from;
 	bool add_apart; /* int8: add_from is an argument of its own */
@@ -353,6 +356,10 @@ extern DfxStatus cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *
 /* wino1d.c: whether a convolution is one for it; its step then, unless (*made false) the library cannot */
 extern bool cpu_wino1d_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
 extern DfxStatus cpu_wino1d_step(CpuBuild *b, const DfxOp *op, CpuStep *s, bool *made, DfxErr *err);
+
+/* wino_bf16.c: whether a convolution is one for it; its step then */
+extern bool cpu_wino_bf16_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
+extern DfxStatus cpu_wino_bf16_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 
 /* int8.c: whether op reads or writes steps; its step then */
 extern bool cpu_int8_wants(const CpuBuild *b, const DfxOp *op);

@@ -15,12 +15,11 @@
 #if defined(__x86_64__)
 #include "cpu/kernels_bf16.h"
 
-#define LANES  CPU_WINO_BF16_LANES
-#define ROWS   CPU_WINO_BF16_ROWS
-#define WIDE   CPU_WINO_BF16_WIDE
-#define SIDE   CPU_WINO_BF16_SIDE
-#define TILE   CPU_WINO_BF16_TILE
-#define UNROLL _Pragma("GCC unroll 16")
+#define LANES CPU_WINO_BF16_LANES
+#define ROWS  CPU_WINO_BF16_ROWS
+#define WIDE  CPU_WINO_BF16_WIDE
+#define SIDE  CPU_WINO_BF16_SIDE
+#define TILE  CPU_WINO_BF16_TILE
 
 /* Four pixels to points. */
 KERNEL void
@@ -38,7 +37,8 @@ wino_column(__m512 to[SIDE], const uint16_t *const row[SIDE], int high, int x, i
 {
 	__m512 d[SIDE];
 
-	UNROLL for (int i = 0; i < high; i++)
+#pragma GCC unroll 16
+	for (int i = 0; i < high; i++)
 	{
 		if (inside || (row[i] && x >= 0 && x < w))
 			d[i] = bf16_load(row[i] + (size_t) x * LANES, 0xffff);
@@ -67,14 +67,16 @@ wino_split_tiles(uint16_t *to, size_t far, const uint16_t *const row[SIDE], int 
 		x += TILE;
 		wino_column(column[2], row, high, x, w, inside);
 		wino_column(column[3], row, high, x + 1, w, inside);
-		UNROLL for (int i = 0; i < high; i++)
+#pragma GCC unroll 16
+		for (int i = 0; i < high; i++)
 		{
 			const __m512 d[SIDE] = {column[0][i], column[1][i], column[2][i], column[3][i]};
 			__m512 point[SIDE];
 
 			wino_fold(point, d);
-			UNROLL for (int j = 0; j < SIDE; j++)
-			    bf16_store(to + (size_t) (SIDE * i + j) * far, point[j], 0xffff);
+#pragma GCC unroll 16
+			for (int j = 0; j < SIDE; j++)
+				bf16_store(to + (size_t) (SIDE * i + j) * far, point[j], 0xffff);
 			column[0][i] = d[2];
 			column[1][i] = d[3];
 		}
@@ -121,34 +123,48 @@ wino_split(uint16_t *points, int tiles, const uint16_t *src, const CpuWinoImage 
 	}
 }
 
-/* ROWS tiles at one point, times wide planes of outputs; points of one plane lie plane numbers apart. */
+/*
+ * ROWS tiles at one point, times wide planes of outputs, whose weights come in so many parts; planes of the
+ * points lie plane numbers apart.
+ */
 KERNEL void
-wino_product(float *sums, const uint16_t *points, const uint16_t *weights, size_t plane, int planes, int wide)
+wino_product(float *sums, const uint16_t *points, const uint16_t *weights, size_t plane, int planes,
+             int parts, int wide)
 {
 	__m512 sum[ROWS][WIDE];
 
-	UNROLL for (int t = 0; t < ROWS; t++) UNROLL for (int v = 0; v < wide; v++) sum[t][v] =
-	    _mm512_setzero_ps();
-	for (int p = 0; p < planes; p++, points += plane)
+#pragma GCC unroll 16
+	for (int t = 0; t < ROWS; t++)
+#pragma GCC unroll 16
+		for (int v = 0; v < wide; v++)
+			sum[t][v] = _mm512_setzero_ps();
+	for (int p = 0; p < parts * planes; p++)
 		for (int k = 0; k < LANES; k += 2)
 		{
+			const uint16_t *from = points + (size_t) (p % planes) * plane + k;
 			__m512i weight[WIDE];
 
-			UNROLL for (int v = 0; v < wide; v++, weights += 2 * LANES) weight[v] =
-			    _mm512_loadu_si512(weights);
-			UNROLL for (int t = 0; t < ROWS; t++)
+#pragma GCC unroll 16
+			for (int v = 0; v < wide; v++, weights += 2 * LANES)
+				weight[v] = _mm512_loadu_si512(weights);
+#pragma GCC unroll 16
+			for (int t = 0; t < ROWS; t++)
 			{
 				__m512i pair;
 				int x;
 
-				memcpy(&x, points + t * LANES + k, sizeof x);
+				memcpy(&x, from + t * LANES, sizeof x);
 				pair = _mm512_set1_epi32(x);
-				UNROLL for (int v = 0; v < wide; v++) sum[t][v] =
-				    _mm512_dpbf16_ps(sum[t][v], (__m512bh) pair, (__m512bh) weight[v]);
+#pragma GCC unroll 16
+				for (int v = 0; v < wide; v++)
+					sum[t][v] = _mm512_dpbf16_ps(sum[t][v], (__m512bh) pair, (__m512bh) weight[v]);
 			}
 		}
-	UNROLL for (int t = 0; t < ROWS; t++) UNROLL for (int v = 0; v < wide; v++)
-	    _mm512_storeu_ps(sums + (t * wide + v) * LANES, sum[t][v]);
+#pragma GCC unroll 16
+	for (int t = 0; t < ROWS; t++)
+#pragma GCC unroll 16
+		for (int v = 0; v < wide; v++)
+			_mm512_storeu_ps(sums + (t * wide + v) * LANES, sum[t][v]);
 }
 
 KERNEL void
@@ -158,10 +174,15 @@ wino_multiply_group(float *sums, const uint16_t *points, const uint16_t *weights
 	const size_t far = cpu_wino_bf16_points_far(tiles, planes), row = (size_t) (wide * LANES);
 	const size_t sums_far = cpu_wino_bf16_sums_far(tiles, wide), matrix = (size_t) planes * LANES * row;
 
-	for (size_t i = 0; i < (size_t) npoints; i++)
+	for (int i = 0; i < npoints; i++, points += far, sums += sums_far)
+	{
+		const int parts = cpu_wino_bf16_parts(npoints, i);
+
 		for (size_t t = 0; t < (size_t) tiles; t += ROWS)
-			wino_product(sums + i * sums_far + t * row, points + i * far + t * LANES, weights + i * matrix,
-			             (size_t) tiles * LANES, planes, wide);
+			wino_product(sums + t * row, points + t * LANES, weights, (size_t) tiles * LANES, planes, parts,
+			             wide);
+		weights += (size_t) parts * matrix;
+	}
 }
 
 TARGET static void
@@ -190,7 +211,8 @@ wino_join_tile(__m512 y[TILE][TILE], const float *sums, size_t far, int high)
 {
 	__m512 half[TILE][SIDE];
 
-	UNROLL for (int j = 0; j < SIDE; j++)
+#pragma GCC unroll 16
+	for (int j = 0; j < SIDE; j++)
 	{
 		__m512 pair[TILE], a = _mm512_loadu_ps(sums + (size_t) j * far);
 
@@ -205,7 +227,9 @@ wino_join_tile(__m512 y[TILE][TILE], const float *sums, size_t far, int high)
 			half[1][j] = pair[1];
 		}
 	}
-	UNROLL for (int i = 0; i < high; i++) wino_unfold(y[i], half[i][0], half[i][1], half[i][2], half[i][3]);
+#pragma GCC unroll 16
+	for (int i = 0; i < high; i++)
+		wino_unfold(y[i], half[i][0], half[i][1], half[i][2], half[i][3]);
 }
 
 /* The epilogue for one plane. */
@@ -241,9 +265,12 @@ wino_join_plane(uint16_t *dst, const float *sums, size_t far, size_t next, int n
 		__m512 y[TILE][TILE];
 
 		wino_join_tile(y, sums, far, high);
-		UNROLL for (int i = 0; i < high; i++)
-		    UNROLL for (int j = 0; j < TILE; j++) if (i < e->h && TILE * t + j < e->w)
-		        wino_finish(dst, (size_t) i * e->pitch + (size_t) (TILE * t + j) * LANES, y[i][j], e);
+#pragma GCC unroll 16
+		for (int i = 0; i < high; i++)
+#pragma GCC unroll 16
+			for (int j = 0; j < TILE; j++)
+				if (i < e->h && TILE * t + j < e->w)
+					wino_finish(dst, (size_t) i * e->pitch + (size_t) (TILE * t + j) * LANES, y[i][j], e);
 	}
 }
 

@@ -8,7 +8,7 @@
  * 1x2 pixels of the output and 1x4 of the input, and 4 points.  A block is some
  * tiles together, their number rounded up to CPU_WINO_BF16_ROWS:
  *	  points[point][plane][tile][16 channels]		bf16
- *	  weights[point][plane][pair of channels][wide x 16 outputs][2]	bf16, of one group
+ *	  weights[point][part][plane][pair of channels][wide x 16 outputs][2]	bf16, of one group
  *	  sums[point][tile][wide x 16 outputs]			floats, of one group
  * A group is up to CPU_WINO_BF16_WIDE planes of the output.
  */
@@ -55,6 +55,19 @@ typedef struct CpuWinoBf16Epilogue
 	const uint16_t *add;
 	bool relu;
 } CpuWinoBf16Epilogue;
+
+/*
+ * In how many parts a point's weights come.  One of the 16 is the sum of pixels, nearly all that there is of
+ * a smooth image; rounding its weights would shift whole planes.  So it is multiplied by the rounded weights
+ * and by what rounding lost.
+ */
+#define CPU_WINO_BF16_SUM 5
+
+static inline int
+cpu_wino_bf16_parts(int npoints, int point)
+{
+	return npoints > CPU_WINO_BF16_SUM && point == CPU_WINO_BF16_SUM ? 2 : 1;
+}
 
 typedef struct CpuWinoBf16Kernels
 {

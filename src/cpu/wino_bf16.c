@@ -15,7 +15,9 @@
  * outputs, with the op's epilogue.  A tile's result depends neither on its block
  * nor on what is beside it there, so an image's bits do not depend on its batch.
  *
- * The weights are split once, in doubles, and rounded once.
+ * The weights are split once, in doubles, and rounded once.  With those of one
+ * point in two parts (cpu_wino_bf16_parts()) images' results are as near to fp32's
+ * as by direct sums.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +27,7 @@
 #define WINO_LANES        CPU_WINO_BF16_LANES
 #define WINO_SIDE         CPU_WINO_BF16_SIDE
 #define WINO_MAX_POINTS   (WINO_SIDE * WINO_SIDE)
+#define WINO_MAX_PARTS    (WINO_MAX_POINTS + 1) /* of weights; cpu_wino_bf16_parts() */
 #define WINO_MIN_CHANNELS 32 /* into the op: below, splitting and joining cost what is won */
 #define WINO_MIN_TILES    8  /* of an image: products are made for so many */
 #define WINO_MAX_TILES    128
@@ -69,11 +72,18 @@ wino_group(const WinoBf16 *w, int plane)
 	return cpu_min(w->group, w->out.planes - plane);
 }
 
+/* Parts of a kernel's weights, of all points. */
+static int
+wino_parts(const WinoBf16 *w)
+{
+	return w->split.npoints == WINO_SIDE ? WINO_SIDE : WINO_MAX_PARTS;
+}
+
 /* How many weights lie before those of that group. */
 static size_t
 wino_weights_before(const WinoBf16 *w, int plane)
 {
-	return (size_t) w->split.npoints * (size_t) (w->in.planes * WINO_LANES) * (size_t) (plane * WINO_LANES);
+	return (size_t) wino_parts(w) * (size_t) (w->in.planes * WINO_LANES) * (size_t) (plane * WINO_LANES);
 }
 
 bool
@@ -164,14 +174,15 @@ wino_run(const CpuStep *s, const CpuRun *run, DfxErr *err)
 	return DFX_OK;
 }
 
-/* The points of one kernel: G w G', or G w. */
+/* The points of one kernel, G w G' or G w, in parts. */
 static void
-wino_split_kernel(uint16_t point[WINO_MAX_POINTS], const float *kernel, int npoints)
+wino_split_kernel(uint16_t part[WINO_MAX_PARTS], const float *kernel, int npoints)
 {
 	static const double g[WINO_SIDE][CPU_WINO_BF16_TAPS] = {
 	    {1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
 	double across[CPU_WINO_BF16_TAPS][WINO_SIDE];
 	float exact[WINO_MAX_POINTS];
+	uint16_t rounded[WINO_MAX_POINTS];
 	int high = npoints == WINO_SIDE ? 1 : CPU_WINO_BF16_TAPS;
 
 	for (int y = 0; y < high; y++, kernel += CPU_WINO_BF16_TAPS)
@@ -187,7 +198,18 @@ wino_split_kernel(uint16_t point[WINO_MAX_POINTS], const float *kernel, int npoi
 		    (float) (high == 1 ? across[0][x]
 		                       : down[0] * across[0][x] + down[1] * across[1][x] + down[2] * across[2][x]);
 	}
-	cpu_convert(point, CPU_BF16, exact, CPU_F32, (size_t) npoints);
+	cpu_convert(rounded, CPU_BF16, exact, CPU_F32, (size_t) npoints);
+	for (int i = 0; i < npoints; i++)
+	{
+		float lost;
+
+		*part++ = rounded[i];
+		if (cpu_wino_bf16_parts(npoints, i) == 1)
+			continue;
+		cpu_convert(&lost, CPU_F32, &rounded[i], CPU_BF16, 1);
+		lost = exact[i] - lost;
+		cpu_convert(part++, CPU_BF16, &lost, CPU_F32, 1);
+	}
 }
 
 /* All kernels' points, in the order of kernels_wino_bf16.h; for the channels that pad planes they stay 0. */
@@ -205,11 +227,11 @@ wino_split_weights(const WinoBf16 *w, const float *kernel, int ci, int co)
 
 		for (int i = 0; i < ci; i++, kernel += npoints == WINO_SIDE ? 3 : 9)
 		{
-			uint16_t point[WINO_MAX_POINTS];
+			uint16_t part[WINO_MAX_PARTS];
 
-			wino_split_kernel(point, kernel, npoints);
-			for (int k = 0; k < npoints; k++)
-				group[((size_t) k * pairs + (size_t) i / 2) * row * 2 + (size_t) (i % 2)] = point[k];
+			wino_split_kernel(part, kernel, npoints);
+			for (int k = 0; k < wino_parts(w); k++)
+				group[((size_t) k * pairs + (size_t) i / 2) * row * 2 + (size_t) (i % 2)] = part[k];
 		}
 	}
 }

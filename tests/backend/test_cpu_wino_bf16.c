@@ -114,7 +114,8 @@ enum
 	GUARD = 64,
 	NUMBERS = CHANNELS * MOST * MOST,
 	TILES = 104, /* of an image of MOST x MOST, rounded up to CPU_WINO_BF16_ROWS */
-	POINTS = CPU_WINO_BF16_SIDE * CPU_WINO_BF16_SIDE
+	POINTS = CPU_WINO_BF16_SIDE * CPU_WINO_BF16_SIDE,
+	PARTS = POINTS + 1 /* of weights */
 };
 
 /* Weights of the kernel that leaves images as they are: 1 in its middle, from each channel to itself. */
@@ -123,18 +124,19 @@ identity_weights(uint16_t *weights, int npoints)
 {
 	static const float middle[CPU_WINO_BF16_SIDE] = {0, 0.5f, -0.5f, 0};
 
-	memset(weights, 0, (size_t) POINTS * CHANNELS * CHANNELS * sizeof *weights);
+	memset(weights, 0, (size_t) PARTS * CHANNELS * CHANNELS * sizeof *weights);
 	for (int k = 0; k < npoints; k++)
-		for (int c = 0; c < CHANNELS; c++)
-		{
-			float x = middle[k % CPU_WINO_BF16_SIDE];
-			uint32_t bits;
+	{
+		float x = middle[k % CPU_WINO_BF16_SIDE];
+		uint32_t bits;
 
-			if (npoints == POINTS)
-				x *= middle[k / CPU_WINO_BF16_SIDE];
-			memcpy(&bits, &x, sizeof bits);
-			weights[((k * CHANNELS / 2 + c / 2) * CHANNELS + c) * 2 + c % 2] = (uint16_t) (bits >> 16);
-		}
+		if (npoints == POINTS)
+			x *= middle[k / CPU_WINO_BF16_SIDE];
+		memcpy(&bits, &x, sizeof bits);
+		for (int c = 0; c < CHANNELS; c++)
+			weights[(c / 2 * CHANNELS + c) * 2 + c % 2] = (uint16_t) (bits >> 16);
+		weights += cpu_wino_bf16_parts(npoints, k) * CHANNELS * CHANNELS;
+	}
 }
 
 /* Small whole numbers, which bf16 holds exactly and so the sums of a tile. */
@@ -172,7 +174,7 @@ static void
 check_loops(int h, int w, int npoints)
 {
 	static uint16_t src[GUARD + NUMBERS + GUARD], dst[GUARD + NUMBERS + GUARD];
-	static uint16_t weights[POINTS * CHANNELS * CHANNELS], points[POINTS * (TILES * CHANNELS + 96) + GUARD];
+	static uint16_t weights[PARTS * CHANNELS * CHANNELS], points[POINTS * (TILES * CHANNELS + 96) + GUARD];
 	static float sums[POINTS * (TILES * CHANNELS + 48) + GUARD], bias[CHANNELS];
 	const CpuWinoBf16Kernels *k = cpu_wino_bf16_kernels();
 	const CpuWinoImage image = {PLANES, h, w};

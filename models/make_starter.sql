@@ -4,8 +4,8 @@
 --	psql -v data=/path/to/screening -v start=/path/to/start.safetensors -v out=/path/to/starter.safetensors -f make_starter.sql
 --
 -- data: a directory, readable by the server, with the images and manifest.csv (columns below).  The server had dfx.threads = 2
--- in its configuration; from the same start, the result is the same to the bit on every machine with the same instruction
--- set and the same oneDNN.
+-- in its configuration; from the same start, the same version of deepfeaturex and of oneDNN and a CPU with the same
+-- instruction set (AVX-512 with bf16 here) give the same result to the bit.
 \set ON_ERROR_STOP on
 \timing on
 \set manifest :data '/manifest.csv'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh [FILE] - `make bench`: the measurements of docs/PERFORMANCE.md, as tables and as one JSON file (build/bench.json).
 #
-#	PARTS		which of them, in this order: peak decode net train ring sql rows archive latency backbones (all)
+#	PARTS		which of them, in this order: peak decode net train ring sql rows archive photos latency backbones (all)
 #	BACKBONES	of the part net ("densenet121 densenet161 resnet18 resnet50 resnext101_32x4d efficientnet_b0 vit_b_16")
 #	BATCHES		of the part net (1,8,32)
 #	PRECISIONS	of the part net (those of the device)
@@ -13,7 +13,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 2
 file=${1:-build/bench.json}
-parts=${PARTS:-peak decode net train ring sql rows archive latency backbones}
+parts=${PARTS:-peak decode net train ring sql rows archive photos latency backbones}
 rows=$(mktemp -d)
 trap 'rm -rf "$rows"' EXIT
 failed=0
@@ -39,6 +39,7 @@ ring() { DFX_ENGINE=build/dfx-engine build/t/bench/bench_ring | keep; }
 sql() { tests/bench/sql.sh; }
 rows() { tests/bench/rows.sh ${ROWS:-}; }
 archive() { has PIL || return 0; tests/bench/archive.sh "${BACKBONE:-resnet18}" 192; }
+photos() { has PIL || return 0; tests/bench/photos.sh; }
 latency() { has PIL || return 0; tests/bench/latency.sh "${BACKBONE:-resnet18}"; }
 backbones() { tests/bench/backbones.sh; }
 
@@ -58,7 +59,7 @@ train() {
 
 for part in $parts; do
 	case $part in
-		peak | decode | net | train | ring | sql | rows | archive | latency | backbones) ;;
+		peak | decode | net | train | ring | sql | rows | archive | photos | latency | backbones) ;;
 		*) echo "run.sh: no part $part" >&2; exit 2 ;;
 	esac
 	export JSON=$rows/$part

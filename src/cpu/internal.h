@@ -8,7 +8,7 @@
  *	plan.c		from a graph to steps: compile, release
  *	conv.c		steps that the library runs
  *	wino1d.c	convolutions of signals (kernels_wino.c has their loops)
- *	wino_bf16.c	and those of images, in bf16 (kernels_wino_bf16.c has their loops)
+ *	wino_bf16.c	those, and 3x3 ones of images, in bf16 (kernels_wino_bf16.c)
  *	prim.c		its primitives, with each worker's arguments
  *	ops.c		steps that we run (kernels.c and kernels_bf16.c have their loops)
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)

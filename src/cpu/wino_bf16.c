@@ -19,7 +19,6 @@
  * point in two parts (cpu_wino_bf16_parts()) images' results are as near to fp32's
  * as by direct sums.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "cpu/internal.h"

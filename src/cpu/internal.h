@@ -8,6 +8,7 @@
  *	plan.c		from a graph to steps: compile, release
  *	conv.c		steps that the library runs
  *	wino1d.c	convolutions of signals (kernels_wino.c has their loops)
+ *	wino_bf16.c	those, and 3x3 ones of images, in bf16 (kernels_wino_bf16.c)
  *	mbconv.c	blocks of EfficientNets, fused (kernels_mbconv.c has their loops)
  *	prim.c		its primitives, with each worker's arguments
  *	ops.c		steps that we run (kernels.c and kernels_bf16.c have their loops)
@@ -41,6 +42,7 @@
 #include "cpu/kernels_mbconv.h"
 #include "cpu/kernels_train.h"
 #include "cpu/kernels_wino8.h"
+#include "cpu/kernels_wino_bf16.h"
 #include "cpu/workers.h"
 
 #define CPU_MAX_BUCKET 3
@@ -62,6 +64,7 @@ struct DfxDev
 	const CpuWinoKernels *wino_kernels;
 	const CpuMbKernels *mb_kernels;
 	const CpuMbKernels *mb_bf16_kernels;
+	const CpuWinoBf16Kernels *wino_bf16_kernels; /* NULL where the library is faster */
 	const CpuTrainKernels *train_kernels;
 	const CpuTrainWindowKernels *train_window_kernels;
 	const CpuTrainTokenKernels *train_token_kernels;
@@ -381,6 +384,10 @@ extern DfxStatus cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *
 /* wino1d.c: whether a convolution is one for it; its step then, unless (*made false) the library cannot */
 extern bool cpu_wino1d_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
 extern DfxStatus cpu_wino1d_step(CpuBuild *b, const DfxOp *op, CpuStep *s, bool *made, DfxErr *err);
+
+/* wino_bf16.c: whether a convolution is one for it; its step then */
+extern bool cpu_wino_bf16_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
+extern DfxStatus cpu_wino_bf16_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 
 /* int8.c: whether op reads or writes steps; its step then */
 extern bool cpu_int8_wants(const CpuBuild *b, const DfxOp *op);

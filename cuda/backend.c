@@ -43,4 +43,6 @@ __attribute__((visibility("default"))) const DfxBackend dfx_backend = {
     .step = gpu_step,
     .read_params = gpu_read_params,
     .write_params = gpu_write_params,
+    .lock = gpu_lock,
+    .unlock = gpu_unlock,
 };

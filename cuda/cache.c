@@ -4,10 +4,11 @@
  *
  * Trying takes seconds to minutes for a network (a cuDNN plan may have to be
  * compiled), so what was found is written to a text file, one line a product:
- * key, who won, what its plan can be made from again, with tabs between.  A
- * file belongs to one kind of device and to the versions of driver and
- * libraries; its first line says which.  It is only an advice: what cannot be
- * used is tried anew, and a lost file costs time.
+ * key, who won, what its plan can be made from again, with tabs between; or key
+ * and, behind a '!', who is never to be tried again (mark.c).  A file belongs to
+ * one kind of device and to the versions of driver and libraries; its first line
+ * says which.  It is only an advice: what cannot be used is tried anew, and a
+ * lost file costs time.
  */
 #include <errno.h>
 #include <pwd.h>
@@ -33,6 +34,9 @@ typedef struct CacheEntry
 struct GpuCache
 {
 	CacheEntry *first;
+	CacheEntry *barred;    /* who is not to be tried at a key */
+	int mark;              /* mark.c's file, -1: not yet */
+	bool unmarked;         /* there is none to be had */
 	char path[CACHE_PATH]; /* "": in memory only */
 	char head[256];        /* the file's first line */
 	bool changed;
@@ -64,9 +68,21 @@ cache_free_entry(CacheEntry *e)
 	free(e);
 }
 
-/* A new entry, which takes over keep; NULL: out of memory (keep is freed). */
+static void
+cache_free_list(CacheEntry *e)
+{
+	while (e)
+	{
+		CacheEntry *next = e->next;
+
+		cache_free_entry(e);
+		e = next;
+	}
+}
+
+/* A new entry of a list, which takes over keep; NULL: out of memory (keep is freed). */
 static CacheEntry *
-cache_add(GpuCache *cache, const char *key, const char *who, char *keep)
+cache_add(CacheEntry **list, const char *key, const char *who, char *keep)
 {
 	CacheEntry *e = calloc(1, sizeof *e);
 
@@ -83,8 +99,8 @@ cache_add(GpuCache *cache, const char *key, const char *who, char *keep)
 		cache_free_entry(e);
 		return NULL;
 	}
-	e->next = cache->first;
-	cache->first = e;
+	e->next = *list;
+	*list = e;
 	return e;
 }
 
@@ -123,7 +139,9 @@ cache_read(GpuCache *cache)
 		if (!keep || line[n - 1] != '\n')
 			break;
 		line[n - 1] = *who = *keep = '\0';
-		if (!cache_entry(cache, line) && !cache_add(cache, line, who + 1, strdup(keep + 1)))
+		if (who[1] == '!')
+			cache_add(&cache->barred, line, who + 2, strdup(""));
+		else if (!cache_entry(cache, line) && !cache_add(&cache->first, line, who + 1, strdup(keep + 1)))
 			break;
 	}
 	free(line);
@@ -159,6 +177,68 @@ gpu_cache_dir(char *dir, size_t size)
 	return n > 0 && (size_t) n < size;
 }
 
+/* Make the directories of path, which ends in a file's name; failures show when the file is opened. */
+static void
+cache_directories(const char *path)
+{
+	char dir[CACHE_PATH];
+
+	snprintf(dir, sizeof dir, "%s", path);
+	for (char *slash = strchr(dir + 1, '/'); slash; slash = strchr(slash + 1, '/'))
+	{
+		*slash = '\0';
+		mkdir(dir, 0700);
+		*slash = '/';
+	}
+}
+
+/* Beside it, then in its place: a reader sees the old file or the new one. */
+static bool
+cache_write(const GpuCache *cache)
+{
+	char temporary[CACHE_PATH + 32];
+	FILE *f;
+	bool ok;
+
+	cache_directories(cache->path);
+	snprintf(temporary, sizeof temporary, "%s.%ld", cache->path, (long) getpid());
+	f = fopen(temporary, "we");
+	ok = f != NULL && fprintf(f, "%s\n", cache->head) > 0;
+	for (const CacheEntry *e = cache->first; ok && e; e = e->next)
+		ok = fprintf(f, "%s\t%s\t%s\n", e->key, e->who, e->keep) > 0;
+	for (const CacheEntry *e = cache->barred; ok && e; e = e->next)
+		ok = fprintf(f, "%s\t!%s\t\n", e->key, e->who) > 0;
+	if (f)
+		ok = fclose(f) == 0 && ok;
+	ok = ok && rename(temporary, cache->path) == 0;
+	if (ok)
+		return true;
+	dfx_log('I', "could not keep the choices of kernels in %s: %s", cache->path, strerror(errno));
+	if (f)
+		unlink(temporary);
+	return false;
+}
+
+bool
+gpu_cache_barred(const GpuCache *cache, const char *key, const char *who)
+{
+	for (const CacheEntry *e = cache->barred; e; e = e->next)
+		if (strcmp(e->key, key) == 0 && strcmp(e->who, who) == 0)
+			return true;
+	return false;
+}
+
+/* A mark that a process has left. */
+static bool
+cache_bar(void *arg, const char *key, const char *who)
+{
+	GpuCache *cache = arg;
+
+	dfx_log('W', "an engine ended while it tried %s at %s: it is not tried there again", who, key);
+	return (gpu_cache_barred(cache, key, who) || cache_add(&cache->barred, key, who, strdup(""))) &&
+	       cache_write(cache);
+}
+
 GpuCache *
 gpu_cache_open(const char *dir, const char *device, const char *versions)
 {
@@ -167,6 +247,7 @@ gpu_cache_open(const char *dir, const char *device, const char *versions)
 
 	if (!cache)
 		return NULL;
+	cache->mark = -1;
 	snprintf(cache->head, sizeof cache->head, CACHE_FORMAT ", %s, %s", device, versions);
 	if (!dir)
 		return cache;
@@ -174,23 +255,45 @@ gpu_cache_open(const char *dir, const char *device, const char *versions)
 	if (n >= (int) sizeof cache->path)
 		cache->path[0] = '\0';
 	else
+	{
 		cache_read(cache);
+		gpu_mark_find(cache->path, cache_bar, cache);
+	}
 	return cache;
 }
 
 void
 gpu_cache_close(GpuCache *cache)
 {
-	CacheEntry *e = cache ? cache->first : NULL;
-
-	while (e)
-	{
-		CacheEntry *next = e->next;
-
-		cache_free_entry(e);
-		e = next;
-	}
+	if (!cache)
+		return;
+	cache_free_list(cache->first);
+	cache_free_list(cache->barred);
+	if (cache->mark >= 0)
+		close(cache->mark);
 	free(cache);
+}
+
+void
+gpu_cache_try(GpuCache *cache, const char *key, const char *who)
+{
+	if (cache->path[0] == '\0' || cache->unmarked)
+		return;
+	if (cache->mark < 0)
+	{
+		cache_directories(cache->path);
+		cache->mark = gpu_mark_open(cache->path);
+	}
+	cache->unmarked = cache->mark < 0 || !gpu_mark_set(cache->mark, key, who);
+	if (cache->unmarked)
+		dfx_log('I', "could not mark in %s.trying what is being tried: %s", cache->path, strerror(errno));
+}
+
+void
+gpu_cache_tried(GpuCache *cache)
+{
+	if (cache->mark >= 0)
+		gpu_mark_clear(cache->mark);
 }
 
 const GpuChoice *
@@ -235,7 +338,7 @@ gpu_cache_put(GpuCache *cache, const char *key, const GpuChoice *choice, char *k
 	for (char *c = keep; c && *c; c++)
 		if (*c == '\n' || *c == '\t')
 			*c = ' ';
-	e = cache_add(cache, key, gpu_choice_name(choice), keep ? keep : strdup(""));
+	e = cache_add(&cache->first, key, gpu_choice_name(choice), keep ? keep : strdup(""));
 	if (!e)
 	{
 		if (choice->lib)
@@ -248,44 +351,10 @@ gpu_cache_put(GpuCache *cache, const char *key, const GpuChoice *choice, char *k
 	return DFX_OK;
 }
 
-/* Make the directories of path, which ends in a file's name; failures show when the file is opened. */
-static void
-cache_directories(const char *path)
-{
-	char dir[CACHE_PATH];
-
-	snprintf(dir, sizeof dir, "%s", path);
-	for (char *slash = strchr(dir + 1, '/'); slash; slash = strchr(slash + 1, '/'))
-	{
-		*slash = '\0';
-		mkdir(dir, 0700);
-		*slash = '/';
-	}
-}
-
-/* Beside it, then in its place: a reader sees the old file or the new one. */
 void
 gpu_cache_write(GpuCache *cache)
 {
-	char temporary[CACHE_PATH + 32];
-	FILE *f;
-	bool ok;
-
-	if (!cache->changed || cache->path[0] == '\0')
-		return;
+	if (cache->changed && cache->path[0])
+		cache_write(cache);
 	cache->changed = false;
-	cache_directories(cache->path);
-	snprintf(temporary, sizeof temporary, "%s.%ld", cache->path, (long) getpid());
-	f = fopen(temporary, "we");
-	ok = f != NULL && fprintf(f, "%s\n", cache->head) > 0;
-	for (const CacheEntry *e = cache->first; ok && e; e = e->next)
-		ok = fprintf(f, "%s\t%s\t%s\n", e->key, e->who, e->keep) > 0;
-	if (f)
-		ok = fclose(f) == 0 && ok;
-	ok = ok && rename(temporary, cache->path) == 0;
-	if (ok)
-		return;
-	dfx_log('I', "could not keep the choices of kernels in %s: %s", cache->path, strerror(errno));
-	if (f)
-		unlink(temporary);
 }

@@ -112,28 +112,28 @@ choose_compete(Choose *c, const GpuStep *s, const GpuChoice *by, int n, const ch
 	}
 	if (loser.lib)
 		loser.lib->ops->drop(loser.lib, loser.plan);
-	gpu_give_way(c->p->dev);
 	return choose_fatal(st) ? st : DFX_OK;
 }
 
+/* Make and try one candidate: a library's (lib) or our own kernel (NULL). */
 static DfxStatus
-choose_libs(Choose *c, const GpuStep *s, int n, const char *key, ChooseBest *best, DfxErr *err)
+choose_candidate(Choose *c, const GpuStep *s, GpuLib *lib, int n, const char *key, ChooseBest *best,
+                 DfxErr *err)
 {
-	DfxStatus st = DFX_OK;
+	GpuChoice by = {.lib = lib, .kernel = s->kernel};
+	bool may;
+	DfxStatus st = gpu_trial_begin(&c->trial, key, &by, &may, err);
 
-	for (int i = 0; i < GPU_LIBS && !choose_fatal(st); i++)
-	{
-		GpuLib *lib = c->p->dev->lib[i];
-		GpuChoice by = {.lib = lib, .kernel = s->kernel};
-
-		if (!lib || !lib->ops->fits(&s->args[0].conv, c->g->type))
-			continue;
+	if (st != DFX_OK || !may)
+		return st;
+	if (lib)
 		st = lib->ops->build(lib, &s->args[0].conv, &s->product[0], c->g->type, n, "", &by.plan, err);
-		if (st == DFX_OK)
-			st = choose_compete(c, s, &by, n, key, best, err);
-		else
-			dfx_log('D', "%s refuses %s: %s", lib->ops->name, key, err->msg);
-	}
+	if (st == DFX_OK)
+		st = choose_compete(c, s, &by, n, key, best, err);
+	else
+		dfx_log('D', "%s refuses %s: %s", lib->ops->name, key, err->msg);
+	gpu_trial_end(&c->trial, st);
+	gpu_give_way(c->p->dev);
 	return choose_fatal(st) ? st : DFX_OK;
 }
 
@@ -142,7 +142,6 @@ static DfxStatus
 choose_trial(Choose *c, const GpuStep *s, int bucket, const char *key, GpuChoice *choice, DfxErr *err)
 {
 	GpuChoice plain = {.kernel = s->kernel == GPU_CONV_DIRECT ? GPU_CONV_DIRECT : GPU_CONV_TILED};
-	GpuChoice own = {.kernel = s->kernel};
 	ChooseBest best = {.choice = plain, .ms = INFINITY};
 	int n = 1 << bucket;
 	DfxStatus st;
@@ -150,9 +149,14 @@ choose_trial(Choose *c, const GpuStep *s, int bucket, const char *key, GpuChoice
 	c->tried++;
 	st = gpu_trial_run(&c->trial, s, &plain, n, 1, c->trial.want, err);
 	if (st == DFX_OK)
-		st = choose_compete(c, s, &own, n, key, &best, err);
-	if (st == DFX_OK)
-		st = choose_libs(c, s, n, key, &best, err);
+		st = choose_candidate(c, s, NULL, n, key, &best, err);
+	for (int i = 0; st == DFX_OK && i < GPU_LIBS; i++)
+	{
+		GpuLib *lib = c->p->dev->lib[i];
+
+		if (lib && lib->ops->fits(&s->args[0].conv, c->g->type))
+			st = choose_candidate(c, s, lib, n, key, &best, err);
+	}
 	*choice = best.choice;
 	return st;
 }

@@ -1,6 +1,6 @@
 /*
  * device.c
- *	  A GPU as a device: turns, memory, what it is and what it can run.
+ *	  A GPU as a device: turns, lanes, memory, what it is and what it can run.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +50,68 @@ gpu_give_way(DfxDev *dev)
 	gpu_turn_take(dev);
 }
 
+/* ---- lanes ---- */
+
+/* One that is free becomes the caller's; -1: there is none. */
+static int
+lane_free(GpuLanes *lanes)
+{
+	for (int l = 0; l < GPU_LANES; l++)
+		if (!lanes->taken[l])
+		{
+			lanes->taken[l] = true;
+			return l;
+		}
+	return -1;
+}
+
+int
+gpu_lane_take(DfxDev *dev)
+{
+	GpuLanes *lanes = &dev->lanes;
+	int l;
+
+	pthread_mutex_lock(&lanes->lock);
+	lanes->waiting++;
+	while ((l = lane_free(lanes)) < 0)
+		pthread_cond_wait(&lanes->freed, &lanes->lock);
+	lanes->waiting--;
+	pthread_mutex_unlock(&lanes->lock);
+	return l;
+}
+
+int
+gpu_lane_try(DfxDev *dev)
+{
+	GpuLanes *lanes = &dev->lanes;
+	int l;
+
+	pthread_mutex_lock(&lanes->lock);
+	l = lanes->waiting > 0 ? -1 : lane_free(lanes);
+	pthread_mutex_unlock(&lanes->lock);
+	return l;
+}
+
+bool
+gpu_lane_wanted(DfxDev *dev)
+{
+	bool wanted;
+
+	pthread_mutex_lock(&dev->lanes.lock);
+	wanted = dev->lanes.waiting > 0;
+	pthread_mutex_unlock(&dev->lanes.lock);
+	return wanted;
+}
+
+void
+gpu_lane_end(DfxDev *dev, int lane)
+{
+	pthread_mutex_lock(&dev->lanes.lock);
+	dev->lanes.taken[lane] = false;
+	pthread_cond_signal(&dev->lanes.freed);
+	pthread_mutex_unlock(&dev->lanes.lock);
+}
+
 /* ---- memory ---- */
 
 DfxStatus
@@ -80,6 +142,68 @@ gpu_free(DfxDev *dev, GpuMem *mem)
 	*mem = (GpuMem){0};
 }
 
+/* ---- memory of the caller's ---- */
+
+DfxStatus
+gpu_lock(DfxDev *dev, void *p, size_t bytes, DfxErr *err)
+{
+	GpuLocks *locks = &dev->locks;
+	DfxStatus st = DFX_OK;
+
+	gpu_turn_take(dev);
+	pthread_mutex_lock(&locks->lock);
+	if (locks->n == GPU_LOCKS)
+		st = dfx_fail(err, DFX_EUNSUPPORTED, "the CUDA backend page-locks %d pieces of memory at the most",
+		              GPU_LOCKS);
+	if (st == DFX_OK)
+		st = dev->rt->ops->lock(dev->rt, p, bytes, err);
+	if (st == DFX_OK)
+	{
+		locks->at[locks->n].p = p;
+		locks->at[locks->n++].bytes = bytes;
+	}
+	pthread_mutex_unlock(&locks->lock);
+	gpu_turn_end(dev);
+	return st;
+}
+
+void
+gpu_unlock(DfxDev *dev, void *p)
+{
+	GpuLocks *locks = &dev->locks;
+
+	gpu_turn_take(dev);
+	pthread_mutex_lock(&locks->lock);
+	for (int i = 0; i < locks->n; i++)
+		if (locks->at[i].p == p)
+		{
+			dev->rt->ops->unlock(dev->rt, p);
+			locks->at[i] = locks->at[--locks->n];
+			break;
+		}
+	pthread_mutex_unlock(&locks->lock);
+	gpu_turn_end(dev);
+}
+
+bool
+gpu_is_locked(DfxDev *dev, const void *p, size_t bytes)
+{
+	GpuLocks *locks = &dev->locks;
+	uintptr_t from = (uintptr_t) p;
+	bool locked = false;
+
+	pthread_mutex_lock(&locks->lock);
+	for (int i = 0; !locked && i < locks->n; i++)
+	{
+		uintptr_t first = (uintptr_t) locks->at[i].p;
+		size_t room = locks->at[i].bytes;
+
+		locked = from >= first && bytes <= room && from - first <= room - bytes;
+	}
+	pthread_mutex_unlock(&locks->lock);
+	return locked;
+}
+
 /* ---- the device ---- */
 
 void
@@ -95,6 +219,9 @@ gpu_close(DfxDev *dev)
 	dev->rt->ops->close(dev->rt);
 	pthread_cond_destroy(&dev->turn.moved);
 	pthread_mutex_destroy(&dev->turn.lock);
+	pthread_cond_destroy(&dev->lanes.freed);
+	pthread_mutex_destroy(&dev->lanes.lock);
+	pthread_mutex_destroy(&dev->locks.lock);
 	free(dev);
 }
 
@@ -119,6 +246,9 @@ gpu_device_new(GpuRt *rt, GpuLib *const lib[GPU_LIBS], const DfxDevOpts *opts, c
 	dev->progress = opts->progress;
 	pthread_mutex_init(&dev->turn.lock, NULL);
 	pthread_cond_init(&dev->turn.moved, NULL);
+	pthread_mutex_init(&dev->lanes.lock, NULL);
+	pthread_cond_init(&dev->lanes.freed, NULL);
+	pthread_mutex_init(&dev->locks.lock, NULL);
 	snprintf(dev->name, sizeof dev->name, "cuda: %.36s (%u.%u), %.40s", rt->name, (unsigned char) rt->major,
 	         (unsigned char) rt->minor, rt->versions);
 	for (int i = 0; i < GPU_LIBS; i++)
@@ -142,7 +272,11 @@ gpu_device_new(GpuRt *rt, GpuLib *const lib[GPU_LIBS], const DfxDevOpts *opts, c
 void
 gpu_info(const DfxDev *dev, DfxDevInfo *info)
 {
-	*info = (DfxDevInfo){.lanes = 1, .memory = dev->rt->memory, .automatic = DFX_PRECISION_FP16};
+	*info = (DfxDevInfo){.lanes = GPU_LANES,
+	                     .in_turn = true,
+	                     .memory = dev->rt->memory,
+	                     .busy_ns = atomic_load_explicit(&dev->busy_ns, memory_order_relaxed),
+	                     .automatic = DFX_PRECISION_FP16};
 	memcpy(info->name, dev->name, sizeof info->name);
 	info->precision[DFX_PRECISION_AUTO] = true;
 	info->precision[DFX_PRECISION_FP32] = true;

@@ -3,7 +3,7 @@
  *	  What the C files of cuda/ share.
  *
  *	backend.c	opening a GPU, the backend table
- *	device.c	turns, memory, what the device is
+ *	device.c	turns, lanes, memory, what the device is
  *	rt.h		what a device does; rt_cuda.c does it by the CUDA runtime
  *	load.c		libcuda, cuDNN and cuBLASLt, found at run time
  *	lower.c		from a graph to steps; product.c for convolutions and linear layers
@@ -14,7 +14,7 @@
  *	choose.c	which implementation runs a product: tried, compared, timed
  *	trial.c		one implementation beside another
  *	lt.c, dnn.c	products by cuBLASLt and cuDNN
- *	cache.c		choices kept on disk
+ *	cache.c		choices kept on disk; mark.c for what is being tried
  *	run.c		forward
  *	train.h		lists the files of training
  *	*.cu, *.cuh	kernels
@@ -47,6 +47,7 @@ typedef struct GpuCache GpuCache;
  * A device has one stream, and whoever puts work on it holds turn.  Threads
  * are served in the order in which they came, so that a long compilation,
  * which gives way between its pieces (gpu_give_way), delays batches by a piece.
+ * Nobody holds it who only waits for a batch.
  */
 typedef struct GpuTurn
 {
@@ -55,15 +56,45 @@ typedef struct GpuTurn
 	uint64_t next, serving;
 } GpuTurn;
 
+/*
+ * A batch in flight has a lane to itself: of the device (rt.h), and with it the
+ * buffers and graphs of that number of its plan.  Who waits for a lane has
+ * neither another one nor the turn, so nobody waits for ever.
+ */
+typedef struct GpuLanes
+{
+	pthread_mutex_t lock;
+	pthread_cond_t freed;
+	bool taken[GPU_LANES];
+	int waiting;
+} GpuLanes;
+
+/* Memory of the caller's that is page-locked. */
+#define GPU_LOCKS 16
+typedef struct GpuLocks
+{
+	pthread_mutex_t lock;
+	int n;
+	struct
+	{
+		const char *p;
+		size_t bytes;
+	} at[GPU_LOCKS];
+} GpuLocks;
+
 struct DfxDev
 {
 	GpuRt *rt;
 	GpuLib *lib[GPU_LIBS]; /* NULL: there is none (tests) */
-	GpuTurn turn;          /* guards all below, and rt */
-	uint64_t limit, used;  /* bytes of device memory: allowed, taken */
-	GpuMem work;           /* room for libraries, GPU_WORK_BYTES; none without them */
-	GpuCache *cache;
+	GpuLanes lanes;
+	GpuLocks locks;
+	_Atomic uint64_t busy_ns; /* that batches have computed */
 	_Atomic uint64_t *progress;
+
+	GpuTurn turn;         /* guards all below, and rt but for its wait */
+	uint64_t limit, used; /* bytes of device memory: allowed, taken */
+	GpuMem work;          /* room for libraries, GPU_WORK_BYTES; none without them */
+	GpuCache *cache;
 	char name[96];
 };
 
@@ -92,12 +123,14 @@ typedef struct GpuProgram
 
 typedef struct GpuTrain GpuTrain;
 
+/* Who has the device's lane has this of its plan. */
 typedef struct GpuLane
 {
 	GpuMem in, out;
-	void *in_host, *out_host;
+	void *in_host; /* for images from memory that is not page-locked; NULL until the first of them */
+	void *out_host;
 	void *graph[GPU_BUCKETS];
-	int first, n, bucket; /* of the batch in flight; n == 0: none */
+	int first, n, bucket; /* of the batch in flight */
 } GpuLane;
 
 struct DfxPlan
@@ -112,7 +145,7 @@ struct DfxPlan
 	GpuLane lane[GPU_LANES];
 	size_t out_floats[DFX_MAX_OUT]; /* of one image */
 	int nout;
-	uint64_t redone; /* batches */
+	uint64_t redone; /* batches; by who has the turn */
 
 	GpuTrain *train; /* of a plan for training, which has none of the above but sizes; NULL in others */
 };
@@ -150,7 +183,15 @@ extern void gpu_free(DfxDev *dev, GpuMem *mem);
 extern void gpu_progress(const DfxDev *dev);
 extern void gpu_turn_take(DfxDev *dev);
 extern void gpu_turn_end(DfxDev *dev);
-extern void gpu_give_way(DfxDev *dev); /* let those who wait have their turn; a sign of life, too */
+extern void gpu_give_way(DfxDev *dev);    /* let those who wait have their turn; a sign of life, too */
+extern int gpu_lane_take(DfxDev *dev);    /* not with the turn, nor with another lane */
+extern int gpu_lane_try(DfxDev *dev);     /* -1: none is free, or others wait for it */
+extern bool gpu_lane_wanted(DfxDev *dev); /* others wait for one */
+extern void gpu_lane_end(DfxDev *dev, int lane);
+/* Page-lock memory of the caller's, from where forward then sends images up (nn/backend.h). */
+extern DfxStatus gpu_lock(DfxDev *dev, void *p, size_t bytes, DfxErr *err);
+extern void gpu_unlock(DfxDev *dev, void *p);
+extern bool gpu_is_locked(DfxDev *dev, const void *p, size_t bytes);
 /* A device on rt, which it takes over, with lib, which may hold NULLs; cache_dir as in gpu_cache_open. */
 extern DfxStatus gpu_device_new(GpuRt *rt, GpuLib *const lib[GPU_LIBS], const DfxDevOpts *opts,
                                 const char *cache_dir, DfxDev **dev, DfxErr *err);
@@ -249,6 +290,15 @@ typedef struct GpuTrial
 	unsigned *result; /* two of them */
 } GpuTrial;
 
+/*
+ * Before a candidate is tried, and even made: whether it may be, which it may
+ * not if an earlier process did not outlive that.  What is on the stream is
+ * waited for, so that the candidate is not blamed for it.  Then the end, with
+ * what came of it; both with the turn, which is kept in between.
+ */
+extern DfxStatus
+gpu_trial_begin(const GpuTrial *t, const char *key, const GpuChoice *by, bool *may, DfxErr *err);
+extern void gpu_trial_end(const GpuTrial *t, DfxStatus st);
 /* Let *in and *out be no less than this product of n images needs. */
 extern void gpu_trial_room(const GpuConvArgs *a, GpuType type, int n, size_t *in, size_t *out);
 /* Fill so many bytes of the input with values in [-1, 1), which any half type holds. */
@@ -282,7 +332,21 @@ extern const char *gpu_cache_kept(const GpuCache *cache, const char *key, const 
 /* Takes over the choice's plan and, malloc'd or NULL, what is to be kept for it. */
 extern DfxStatus
 gpu_cache_put(GpuCache *cache, const char *key, const GpuChoice *choice, char *keep, DfxErr *err);
+/*
+ * A candidate is being tried, until further notice; should this process not outlive it, the
+ * next one that opens the cache bars it.
+ */
+extern void gpu_cache_try(GpuCache *cache, const char *key, const char *who);
+extern void gpu_cache_tried(GpuCache *cache);
+extern bool gpu_cache_barred(const GpuCache *cache, const char *key, const char *who);
 extern void gpu_cache_write(GpuCache *cache); /* what changed; failure is logged, and costs time only */
 extern const char *gpu_choice_name(const GpuChoice *choice);
+
+/* mark.c: found is told of each mark that a process has left; true: it has kept it elsewhere */
+extern void
+gpu_mark_find(const char *path, bool (*found)(void *arg, const char *key, const char *who), void *arg);
+extern int gpu_mark_open(const char *path); /* a file for marks of this process; -1: there is none */
+extern bool gpu_mark_set(int fd, const char *key, const char *who);
+extern void gpu_mark_clear(int fd);
 
 #endif /* DFX_CUDA_INTERNAL_H */

@@ -114,14 +114,8 @@ plan_lane(DfxPlan *p, GpuLane *lane, DfxErr *err)
 	if (st == DFX_OK)
 		st = gpu_alloc(p->dev, out, &lane->out, err);
 	if (st == DFX_OK)
-		st = rt->ops->alloc_host(rt, in, &lane->in_host, err);
-	if (st == DFX_OK)
 		st = rt->ops->alloc_host(rt, out, &lane->out_host, err);
-	if (st == DFX_OK)
-		st = rt->ops->clear(rt, lane->in.p, in, err);
-	if (st == DFX_OK)
-		memset(lane->in_host, 0, in);
-	return st;
+	return st == DFX_OK ? rt->ops->clear(rt, lane->in.p, in, err) : st;
 }
 
 /* ---- programs ---- */
@@ -175,18 +169,24 @@ plan_programs(DfxPlan *p, GpuBuild *b, GpuType type, DfxErr *err)
 
 /* ---- graphs ---- */
 
+/* Wait for what a program or a graph has put into a lane's results, and give way. */
+static DfxStatus
+plan_settle(DfxPlan *p, int l, DfxErr *err)
+{
+	GpuLane *lane = &p->lane[l];
+	GpuRt *rt = p->dev->rt;
+	DfxStatus st = rt->ops->download(rt, lane->out_host, lane->out.p, GPU_BAD_BYTES, err);
+
+	gpu_give_way(p->dev);
+	return st;
+}
+
+/* The graph runs as it will later, but for its copies: those take a lane, and compiling has none. */
 static DfxStatus
 plan_capture(DfxPlan *p, int l, int bucket, DfxErr *err)
 {
 	GpuRt *rt = p->dev->rt;
 	GpuLane *lane = &p->lane[l];
-	GpuSubmit s = {.lane = l,
-	               .in = lane->in.p,
-	               .in_host = lane->in_host,
-	               .in_bytes = p->image_bytes,
-	               .out = lane->out.p,
-	               .out_host = lane->out_host,
-	               .out_bytes = gpu_out_offset(p, p->nout, 1 << bucket)};
 	DfxErr ended;
 	DfxStatus st = rt->ops->capture(rt, err), end;
 
@@ -195,26 +195,18 @@ plan_capture(DfxPlan *p, int l, int bucket, DfxErr *err)
 	st = gpu_program_run(p, &p->program[0], bucket, l, err);
 	end = rt->ops->captured(rt, &lane->graph[bucket], st == DFX_OK ? err : &ended);
 	st = st == DFX_OK ? end : st;
-	s.graph = lane->graph[bucket];
 	if (st == DFX_OK)
-		st = rt->ops->submit(rt, &s, err);
-	if (st == DFX_OK)
-		st = rt->ops->wait(rt, l, err);
-	gpu_give_way(p->dev);
-	return st;
+		st = rt->ops->replay(rt, lane->graph[bucket], err);
+	return st == DFX_OK ? plan_settle(p, l, err) : st;
 }
 
 /* Run a program as it is: a kernel that is not loaded yet cannot be while a graph is captured. */
 static DfxStatus
 plan_warm(DfxPlan *p, const GpuProgram *g, int bucket, DfxErr *err)
 {
-	GpuRt *rt = p->dev->rt;
 	DfxStatus st = gpu_program_run(p, g, bucket, 0, err);
 
-	if (st == DFX_OK)
-		st = rt->ops->download(rt, p->lane[0].out_host, p->lane[0].out.p, GPU_BAD_BYTES, err);
-	gpu_give_way(p->dev);
-	return st;
+	return st == DFX_OK ? plan_settle(p, 0, err) : st;
 }
 
 static DfxStatus

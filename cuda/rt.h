@@ -7,9 +7,11 @@
  * everything above this line is run and compared with the oracle on machines
  * without a GPU.
  *
- * All work goes to one stream, in order.  Batches alternate between two lanes,
- * each with buffers of its own: while one lane's batch is computed, the other
- * one's is copied up and the last results are copied down.
+ * All work goes to one stream, in order, and is put there by one thread at a
+ * time.  Only the copies of batches go beside it: a batch has one of two lanes,
+ * each with buffers of its own, and while one lane's batch is computed, the
+ * other one's is copied up and the last results are copied down.  Each lane is
+ * waited for by its own thread, while others put work on the stream.
  */
 #ifndef DFX_CUDA_RT_H
 #define DFX_CUDA_RT_H
@@ -21,7 +23,11 @@
 
 typedef struct GpuRt GpuRt;
 
-/* One batch: copy in up, replay graph, copy out down; all of it asynchronous. */
+/*
+ * One batch: copy in up, replay graph, copy out down; all of it asynchronous
+ * where in_host and out_host are page-locked.  They are in use until the lane
+ * was waited for; when submit fails, no longer.
+ */
 typedef struct GpuSubmit
 {
 	int lane;
@@ -48,6 +54,9 @@ typedef struct GpuRtOps
 	void (*release)(GpuRt *rt, void *p);
 	DfxStatus (*alloc_host)(GpuRt *rt, size_t bytes, void **p, DfxErr *err); /* page-locked */
 	void (*release_host)(GpuRt *rt, void *p);
+	/* Page-lock memory that is there, whole pages of it, for reading by the device. */
+	DfxStatus (*lock)(GpuRt *rt, void *p, size_t bytes, DfxErr *err);
+	void (*unlock)(GpuRt *rt, void *p);
 
 	/* These two wait until it is done, and for all work before. */
 	DfxStatus (*upload)(GpuRt *rt, void *to, const void *from, size_t bytes, DfxErr *err);
@@ -62,9 +71,11 @@ typedef struct GpuRtOps
 	DfxStatus (*capture)(GpuRt *rt, DfxErr *err);
 	DfxStatus (*captured)(GpuRt *rt, void **graph, DfxErr *err); /* ends the capture in any case */
 	void (*release_graph)(GpuRt *rt, void *graph);
+	DfxStatus (*replay)(GpuRt *rt, void *graph, DfxErr *err); /* on the stream */
 
 	DfxStatus (*submit)(GpuRt *rt, const GpuSubmit *s, DfxErr *err);
-	DfxStatus (*wait)(GpuRt *rt, int lane, DfxErr *err); /* until the lane's last batch is down */
+	/* Until the lane's last batch is down; how long its graph took.  By any thread that has submitted. */
+	DfxStatus (*wait)(GpuRt *rt, int lane, double *milliseconds, DfxErr *err);
 
 	/* Time of the work on the stream between the two calls; stop waits for it. */
 	DfxStatus (*start)(GpuRt *rt, DfxErr *err);

@@ -2,10 +2,13 @@
  * rt_cuda.c
  *	  The device of rt.h by the CUDA runtime, which is linked statically.
  *
- * One stream computes, another one copies up.  A batch is tied together by
- * two events a lane: `up` (its input is on the device; the computing stream
- * waits for it) and `done` (its results are in page-locked memory; the host
- * waits).  A lane's buffers are used again only after `done`.
+ * One stream computes, one copies up and one down, so that a batch's copies go
+ * on while another batch is computed.  A batch is tied together by events of its
+ * lane: `up` (its input is on the device; the computing stream waits for it),
+ * `computed` (the stream that copies down waits for it) and `done` (its results
+ * are in page-locked memory; the host waits).  A lane's buffers are used again
+ * only after `done`.  Graphs share a plan's arena: they are all launched on the
+ * computing stream, and so run one after another.
  */
 #include <cuda_runtime_api.h>
 #include <stdio.h>
@@ -20,8 +23,9 @@ typedef struct RtCuda
 {
 	GpuRt rt;
 	int ordinal;
-	cudaStream_t compute, copy;
-	cudaEvent_t up[GPU_LANES], done[GPU_LANES];
+	unsigned lock_flags;
+	cudaStream_t compute, copy_up, copy_down;
+	cudaEvent_t up[GPU_LANES], began[GPU_LANES], computed[GPU_LANES], done[GPU_LANES];
 	cudaEvent_t from, to; /* of the timer */
 } RtCuda;
 
@@ -117,6 +121,19 @@ rt_release_host(GpuRt *rt, void *p)
 }
 
 static DfxStatus
+rt_lock(GpuRt *rt, void *p, size_t bytes, DfxErr *err)
+{
+	return rt_fail(cudaHostRegister(p, bytes, rt_self(rt)->lock_flags), "page-locking memory", err);
+}
+
+static void
+rt_unlock(GpuRt *rt, void *p)
+{
+	(void) rt;
+	cudaHostUnregister(p);
+}
+
+static DfxStatus
 rt_transfer(GpuRt *rt, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, DfxErr *err)
 {
 	cudaStream_t s = rt_self(rt)->compute;
@@ -193,28 +210,60 @@ rt_release_graph(GpuRt *rt, void *graph)
 }
 
 static DfxStatus
-rt_submit(GpuRt *rt, const GpuSubmit *s, DfxErr *err)
+rt_replay(GpuRt *rt, void *graph, DfxErr *err)
 {
-	RtCuda *r = rt_self(rt);
-	cudaError_t e = cudaMemcpyAsync(s->in, s->in_host, s->in_bytes, cudaMemcpyHostToDevice, r->copy);
+	return rt_fail(cudaGraphLaunch(graph, rt_self(rt)->compute), "starting a CUDA graph", err);
+}
+
+/* A batch's input up, and the graph behind it. */
+static cudaError_t
+rt_compute(RtCuda *r, const GpuSubmit *s)
+{
+	cudaError_t e = cudaMemcpyAsync(s->in, s->in_host, s->in_bytes, cudaMemcpyHostToDevice, r->copy_up);
 
 	if (e == cudaSuccess)
-		e = cudaEventRecord(r->up[s->lane], r->copy);
+		e = cudaEventRecord(r->up[s->lane], r->copy_up);
 	if (e == cudaSuccess)
 		e = cudaStreamWaitEvent(r->compute, r->up[s->lane], 0);
 	if (e == cudaSuccess)
+		e = cudaEventRecord(r->began[s->lane], r->compute);
+	if (e == cudaSuccess)
 		e = cudaGraphLaunch(s->graph, r->compute);
+	return e == cudaSuccess ? cudaEventRecord(r->computed[s->lane], r->compute) : e;
+}
+
+static DfxStatus
+rt_submit(GpuRt *rt, const GpuSubmit *s, DfxErr *err)
+{
+	RtCuda *r = rt_self(rt);
+	cudaError_t e = rt_compute(r, s);
+
 	if (e == cudaSuccess)
-		e = cudaMemcpyAsync(s->out_host, s->out, s->out_bytes, cudaMemcpyDeviceToHost, r->compute);
+		e = cudaStreamWaitEvent(r->copy_down, r->computed[s->lane], 0);
 	if (e == cudaSuccess)
-		e = cudaEventRecord(r->done[s->lane], r->compute);
+		e = cudaMemcpyAsync(s->out_host, s->out, s->out_bytes, cudaMemcpyDeviceToHost, r->copy_down);
+	if (e == cudaSuccess)
+		e = cudaEventRecord(r->done[s->lane], r->copy_down);
+	if (e == cudaSuccess)
+		return DFX_OK;
+	/* Whatever is under way uses the caller's memory, which must not outlast this call. */
+	cudaStreamSynchronize(r->copy_up);
+	cudaStreamSynchronize(r->compute);
+	cudaStreamSynchronize(r->copy_down);
 	return rt_fail(e, "starting a batch", err);
 }
 
 static DfxStatus
-rt_wait(GpuRt *rt, int lane, DfxErr *err)
+rt_wait(GpuRt *rt, int lane, double *milliseconds, DfxErr *err)
 {
-	return rt_fail(cudaEventSynchronize(rt_self(rt)->done[lane]), "a batch", err);
+	RtCuda *r = rt_self(rt);
+	float ms = 0;
+	cudaError_t e = cudaEventSynchronize(r->done[lane]);
+
+	if (e == cudaSuccess)
+		e = cudaEventElapsedTime(&ms, r->began[lane], r->computed[lane]);
+	*milliseconds = (double) ms;
+	return rt_fail(e, "a batch", err);
 }
 
 static DfxStatus
@@ -241,25 +290,36 @@ rt_stop(GpuRt *rt, double *milliseconds, DfxErr *err)
 /* ---- opening ---- */
 
 static void
+rt_destroy_event(cudaEvent_t e)
+{
+	if (e)
+		cudaEventDestroy(e);
+}
+
+static void
+rt_destroy_stream(cudaStream_t s)
+{
+	if (s)
+		cudaStreamDestroy(s);
+}
+
+static void
 rt_close(GpuRt *rt)
 {
 	RtCuda *r = rt_self(rt);
 
 	for (int i = 0; i < GPU_LANES; i++)
 	{
-		if (r->up[i])
-			cudaEventDestroy(r->up[i]);
-		if (r->done[i])
-			cudaEventDestroy(r->done[i]);
+		rt_destroy_event(r->up[i]);
+		rt_destroy_event(r->began[i]);
+		rt_destroy_event(r->computed[i]);
+		rt_destroy_event(r->done[i]);
 	}
-	if (r->from)
-		cudaEventDestroy(r->from);
-	if (r->to)
-		cudaEventDestroy(r->to);
-	if (r->compute)
-		cudaStreamDestroy(r->compute);
-	if (r->copy)
-		cudaStreamDestroy(r->copy);
+	rt_destroy_event(r->from);
+	rt_destroy_event(r->to);
+	rt_destroy_stream(r->compute);
+	rt_destroy_stream(r->copy_up);
+	rt_destroy_stream(r->copy_down);
 	free(r);
 }
 
@@ -270,6 +330,8 @@ static const GpuRtOps rt_cuda_ops = {
     .release = rt_release,
     .alloc_host = rt_alloc_host,
     .release_host = rt_release_host,
+    .lock = rt_lock,
+    .unlock = rt_unlock,
     .upload = rt_upload,
     .download = rt_download,
     .clear = rt_clear,
@@ -278,6 +340,7 @@ static const GpuRtOps rt_cuda_ops = {
     .capture = rt_capture,
     .captured = rt_captured,
     .release_graph = rt_release_graph,
+    .replay = rt_replay,
     .submit = rt_submit,
     .wait = rt_wait,
     .start = rt_start,
@@ -289,11 +352,13 @@ static DfxStatus
 rt_describe(RtCuda *r, int ordinal, DfxErr *err)
 {
 	static struct cudaDeviceProp prop; /* large; devices are opened one at a time */
-	int driver = 0;
+	int driver = 0, read_only = 0;
 	cudaError_t e = cudaGetDeviceProperties(&prop, ordinal);
 
 	if (e == cudaSuccess)
 		e = cudaDriverGetVersion(&driver);
+	if (e == cudaSuccess)
+		e = cudaDeviceGetAttribute(&read_only, cudaDevAttrHostRegisterReadOnlySupported, ordinal);
 	if (e != cudaSuccess)
 		return rt_fail(e, "asking the device for its properties", err);
 	if (prop.major * 10 + prop.minor < RT_MIN_CAPABILITY)
@@ -303,6 +368,7 @@ rt_describe(RtCuda *r, int ordinal, DfxErr *err)
 	r->rt.major = prop.major;
 	r->rt.minor = prop.minor;
 	r->rt.memory = prop.totalGlobalMem;
+	r->lock_flags = cudaHostRegisterDefault | (read_only ? cudaHostRegisterReadOnly : 0);
 	snprintf(r->rt.versions, sizeof r->rt.versions, "driver %d.%d", driver / 1000, driver % 1000 / 10);
 	return DFX_OK;
 }
@@ -313,10 +379,16 @@ rt_streams(RtCuda *r)
 	cudaError_t e = cudaStreamCreateWithFlags(&r->compute, cudaStreamNonBlocking);
 
 	if (e == cudaSuccess)
-		e = cudaStreamCreateWithFlags(&r->copy, cudaStreamNonBlocking);
+		e = cudaStreamCreateWithFlags(&r->copy_up, cudaStreamNonBlocking);
+	if (e == cudaSuccess)
+		e = cudaStreamCreateWithFlags(&r->copy_down, cudaStreamNonBlocking);
 	for (int i = 0; e == cudaSuccess && i < GPU_LANES; i++)
 	{
 		e = cudaEventCreateWithFlags(&r->up[i], cudaEventDisableTiming);
+		if (e == cudaSuccess)
+			e = cudaEventCreate(&r->began[i]);
+		if (e == cudaSuccess)
+			e = cudaEventCreate(&r->computed[i]);
 		if (e == cudaSuccess)
 			e = cudaEventCreateWithFlags(&r->done[i], cudaEventDisableTiming);
 	}

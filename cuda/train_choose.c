@@ -53,17 +53,35 @@ choose_room(TrainChoose *c, const GpuConvArgs *a, bool *room, DfxErr *err)
 	return *room ? gpu_trial_noise(t, in, err) : DFX_OK;
 }
 
-/* Whether by is right about a step; what it fails at is its own affair, unless the device is gone. */
+/*
+ * Make by, if it is a library's, and see whether it is right about a step; what
+ * it fails at is its own affair, unless the device is gone.
+ */
 static DfxStatus
-choose_judge(TrainChoose *c, const GpuStep *s, const GpuChoice *by, const char *key, bool *right, DfxErr *err)
+choose_judge(TrainChoose *c, const GpuStep *s, GpuChoice *by, const char *key, bool *right, DfxErr *err)
 {
-	DfxStatus st = gpu_trial_agrees(&c->trial, s, by, c->plan->max_batch, key, right, err);
+	int n = c->plan->max_batch;
+	DfxStatus st = gpu_trial_begin(&c->trial, key, by, right, err);
 
-	if (st == DFX_OK || st == DFX_ELOST)
+	if (st != DFX_OK || !*right)
 		return st;
-	dfx_log('D', "%s fails at %s: %s", gpu_choice_name(by), key, err->msg);
 	*right = false;
-	return DFX_OK;
+	if (by->lib)
+		st = by->lib->ops->build(by->lib, &s->args[0].conv, &s->product[0], c->trial.type, n, "", &by->plan,
+		                         err);
+	if (st != DFX_OK)
+		dfx_log('D', "%s refuses %s: %s", gpu_choice_name(by), key, err->msg);
+	else
+	{
+		st = gpu_trial_agrees(&c->trial, s, by, n, key, right, err);
+		if (st != DFX_OK)
+			dfx_log('D', "%s fails at %s: %s", gpu_choice_name(by), key, err->msg);
+		*right = *right && st == DFX_OK;
+		if (by->lib && !*right)
+			by->lib->ops->drop(by->lib, by->plan);
+	}
+	gpu_trial_end(&c->trial, st);
+	return st == DFX_ELOST ? st : DFX_OK;
 }
 
 /* The first that is right; a library is not asked to add to its own output unless it says that it can. */
@@ -73,33 +91,22 @@ choose_first(TrainChoose *c, const GpuStep *s, const char *key, GpuChoice *choic
 	DfxDev *dev = c->plan->dev;
 	const GpuConvArgs *a = &s->args[0].conv;
 	GpuChoice plain = {.kernel = GPU_CONV_TILED};
-	int n = c->plan->max_batch;
 	bool right = false;
-	DfxStatus st = gpu_trial_run(&c->trial, s, &plain, n, 1, c->trial.want, err);
+	DfxStatus st = gpu_trial_run(&c->trial, s, &plain, c->plan->max_batch, 1, c->trial.want, err);
 
-	for (int i = 0; st == DFX_OK && i < GPU_LIBS; i++)
+	for (int i = 0; st == DFX_OK && i < GPU_LIBS && !right; i++)
 	{
 		GpuLib *lib = dev->lib[i];
-		GpuChoice by = {.lib = lib, .kernel = s->kernel};
 
-		if (!lib || !lib->ops->fits(a, c->trial.type) || (a->epi.add && !lib->ops->adds_in_place))
-			continue;
-		if (lib->ops->build(lib, a, &s->product[0], c->trial.type, n, "", &by.plan, err) != DFX_OK)
-		{
-			dfx_log('D', "%s refuses %s: %s", lib->ops->name, key, err->msg);
-			continue;
-		}
-		st = choose_judge(c, s, &by, key, &right, err);
-		if (right)
-		{
-			*choice = by;
-			return st;
-		}
-		lib->ops->drop(lib, by.plan);
+		*choice = (GpuChoice){.lib = lib, .kernel = s->kernel};
+		if (lib && lib->ops->fits(a, c->trial.type) && (!a->epi.add || lib->ops->adds_in_place))
+			st = choose_judge(c, s, choice, key, &right, err);
 	}
-	*choice = (GpuChoice){.kernel = s->kernel};
-	if (st == DFX_OK)
+	if (st == DFX_OK && !right)
+	{
+		*choice = (GpuChoice){.kernel = s->kernel};
 		st = choose_judge(c, s, choice, key, &right, err);
+	}
 	if (!right)
 		*choice = plain;
 	return st;

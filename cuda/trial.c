@@ -19,6 +19,32 @@ trial_out_bytes(const GpuConvArgs *a, GpuType type, int n)
 	return (size_t) n * (size_t) a->oh * (size_t) a->ow * (size_t) a->ldy * gpu_type_size(type);
 }
 
+DfxStatus
+gpu_trial_begin(const GpuTrial *t, const char *key, const GpuChoice *by, bool *may, DfxErr *err)
+{
+	const char *who = gpu_choice_name(by);
+	unsigned ignored;
+	DfxStatus st;
+
+	*may = !gpu_cache_barred(t->dev->cache, key, who);
+	if (!*may)
+	{
+		dfx_log('W', "%s is left out at %s: an engine has ended while it tried it", who, key);
+		return DFX_OK;
+	}
+	st = t->dev->rt->ops->download(t->dev->rt, &ignored, t->result, sizeof ignored, err);
+	if (st == DFX_OK)
+		gpu_cache_try(t->dev->cache, key, who);
+	return st;
+}
+
+void
+gpu_trial_end(const GpuTrial *t, DfxStatus st)
+{
+	if (st != DFX_ELOST)
+		gpu_cache_tried(t->dev->cache);
+}
+
 void
 gpu_trial_room(const GpuConvArgs *a, GpuType type, int n, size_t *in, size_t *out)
 {

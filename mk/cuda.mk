@@ -22,7 +22,8 @@ ifdef HAVE_CUDA
 ifndef SANITIZE
 CUDA_SO := $(BUILD)/dfx_cuda.so
 GPU_T := $(patsubst tests/%.c,$(BUILD)/t/%.t,$(wildcard tests/gpu/test_*.c))
-GPU_P := $(BUILD)/t/gpu/deviceprop $(BUILD)/t/gpu/bench_train
+GPU_BENCH := $(patsubst tests/%.c,$(BUILD)/t/%,$(wildcard tests/gpu/bench_*.c))
+GPU_P := $(BUILD)/t/gpu/deviceprop $(GPU_BENCH)
 endif
 CUDA_LIB := $(firstword $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a $(CUDA_HOME)/lib/libcudart_static.a))
 CUDA_INCLUDE := -isystem $(CUDA_HOME)/include
@@ -55,9 +56,20 @@ $(BUILD)/dfx_cuda.so: $(CUDA_O)
 	$(ENGINE_CC) -shared $(ENGINE_LDFLAGS) -Wl,--exclude-libs,ALL -o $@ $^ $(CUDA_LIB) -ldl -lrt -lm
 
 CUDA_T := $(patsubst tests/%.c,$(BUILD)/t/%.t,$(wildcard tests/cuda/test_*.c))
-$(CUDA_T): $(BUILD)/t/cuda/%.t: $(BUILD)/obj/tests/cuda/%.o $(CUDA_HOST_O) $(LIB_O) $(REF_O)
+$(filter-out %/test_cuda_engine.t,$(CUDA_T)): $(BUILD)/t/cuda/%.t: $(BUILD)/obj/tests/cuda/%.o $(CUDA_HOST_O) $(LIB_O) $(REF_O)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS) -lstdc++
+
+# An engine that takes the host's twin of the backend for a GPU, with the small network of tests.
+$(BUILD)/t/cuda/test_cuda_engine.t: $(BUILD)/obj/tests/cuda/test_cuda_engine.o $(TEST_NN_O) \
+		$(filter-out $(BUILD)/obj/src/nn/backbone.o,$(LIB_O)) | $(BUILD)/test/twin/dfx-engine
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
+$(BUILD)/test/twin/dfx-engine: $(BUILD)/test/dfx-engine $(BUILD)/test/twin/dfx_cuda.so
+	cp $< $@
+$(BUILD)/test/twin/dfx_cuda.so: $(CUDA_HOST_O)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) -shared $(ENGINE_LDFLAGS) -o $@ $^ -ldl -lstdc++ -lm
 
 # Libraries that pretend, beside the tests that look for the real ones: something like a driver, with which cuDNN
 # makes plans without a GPU (test_cuda_dnn.c), and a cuBLASLt of plain loops (test_cuda_lt.c).
@@ -70,9 +82,9 @@ $(BUILD)/t/cuda/libcuda.so.1 $(BUILD)/t/cuda/libcublasLt.so.13:
 	$(ENGINE_CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra $(CUDA_INCLUDE) -shared -fPIC -Wl,-soname,$(@F) -o $@ $<
 
 # These need a GPU and skip themselves without one; they load the library as the engine does.
-$(BUILD)/t/gpu/bench_train: $(BUILD)/obj/tests/gpu/bench_train.o $(LIB_O) $(REF_O) | $(CUDA_SO)
+$(GPU_BENCH): $(BUILD)/t/gpu/%: $(BUILD)/obj/tests/gpu/%.o $(LIB_O) $(REF_O) | $(CUDA_SO)
 $(GPU_T): $(BUILD)/t/gpu/%.t: $(BUILD)/obj/tests/gpu/%.o $(LIB_O) $(REF_O) | $(CUDA_SO)
-$(GPU_T) $(BUILD)/t/gpu/bench_train:
+$(GPU_T) $(GPU_BENCH):
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_LDFLAGS) $(ENGINE_EXPORT) -o $@ $(filter %.o,$^) $(ENGINE_LIBS)
 

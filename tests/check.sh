@@ -58,7 +58,7 @@ asan() {
 	(cd "$TOP" && export DFX_ENGINE=build/asan/test/dfx-engine \
 		ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 LSAN_OPTIONS=suppressions=tests/lsan.supp:print_suppressions=0 &&
 		prove -j2 --timer -e '' $(ls build/asan/t/{unit,backend,fuzz}/*.t | grep -vE "test_(parity|cpu_plan|cpu_train_plan)") \
-			$(cuda_tests build/asan | grep -vE 'test_cuda_(dnn|nets)'))
+			$(cuda_tests build/asan | grep -vE 'test_cuda_(dnn|nets|engine)'))
 }
 
 # What the server's user must read, out of a checkout that it may not enter.

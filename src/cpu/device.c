@@ -143,6 +143,9 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->bf16_token_kernels = cpu_bf16_token_kernels();
 	dev->int8_kernels = cpu_int8_kernels();
 	dev->wino_kernels = cpu_wino_kernels();
+	dev->mb_kernels = cpu_mb_kernels();
+	dev->mb_bf16_kernels = cpu_mb_bf16_kernels();
+	dev->wino8_kernels = device_has(dnnl_cpu_isa_avx512_core_vnni) ? cpu_wino8_kernels() : NULL;
 	dev->train_kernels = cpu_train_kernels();
 	dev->train_window_kernels = cpu_train_window_kernels();
 	dev->train_token_kernels = cpu_train_token_kernels();

@@ -9,6 +9,12 @@
  * window (batch_wait) can hold a batch back; it only cost throughput where it
  * was measured.
  *
+ * On a device that computes one batch at a time (a GPU) a second lane is there
+ * for what goes on beside that: gathering, copying, answering.  Its batch has to
+ * wait for the one that runs anyway, so it is not taken before it is as large:
+ * else a few images and all the others would alternate for ever, where two
+ * halves keep the device as busy and are done sooner.
+ *
  * A heatmap fills batches of its own, one lane at a time, and goes to the end
  * of the line after each of them, so that others wait for one batch at the most.
  * Those who come later may pass it, but no more than are admitted at one time.
@@ -64,17 +70,27 @@ batch_window(const DfxSched *s)
 	return oldest + s->batch_wait_ns;
 }
 
+/* Whether the ready tasks rather go on gathering, because a larger batch is running before them. */
+static bool
+batch_gathers(const DfxSched *s)
+{
+	if (!s->in_turn || s->solo || s->ready.head->req.priority == DFX_PRIORITY_INTERACTIVE)
+		return false;
+	return batch_count(s) < (s->running < s->batch ? s->running : s->batch);
+}
+
 /*
  * How many images a lane takes at the most.  While more is asked than finds
  * room, full batches give the most; when there is little, or at the end, the
- * lanes share what there is, or one would work on it alone.
+ * lanes share what there is, or one would work on it alone.  Lanes that compute
+ * in turn have nothing to share.
  */
 static int
 batch_share(const DfxSched *s)
 {
 	int share = (s->ready.n + s->decode.n + s->lanes - 1) / s->lanes;
 
-	return s->blocked || s->batch_wait_ns > 0 || share > s->batch ? s->batch : share;
+	return s->in_turn || s->blocked || s->batch_wait_ns > 0 || share > s->batch ? s->batch : share;
 }
 
 /* Put the heatmap at the head of the ready list, if it is there and has let enough others pass. */
@@ -107,7 +123,7 @@ batch_take(DfxSched *s, DfxTask **task)
 	{
 		struct timespec ts;
 
-		while (!s->ready.head)
+		while (!s->ready.head || batch_gathers(s))
 			pthread_cond_wait(&s->ready_cv, &s->lock);
 		until = batch_window(s);
 		if (until <= dfx_now_ns())
@@ -130,6 +146,7 @@ batch_take(DfxSched *s, DfxTask **task)
 		else
 			p = &(*p)->next;
 	}
+	s->running += n;
 	if (head != s->heating)
 		s->passed += n;
 	/* Two tasks that became ready at once may have woken one lane only. */
@@ -361,6 +378,9 @@ dfx_lane_thread(void *arg)
 			batch_heat(lane, lane->task[0]);
 		else if (n > 0)
 			batch_run(lane, n);
+		pthread_mutex_lock(&s->lock);
+		s->running -= taken;
+		pthread_mutex_unlock(&s->lock);
 		dfx_control_done();
 	}
 	return NULL;

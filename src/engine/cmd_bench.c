@@ -27,12 +27,12 @@ bench_compare(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-/* n images for m; NULL: out of memory. */
+/* n images for m, to be freed by dfx_device_free(); NULL: out of memory. */
 static uint8_t *
-bench_pixels(const DfxModel *m, int n)
+bench_pixels(const DfxDevice *device, const DfxModel *m, int n)
 {
 	size_t bytes = (size_t) n * dfx_model_input_bytes(m);
-	uint8_t *in = malloc(bytes);
+	uint8_t *in = dfx_device_alloc(device, bytes);
 	uint32_t pixel = 1;
 
 	for (size_t i = 0; in && i < bytes; i++)
@@ -59,7 +59,7 @@ bench_calibrate(const DfxDevice *device, const DfxModelMeta *meta, uint64_t seed
 		st = dfx_model_compile(device, meta, floats, DFX_PRECISION_FP32, n, &m, err);
 	if (st != DFX_OK)
 		return st;
-	in = bench_pixels(m, n);
+	in = bench_pixels(device, m, n);
 	largest = malloc(((size_t) n * (size_t) m->nscale + 1) * sizeof *largest);
 	if (!in || !largest)
 		st = dfx_fail(err, DFX_ENOMEM, "out of memory for a batch");
@@ -68,7 +68,7 @@ bench_calibrate(const DfxDevice *device, const DfxModelMeta *meta, uint64_t seed
 	for (int i = 0; st == DFX_OK && i < m->nscale; i++)
 		dfx_scale_owner(g, m->scale_name[i])->in_step =
 		    largest[i] / DFX_SCALE_STEPS; /* the first image's will do */
-	free(in);
+	dfx_device_free(device, in);
 	free(largest);
 	dfx_model_free(m);
 	return st;
@@ -76,9 +76,9 @@ bench_calibrate(const DfxDevice *device, const DfxModelMeta *meta, uint64_t seed
 
 /* Median nanoseconds of one forward of n images, after one run to warm up. */
 static DfxStatus
-bench_measure(const DfxModel *m, int n, uint64_t *median, DfxErr *err)
+bench_measure(const DfxDevice *device, const DfxModel *m, int n, uint64_t *median, DfxErr *err)
 {
-	uint8_t *in = bench_pixels(m, n);
+	uint8_t *in = bench_pixels(device, m, n);
 	float *features = malloc((size_t) n * (size_t) m->features * sizeof(float));
 	float *logits = malloc(((size_t) n * (size_t) m->logits + 1) * sizeof(float));
 	uint64_t took[BENCH_MAX_RUNS], begin = 0;
@@ -99,7 +99,7 @@ bench_measure(const DfxModel *m, int n, uint64_t *median, DfxErr *err)
 		if (i >= 0)
 			took[runs++] = dfx_now_ns() - t0;
 	}
-	free(in);
+	dfx_device_free(device, in);
 	free(features);
 	free(logits);
 	if (st != DFX_OK)
@@ -165,7 +165,7 @@ dfx_cmd_bench(const DfxOptions *o)
 		st = dfx_model_compile(&device, &meta, g, o->precision, (int) o->batch, &m, &err);
 	if (st == DFX_OK)
 	{
-		st = bench_measure(m, (int) o->batch, &median, &err);
+		st = bench_measure(&device, m, (int) o->batch, &median, &err);
 		if (st == DFX_OK)
 			bench_show(o, &device, m, median);
 		dfx_model_free(m);

@@ -171,6 +171,27 @@ dfx_device_close(DfxDevice *device)
 	device->dev = NULL;
 }
 
+void *
+dfx_device_alloc(const DfxDevice *device, size_t bytes)
+{
+	size_t page = (size_t) sysconf(_SC_PAGESIZE), room = (bytes / page + 1) * page;
+	void *p = aligned_alloc(page, room);
+	DfxErr err;
+
+	if (p && device->backend->lock && device->backend->lock(device->dev, p, room, &err) != DFX_OK)
+		dfx_log('W', "%zu MB for images are not page-locked, which costs a copy of each: %s", room >> 20,
+		        err.msg);
+	return p;
+}
+
+void
+dfx_device_free(const DfxDevice *device, void *p)
+{
+	if (p && device->backend->unlock)
+		device->backend->unlock(device->dev, p);
+	free(p);
+}
+
 bool
 dfx_device_report(int i, DfxDeviceReport *report)
 {

@@ -35,6 +35,14 @@ typedef struct DfxDeviceOpts
 extern DfxStatus dfx_device_open(const DfxDeviceOpts *opts, DfxDevice *device, DfxErr *err);
 extern void dfx_device_close(DfxDevice *device);
 
+/*
+ * Memory for images that forwards will read: page-locked where the device
+ * copies from there and grants it, else ordinary memory, which costs a copy
+ * (the log then says so).  To be freed while the device is open.  NULL: out of memory.
+ */
+extern void *dfx_device_alloc(const DfxDevice *device, size_t bytes);
+extern void dfx_device_free(const DfxDevice *device, void *p);
+
 /* One backend of the table, for `dfx-engine devices`: opened and closed again. */
 typedef struct DfxDeviceReport
 {

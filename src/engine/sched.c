@@ -403,16 +403,16 @@ sched_loader_thread(void *arg)
 /* --- start --------------------------------------------------------------- */
 
 static DfxStatus
-sched_alloc_lane(DfxSched *s, DfxLane *lane, DfxErr *err)
+sched_alloc_lane(DfxSched *s, DfxLane *lane, uint8_t *in, DfxErr *err)
 {
 	size_t batch = (size_t) s->batch;
 
 	*lane = (DfxLane){.sched = s,
 	                  .task = malloc(batch * sizeof *lane->task),
-	                  .in = malloc(batch * DFX_PIXELS_BYTES),
+	                  .in = in,
 	                  .features = malloc(batch * DFX_MAX_FEATURES * sizeof(float)),
 	                  .logits = malloc(batch * DFX_MAX_LOGITS * sizeof(float))};
-	if (!lane->task || !lane->in || !lane->features || !lane->logits)
+	if (!lane->task || !lane->features || !lane->logits)
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for batches of %d", s->batch);
 	return DFX_OK;
 }
@@ -422,12 +422,13 @@ static DfxStatus
 sched_alloc(DfxSched *s, DfxErr *err)
 {
 	int places = sched_places(s, DFX_PRIORITY_INTERACTIVE);
+	size_t in = (size_t) s->batch * DFX_PIXELS_BYTES, pool = (size_t) places * DFX_PIXELS_BYTES;
 	DfxStatus st = DFX_OK;
 
 	s->task = calloc((size_t) s->map->nslots + 1, sizeof *s->task);
 	s->loader = calloc(1, sizeof *s->loader);
 	s->lane = calloc((size_t) s->lanes, sizeof *s->lane);
-	s->pool = malloc((size_t) places * DFX_PIXELS_BYTES);
+	s->pool = dfx_device_alloc(s->device, pool + (size_t) s->lanes * in);
 	s->pool_free = malloc((size_t) places * sizeof *s->pool_free);
 	if (!s->task || !s->loader || !s->lane || !s->pool || !s->pool_free)
 		return dfx_fail(err, DFX_ENOMEM, "out of memory for the scheduler");
@@ -437,7 +438,7 @@ sched_alloc(DfxSched *s, DfxErr *err)
 		s->task[i].req.slot = i;
 	*s->loader = (DfxLoader){.map = s->map, .device = s->device, .cache = s->cache, .max_batch = s->batch};
 	for (int i = 0; i < s->lanes && st == DFX_OK; i++)
-		st = sched_alloc_lane(s, &s->lane[i], err);
+		st = sched_alloc_lane(s, &s->lane[i], s->pool + pool + (size_t) i * in, err);
 	return st;
 }
 
@@ -465,7 +466,8 @@ dfx_sched_start(DfxSched *s, const DfxSchedOpts *opts, DfxErr *err)
 	                .device = opts->device,
 	                .lanes = opts->lanes,
 	                .batch = opts->batch,
-	                .limit = 2 * opts->lanes * opts->batch,
+	                .in_turn = opts->in_turn,
+	                .limit = (opts->in_turn ? opts->lanes + 1 : 2 * opts->lanes) * opts->batch,
 	                .threads = opts->threads,
 	                .batch_wait_ns = opts->batch_wait_ns};
 	pthread_mutex_init(&s->lock, NULL);

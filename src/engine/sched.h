@@ -12,10 +12,11 @@
  * Invariants
  *	1. A task is busy from its admission until its answer is published; its
  *	   slot is not looked at meanwhile.
- *	2. At most limit = 2 x lanes x batch image tasks are busy: while the lanes run,
- *	   what they run next is decoded.  Interactive ones may be half as many more,
- *	   or they would wait for an answer to somebody else before they are even
- *	   decoded.  That bounds memory, and how many requests a crash can be blamed on.
+ *	2. At most limit image tasks are busy: 2 x lanes x batch, or (lanes + 1) x batch
+ *	   where lanes compute in turn.  So while the lanes run, what they run next is
+ *	   decoded.  Interactive ones may be half as many more, or they would wait for
+ *	   an answer to somebody else before they are even decoded.  That bounds
+ *	   memory, and how many requests a crash can be blamed on.
  *	3. A solo task is busy alone: nothing is admitted beside it, the loader included;
  *	   it may be beside a heatmap that is absolved.
  *	4. A task is busy only after its request was picked (dfx_ring_pick): other engines
@@ -76,7 +77,8 @@ typedef struct DfxSched
 	DfxLoader *loader;
 	const DfxDevice *device;
 	int lanes;
-	int batch; /* images of one batch at the most */
+	int batch;    /* images of one batch at the most */
+	bool in_turn; /* lanes compute in turn, not side by side */
 	int limit;
 	int threads;
 	uint64_t batch_wait_ns;
@@ -89,6 +91,7 @@ typedef struct DfxSched
 	pthread_cond_t loader_cv; /* loader_work was set */
 	DfxTask *task;            /* one for each slot, the loader's last */
 	DfxTaskList decode, ready;
+	int running;            /* images in the lanes' batches */
 	bool loader_work;       /* the loader's task is there to be run */
 	int busy;               /* image tasks */
 	DfxTask *heating;       /* the one heatmap among them, if there is one ... */
@@ -97,7 +100,7 @@ typedef struct DfxSched
 	bool solo;              /* the one busy task runs alone */
 	bool blocked;           /* the scan left something behind: wake it when a task ends */
 	uint64_t decode_pixels; /* of the images being decoded now */
-	uint8_t *pool;          /* pixel buffers, one for each task that may be busy ... */
+	uint8_t *pool;          /* pixel buffers, one for each task that may be busy, then the lanes' ... */
 	uint8_t **pool_free;    /* ... of which these are free */
 	int pool_nfree;
 	DfxHeat heat;    /* of heating, once it has begun; the lane's that has taken it off the ready list */
@@ -110,9 +113,10 @@ typedef struct DfxSchedOpts
 	const DfxRingMap *map;
 	const DfxDevice *device;
 	DfxCache *cache;
-	int lanes;   /* batches at a time ... */
-	int batch;   /* ... of so many images at the most */
-	int threads; /* that decode */
+	int lanes;    /* batches at a time ... */
+	int batch;    /* ... of so many images at the most ... */
+	bool in_turn; /* ... that compute in turn (nn/backend.h) */
+	int threads;  /* that decode */
 	uint64_t batch_wait_ns;
 } DfxSchedOpts;
 

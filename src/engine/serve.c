@@ -131,6 +131,13 @@ serve_batches(const DfxServeOpts *opts, const DfxDevice *device, DfxSchedOpts *s
 	const DfxDevInfo *info = &device->info;
 	int images = opts->max_batch;
 
+	so->in_turn = info->in_turn;
+	if (info->in_turn)
+	{
+		so->lanes = info->lanes;
+		so->batch = images;
+		return;
+	}
 	if (info->batch > 0 && info->batch * info->lanes < images)
 		images = info->batch * info->lanes;
 	so->lanes = info->lanes < images ? info->lanes : images;

@@ -13,7 +13,8 @@
  * with one lane may count on being asked for one forward at a time; with more,
  * forward must not write to the plan but where no other forward does.  Compile
  * and release may be called beside forwards, one at a time, and release never
- * for a plan that runs.  Plans for training are one thread's.
+ * for a plan that runs.  Plans for training are one thread's.  Memory is locked
+ * and unlocked (see there) beside anything but forwards that read it.
  *
  * In int8, convolutions whose input dfx_graph_steps() keeps in steps run on
  * integers, the rest in what the backend has for a higher precision.
@@ -29,7 +30,7 @@
 
 #include "nn/nn.h"
 
-#define DFX_BACKEND_API 4
+#define DFX_BACKEND_API 5
 
 typedef enum DfxPrecision
 {
@@ -58,10 +59,19 @@ typedef struct DfxDevInfo
 {
 	char name[96]; /* "cpu: AMD EPYC, 2 threads, oneDNN 2.6.3 (avx512_core_bf16)" */
 	int threads;
-	int lanes; /* forwards that run side by side without slowing each other; at least 1 */
+
+	/*
+	 * Forwards worth having under way at a time, at least 1.  They run side by
+	 * side without slowing each other; or, with in_turn, one computes while
+	 * another's copies are made, and a batch is not worth dividing among them.
+	 */
+	int lanes;
+	bool in_turn;
+
 	int batch; /* images of a forward beyond which throughput gains nothing and latency loses, while as many
 	              forwards run as there are lanes; 0 = no such bound */
 	uint64_t memory;                          /* bytes of device memory; 0 = the host's */
+	uint64_t busy_ns;                         /* that forwards have computed so far; 0: it is not measured */
 	bool precision[DFX_PRECISION_COUNT];      /* which it can run */
 	const char *why_not[DFX_PRECISION_COUNT]; /* what it lacks for one; NULL: nothing to say */
 	DfxPrecision automatic;                   /* what AUTO stands for; 0: fp32 */
@@ -149,6 +159,17 @@ typedef struct DfxBackend
 	/* data[p]: the numbers of parameter p of the graph; NULL: leave it out. */
 	DfxStatus (*read_params)(const DfxPlan *plan, DfxState what, float *const *data, DfxErr *err);
 	DfxStatus (*write_params)(DfxPlan *plan, DfxState what, const float *const *data, DfxErr *err);
+
+	/* ---- NULL in a backend that computes on the host's memory ---- */
+
+	/*
+	 * Page-lock memory of the caller's, whole pages, so that forward sends
+	 * images that lie there up without a copy of its own.  Until unlock, before
+	 * the device is closed and the memory freed.  Failure harms nothing: forward
+	 * takes images from any memory.
+	 */
+	DfxStatus (*lock)(DfxDev *dev, void *p, size_t bytes, DfxErr *err);
+	void (*unlock)(DfxDev *dev, void *p);
 
 	/* ---- NULL in a backend that cannot calibrate ---- */
 

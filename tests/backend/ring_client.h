@@ -40,8 +40,9 @@ typedef struct Client
 	DfxRing *ring;
 	pid_t pid;
 	uint64_t gen;
-	int done;        /* 'D' messages received */
-	char said[1024]; /* text of the last 'F' */
+	uint32_t precision; /* of requests, unless said otherwise */
+	int done;           /* 'D' messages received */
+	char said[1024];    /* text of the last 'F' */
 } Client;
 
 static uint64_t
@@ -234,7 +235,7 @@ client_fill(Client *c, uint32_t i, DfxRingOp op, const void *data, size_t len, c
 
 	s->op = op;
 	s->priority = DFX_PRIORITY_NORMAL;
-	s->precision = 0;
+	s->precision = c->precision;
 	s->solo = 0;
 	s->order = 0;
 	s->in_off = i == CLIENT_LOADER ? c->ring->loader_off : at;

@@ -21,6 +21,7 @@ typedef struct FakeLib
 	bool tidy;    /* makes 0 of a NaN in its first result */
 	bool refuses; /* to make plans */
 	bool fails;   /* to run */
+	bool lethal;  /* its 3x3 convolutions are the end of the device */
 	int patience; /* runs until it fails; 0: it does not */
 	int built, recalled, dropped, run;
 } FakeLib;
@@ -89,6 +90,8 @@ fake_run(GpuLib *lib, void *plan, const GpuConvArgs *a, const GpuProduct *p, voi
 	if (f->fails || (f->patience && f->run >= f->patience))
 		return dfx_fail(err, DFX_EUNSUPPORTED, "the fake cannot");
 	f->run++;
+	if (f->lethal && a->kh == 3)
+		rt->lose_after = rt->launches;
 	args.conv.w = p->w;
 	if (f->wrong)
 		args.conv.epi.bias = NULL;

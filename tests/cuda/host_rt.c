@@ -1,13 +1,19 @@
 /*
  * host_rt.c
  *	  The device of host_rt.h.  A graph is the list of what was put on the
- *	  stream between capture and captured; all work is done at once.
+ *	  stream between capture and captured.
+ *
+ * Work is done at once, but for batches: a batch's copy up, graph and copy down
+ * are done when somebody waits for its lane, or puts something on the stream
+ * behind it.  So whoever uses a buffer too early gets wrong results, as he may
+ * on a GPU.
  */
 #include "tests/cuda/host_rt.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cuda/host/launch.h"
 
@@ -40,6 +46,14 @@ static HostRt *
 host_self(GpuRt *rt)
 {
 	return (HostRt *) (void *) rt;
+}
+
+static void host_enter_stream(HostRt *h);
+
+static void
+host_leave_stream(HostRt *h)
+{
+	pthread_mutex_unlock(&h->lock);
 }
 
 /* Blocks carry their size in front. */
@@ -77,7 +91,7 @@ host_release(GpuRt *rt, void *p)
 static DfxStatus
 host_alloc_host(GpuRt *rt, size_t bytes, void **p, DfxErr *err)
 {
-	*p = calloc(1, bytes);
+	*p = host_self(rt)->refuses_host ? NULL : calloc(1, bytes);
 	host_self(rt)->blocks += *p != NULL;
 	return *p ? DFX_OK : dfx_fail(err, DFX_ENOMEM, "out of memory");
 }
@@ -90,11 +104,37 @@ host_release_host(GpuRt *rt, void *p)
 }
 
 static DfxStatus
+host_lock(GpuRt *rt, void *p, size_t bytes, DfxErr *err)
+{
+	HostRt *h = host_self(rt);
+
+	if (h->refuses_locks)
+		return dfx_fail(err, DFX_EDEVICE, "the twin does not lock %zu bytes", bytes);
+	h->locks++;
+	h->locked = p;
+	h->locked_end = h->locked + bytes;
+	return DFX_OK;
+}
+
+static void
+host_unlock(GpuRt *rt, void *p)
+{
+	HostRt *h = host_self(rt);
+
+	h->locks--;
+	if (h->locked == p)
+		h->locked = h->locked_end = NULL;
+}
+
+static DfxStatus
 host_move(GpuRt *rt, void *to, const void *from, size_t bytes, DfxErr *err)
 {
-	(void) rt;
+	HostRt *h = host_self(rt);
+
 	(void) err;
+	host_enter_stream(h);
 	memcpy(to, from, bytes);
+	host_leave_stream(h);
 	return DFX_OK;
 }
 
@@ -124,9 +164,15 @@ static DfxStatus
 host_put(HostRt *h, HostNode node, DfxErr *err)
 {
 	HostGraph *g = h->recording;
+	DfxStatus st;
 
 	if (!g)
-		return host_do(h, &node, err);
+	{
+		host_enter_stream(h);
+		st = host_do(h, &node, err);
+		host_leave_stream(h);
+		return st;
+	}
 	if (g->n == g->cap)
 	{
 		g->cap = g->cap ? 2 * g->cap : 64;
@@ -192,40 +238,136 @@ host_release_graph(GpuRt *rt, void *graph)
 }
 
 static DfxStatus
-host_submit(GpuRt *rt, const GpuSubmit *s, DfxErr *err)
+host_run(HostRt *h, const HostGraph *g, DfxErr *err)
 {
-	const HostGraph *g = s->graph;
 	DfxStatus st = DFX_OK;
 
-	memcpy(s->in, s->in_host, s->in_bytes);
 	for (int i = 0; st == DFX_OK && i < g->n; i++)
-		st = host_do(host_self(rt), &g->node[i], err);
-	memcpy(s->out_host, s->out, s->out_bytes);
+		st = host_do(h, &g->node[i], err);
 	return st;
 }
 
 static DfxStatus
-host_wait(GpuRt *rt, int lane, DfxErr *err)
+host_replay(GpuRt *rt, void *graph, DfxErr *err)
 {
-	(void) rt;
-	(void) lane;
-	(void) err;
+	HostRt *h = host_self(rt);
+	DfxStatus st;
+
+	host_enter_stream(h);
+	st = host_run(h, graph, err);
+	host_leave_stream(h);
+	return st;
+}
+
+/* ---- batches ---- */
+
+static void
+host_do_batch(HostRt *h, HostBatch *b)
+{
+	const GpuSubmit *s = &b->submit;
+	double before = h->clock;
+
+	memcpy(s->in, s->in_host, s->in_bytes);
+	b->st = host_run(h, s->graph, &b->err);
+	memcpy(s->out_host, s->out, s->out_bytes);
+	b->ms = h->clock - before;
+	b->waits = false;
+	h->in_flight--;
+}
+
+/* Whoever works on the stream first does what is on it, in order. */
+static void
+host_enter_stream(HostRt *h)
+{
+	pthread_mutex_lock(&h->lock);
+	while (h->in_flight > 0)
+	{
+		HostBatch *first = NULL;
+
+		for (int l = 0; l < GPU_LANES; l++)
+			if (h->batch[l].waits && (!first || h->batch[l].number < first->number))
+				first = &h->batch[l];
+		host_do_batch(h, first);
+	}
+}
+
+static DfxStatus
+host_submit(GpuRt *rt, const GpuSubmit *s, DfxErr *err)
+{
+	HostRt *h = host_self(rt);
+	HostBatch *b = &h->batch[s->lane];
+
+	pthread_mutex_lock(&h->lock);
+	if (b->waits)
+		abort(); /* its buffers are in use */
+	if (h->fail_submit > 0 && --h->fail_submit == 0)
+	{
+		pthread_mutex_unlock(&h->lock);
+		return dfx_fail(err, DFX_EDEVICE, "the twin takes no batch");
+	}
+	*b = (HostBatch){.submit = *s, .number = h->batches++, .waits = true};
+	h->in_flight++;
+	if (h->in_flight > h->most_in_flight)
+		h->most_in_flight = h->in_flight;
+	h->staged +=
+	    (const char *) s->in_host < h->locked || (const char *) s->in_host + s->in_bytes > h->locked_end;
+	pthread_cond_broadcast(&h->submitted);
+	pthread_mutex_unlock(&h->lock);
 	return DFX_OK;
+}
+
+/* Until h->meet batches have been in flight at one time, or it is clear that they never will be. */
+static void
+host_meet(HostRt *h)
+{
+	struct timespec end;
+
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += 30;
+	pthread_mutex_lock(&h->lock);
+	while (h->most_in_flight < h->meet && pthread_cond_timedwait(&h->submitted, &h->lock, &end) == 0)
+		;
+	pthread_mutex_unlock(&h->lock);
+}
+
+static DfxStatus
+host_wait(GpuRt *rt, int lane, double *milliseconds, DfxErr *err)
+{
+	HostRt *h = host_self(rt);
+	HostBatch *b = &h->batch[lane];
+	DfxStatus st;
+
+	host_meet(h);
+	host_enter_stream(h);
+	*milliseconds = b->ms;
+	st = b->st;
+	if (st != DFX_OK && err)
+		*err = b->err;
+	host_leave_stream(h);
+	return st;
 }
 
 static DfxStatus
 host_start(GpuRt *rt, DfxErr *err)
 {
+	HostRt *h = host_self(rt);
+
 	(void) err;
-	host_self(rt)->clock = 0;
+	host_enter_stream(h);
+	h->started = h->clock;
+	host_leave_stream(h);
 	return DFX_OK;
 }
 
 static DfxStatus
 host_stop(GpuRt *rt, double *milliseconds, DfxErr *err)
 {
+	HostRt *h = host_self(rt);
+
 	(void) err;
-	*milliseconds = host_self(rt)->clock;
+	host_enter_stream(h);
+	*milliseconds = h->clock - h->started;
+	host_leave_stream(h);
 	return DFX_OK;
 }
 
@@ -250,6 +392,8 @@ static const GpuRtOps host_ops = {
     .release = host_release,
     .alloc_host = host_alloc_host,
     .release_host = host_release_host,
+    .lock = host_lock,
+    .unlock = host_unlock,
     .upload = host_move,
     .download = host_move,
     .clear = host_clear,
@@ -258,6 +402,7 @@ static const GpuRtOps host_ops = {
     .capture = host_capture,
     .captured = host_captured,
     .release_graph = host_release_graph,
+    .replay = host_replay,
     .submit = host_submit,
     .wait = host_wait,
     .start = host_start,
@@ -274,6 +419,8 @@ host_rt_new(void)
 	h->rt = (GpuRt){.ops = &host_ops, .memory = (uint64_t) 1 << 40, .name = "host twin", .major = 9};
 	snprintf(h->rt.versions, sizeof h->rt.versions, "no driver");
 	h->lose_after = -1;
+	pthread_mutex_init(&h->lock, NULL);
+	pthread_cond_init(&h->submitted, NULL);
 	for (int k = 0; k < GPU_KERNEL_COUNT; k++)
 		h->cost[k] = 1;
 	return h;
@@ -318,4 +465,9 @@ const DfxBackend host_backend = {
     .step = gpu_step,
     .read_params = gpu_read_params,
     .write_params = gpu_write_params,
+    .lock = gpu_lock,
+    .unlock = gpu_unlock,
 };
+
+/* What an engine finds in a library of all this (mk/cuda.mk). */
+extern const DfxBackend dfx_backend __attribute__((alias("host_backend"), visibility("default")));

@@ -1,8 +1,9 @@
 /*
  * test_cuda_choose.c
  *	  Who computes a product: is a library used only where it is right and
- *	  fastest, is a wrong one found out, does a refusal harm nothing, and are
- *	  choices kept on disk so that the next process need not try?
+ *	  fastest, is a wrong one found out, does a refusal harm nothing, are
+ *	  choices kept on disk so that the next process need not try, and is what has
+ *	  ended one process not tried by the next?
  */
 #include <pwd.h>
 #include <stdio.h>
@@ -188,6 +189,88 @@ check_kept(void)
 	ok(system(command) == 0, "cleaned up");
 }
 
+/* ---- candidates that end the process ---- */
+
+/* Compile with a fake library that takes the device with it. */
+static DfxStatus
+die_with(FakeLib *f, const char *dir)
+{
+	GpuLib *const lib[GPU_LIBS] = {&f->lib, NULL};
+	DfxDevOpts opts = {0};
+	DfxPlanOpts plan_opts = {.max_batch = 1, .precision = DFX_PRECISION_FP16};
+	DfxGraph *g = three_products();
+	DfxPlan *plan = NULL;
+	DfxDev *dev;
+	DfxErr err;
+	DfxStatus st;
+
+	f->lib.ops = &fake_ops;
+	f->rt = host_rt_new();
+	if (gpu_device_new(&f->rt->rt, lib, &opts, dir, &dev, &err) != DFX_OK)
+		abort();
+	st = gpu_compile(dev, g, &plan_opts, &plan, &err);
+	if (plan)
+		gpu_release(plan);
+	gpu_close(dev);
+	dfx_graph_free(g);
+	free(f->rt);
+	return st;
+}
+
+static void
+check_lethal(void)
+{
+	char dir[] = "/tmp/dfx-cuda-XXXXXX", command[160];
+	FakeLib first = {.cost = 0.1, .lethal = true}, second = first, third = first;
+
+	if (!mkdtemp(dir))
+		abort();
+	ok(die_with(&first, dir) == DFX_ELOST, "a library ends the device in its trial");
+	ok(run_with(&second, dir, "the next process") == 1, "leaves it out there, and tries it elsewhere");
+	ok(strstr(logged, "W an engine ended while it tried fake at 1 fp16") &&
+	       strstr(logged, "W fake is left out at 1 fp16"),
+	   "which the log says");
+	ok(run_with(&third, dir, "the one after it") == 1 && strstr(logged, "W ") == NULL, "has the choices");
+	snprintf(command, sizeof command, "grep -q '3x3.*!fake' %s/cuda-*", dir);
+	ok(system(command) == 0, "that it is not to be tried is kept with them");
+	snprintf(command, sizeof command, "rm -rf %s", dir);
+	ok(system(command) == 0, "cleaned up");
+}
+
+/* What another process tries is not found while that one lives. */
+static void
+check_marks(void)
+{
+	char dir[] = "/tmp/dfx-cuda-XXXXXX", command[64];
+	GpuCache *a, *b, *c;
+
+	if (!mkdtemp(dir))
+		abort();
+	a = gpu_cache_open(dir, "twin", "1");
+	gpu_cache_try(a, "x", "fine");
+	gpu_cache_tried(a);
+	gpu_cache_try(a, "key with words", "deadly");
+	b = gpu_cache_open(dir, "twin", "1");
+	ok(!gpu_cache_barred(b, "key with words", "deadly"), "one who lives is not said to be dead");
+	gpu_cache_try(b, "other", "deadly");
+	gpu_cache_close(a);
+	c = gpu_cache_open(dir, "twin", "1");
+	ok(gpu_cache_barred(c, "key with words", "deadly") && !gpu_cache_barred(c, "x", "fine") &&
+	       !gpu_cache_barred(c, "key with words", "fine") && !gpu_cache_barred(c, "other", "deadly"),
+	   "of one who is dead, what he was trying is known, and no more");
+	gpu_cache_close(c);
+	gpu_cache_close(b);
+	c = gpu_cache_open(dir, "twin", "1");
+	ok(gpu_cache_barred(c, "key with words", "deadly") && gpu_cache_barred(c, "other", "deadly"),
+	   "it stays known, and the next dead one's is added");
+	gpu_cache_close(c);
+	c = gpu_cache_open(dir, "twin", "2");
+	ok(!gpu_cache_barred(c, "key with words", "deadly"), "not to other versions");
+	gpu_cache_close(c);
+	snprintf(command, sizeof command, "rm -rf %s", dir);
+	ok(system(command) == 0, "cleaned up");
+}
+
 /* The supervisor starts the engine with no HOME. */
 static void
 check_place(void)
@@ -215,6 +298,8 @@ main(void)
 	check_candidates();
 	check_wrong_kernel();
 	check_kept();
+	check_lethal();
+	check_marks();
 	check_place();
 	return done_testing();
 }

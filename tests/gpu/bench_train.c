@@ -9,9 +9,9 @@
  * round ends when a parameter that the last step moved has come down.
  */
 #include <string.h>
-#include <time.h>
 
 #include "tests/backend/against_ref.h"
+#include "tests/gpu/bench.h"
 #include "tests/gpu/gpu_device.h"
 #include "tests/unit/train_net.h"
 
@@ -21,23 +21,6 @@ enum
 	BENCH_ROUNDS = 200,
 	BENCH_CLASSES = 2
 };
-
-static double
-bench_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
-}
-
-static int
-bench_compare(const void *a, const void *b)
-{
-	double x = *(const double *) a, y = *(const double *) b;
-
-	return (x > y) - (x < y);
-}
 
 /* Ten steps, the first of them numbered from; milliseconds of one, negative on failure. */
 static double
@@ -106,9 +89,8 @@ main(int argc, char **argv)
 		fprintf(stderr, "bench_train: %s %s\n", err.msg, err.hint);
 		return 1;
 	}
-	qsort(took, (size_t) rounds, sizeof took[0], bench_compare);
 	printf("{\"backbone\": \"%s\", \"batch\": %d, \"precision\": \"%s\", \"ms\": %.4f, \"plan_mb\": %zu}\n",
-	       bb->name, n, dfx_precision_name[precision], took[rounds / 2], be->bytes(plan) >> 20);
+	       bb->name, n, dfx_precision_name[precision], bench_median(took, rounds), be->bytes(plan) >> 20);
 	be->release(plan);
 	be->close(dev);
 	free(in);

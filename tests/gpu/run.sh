@@ -12,8 +12,10 @@
 #	  3 parity		every backbone and the tri-branch net against PyTorch, same weights
 #	  4 sanitize	the kernels under compute-sanitizer
 #	  5 sql			PostgreSQL end to end, and the GPU engine killed under load
-#	  6 throughput	images per second beside PyTorch, and the share of the roofline
+#	  6 throughput	images per second beside PyTorch, and the share of the roofline; entries share the time:
+#				6=densenet121:64,resnet50 measures that network at 64 and that one at every batch (throughput.py)
 #	  7 training	a training step beside PyTorch; that it is right, part 2 has shown
+#	  8 overlap		page-locked memory and overlapping batches, by the clock
 #
 #	DEVICE=cpu runs what does not need the GPU on any machine, to test the parts themselves.
 set -uo pipefail
@@ -69,8 +71,13 @@ for n in "${@:-1 2 3}"; do
 			3) part parity python3 "$here/parity.py" --engine "$ENGINE" --device "$DEVICE" --json "$OUT/parity.json" ;;
 			4) part sanitize "$here/programs.sh" sanitize ;;
 			5) part sql "$here/sql.sh" ;;
-			6) part throughput python3 "$here/throughput.py" --engine "$ENGINE" --device "$DEVICE" --json "$OUT/throughput.json" ;;
+			6 | 6=*)
+				IFS=, read -r -a entries <<<"${i#6}"
+				part throughput python3 "$here/throughput.py" --engine "$ENGINE" --device "$DEVICE" --json "$OUT/throughput.json" \
+					--overlap "$WORK/tests/bench_overlap" "${entries[@]#=}"
+				;;
 			7) part training python3 "$here/training.py" --bench "$WORK/tests/bench_train" --json "$OUT/training.json" ;;
+			8) part overlap python3 "$here/overlap.py" --bench "$WORK/tests/bench_overlap" --json "$OUT/overlap.json" ;;
 			*) echo "run.sh: no part $i" >&2; exit 2 ;;
 		esac
 	done

@@ -2,14 +2,15 @@
  * test_gpu_plan.c
  *	  Does a plan on a GPU keep its promises: any batch gives what its images
  *	  give alone, less memory than wanted makes smaller batches, sums beyond fp16
- *	  are done again in bf16, two threads may compile while a third runs, and
+ *	  are done again in bf16, two threads may compile while a third runs, three
+ *	  may run batches at one time, from page-locked memory and from other, and
  *	  the next device of the same kind starts from kept choices?
  */
 #include <pthread.h>
-#include <time.h>
 
 #include "tests/backend/large_sums.h"
 #include "tests/backend/net_cases.h"
+#include "tests/gpu/bench.h"
 #include "tests/gpu/gpu_device.h"
 
 static const DfxBackend *be;
@@ -24,15 +25,6 @@ network(DfxDev *dev, const DfxBackbone *b)
 	    dfx_graph_optimize(g, be->supports, dev, &err) != DFX_OK)
 		abort();
 	return g;
-}
-
-static double
-now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
 }
 
 static void
@@ -168,6 +160,103 @@ check_threads(DfxDev *dev)
 	dfx_graph_free(g);
 }
 
+/* ---- batches at one time ---- */
+
+enum
+{
+	RUN_IMAGES = 24,
+	RUN_ROUNDS = 100,
+	RUN_THREADS = 3 /* more than lanes */
+};
+
+typedef struct Runner
+{
+	DfxPlan *plan;
+	const char *in; /* RUN_IMAGES of them */
+	const float *alone;
+	size_t image, floats;
+	int number, wrong;
+	double worst;
+} Runner;
+
+static void *
+run_batches(void *arg)
+{
+	Runner *r = arg;
+	float *got = calloc(RUN_IMAGES * r->floats, sizeof *got), *const out[DFX_MAX_OUT] = {NULL, got};
+	DfxErr err;
+
+	for (int i = 0; i < RUN_ROUNDS; i++)
+	{
+		int n = 1 + (5 * i + 3 * r->number) % 8, first = (7 * i + r->number) % (RUN_IMAGES - n);
+		double e = INFINITY;
+
+		if (be->forward(r->plan, r->in + (size_t) first * r->image, n, out, &err) == DFX_OK)
+			e = relative_error(got, r->alone + (size_t) first * r->floats, (size_t) n * r->floats);
+		r->worst = e > r->worst ? e : r->worst;
+		r->wrong += e > 2e-3;
+	}
+	free(got);
+	return NULL;
+}
+
+static void
+check_overlap(DfxDev *dev, const DfxBackbone *b)
+{
+	DfxGraph *g = network(dev, b);
+	DfxPlanOpts opts = {.max_batch = 8, .precision = DFX_PRECISION_FP16};
+	size_t floats = graph_output_floats(g, 1), image = (size_t) b->input_size * (size_t) b->input_size * 3;
+	size_t room = (RUN_IMAGES * image + 4095) / 4096 * 4096;
+	char *in = noise_images(g, RUN_IMAGES, 5), *locked = aligned_alloc(4096, room);
+	float *alone = calloc(RUN_IMAGES * floats, sizeof *alone);
+	Runner r[RUN_THREADS];
+	pthread_t thread[RUN_THREADS];
+	DfxDevInfo before, after;
+	DfxPlan *plan = NULL;
+	DfxErr err = {0};
+	int wrong = 0;
+	double worst = 0;
+
+	memcpy(locked, in, RUN_IMAGES * image);
+	if (!ok(be->lock(dev, locked, room, &err) == DFX_OK, "memory can be page-locked"))
+		diag("%s", err.msg);
+	if (be->compile(dev, g, &opts, &plan, &err) != DFX_OK)
+		abort();
+	for (int i = 0; i < RUN_IMAGES; i++)
+	{
+		float *const out[DFX_MAX_OUT] = {NULL, alone + (size_t) i * floats};
+
+		if (be->forward(plan, in + (size_t) i * image, 1, out, &err) != DFX_OK)
+			ok(false, "image %d runs alone", i);
+	}
+	be->info(dev, &before);
+	for (int i = 0; i < RUN_THREADS; i++)
+	{
+		r[i] = (Runner){.plan = plan, .in = i == 1 ? in : locked, .alone = alone, .image = image};
+		r[i].floats = floats;
+		r[i].number = i;
+		if (pthread_create(&thread[i], NULL, run_batches, &r[i]) != 0)
+			abort();
+	}
+	for (int i = 0; i < RUN_THREADS; i++)
+	{
+		pthread_join(thread[i], NULL);
+		wrong += r[i].wrong;
+		worst = r[i].worst > worst ? r[i].worst : worst;
+	}
+	be->info(dev, &after);
+	ok(wrong == 0, "%s: %d of %d batches of three threads at one time are wrong, the worst by %.2g", b->name,
+	   wrong, RUN_THREADS * RUN_ROUNDS, worst);
+	ok(after.busy_ns > before.busy_ns, "the device says how long it has computed: %.1f ms",
+	   (double) (after.busy_ns - before.busy_ns) * 1e-6);
+	be->unlock(dev, locked);
+	be->release(plan);
+	dfx_graph_free(g);
+	free(locked);
+	free(in);
+	free(alone);
+}
+
 /* Compiled twice, on a device each: the second time from what was kept. */
 static void
 check_kept(const DfxBackbone *b)
@@ -187,10 +276,10 @@ check_kept(const DfxBackbone *b)
 		if (be->open(&opts, &dev, &err) != DFX_OK)
 			abort();
 		g = network(dev, b);
-		began = now();
+		began = bench_now();
 		if (!ok(be->compile(dev, g, &plan_opts, &plan, &err) == DFX_OK, "%s compiles", b->name))
 			diag("%s", err.msg);
-		seconds[i] = now() - began;
+		seconds[i] = bench_now() - began;
 		be->release(plan);
 		be->close(dev);
 		dfx_graph_free(g);
@@ -220,6 +309,7 @@ main(void)
 		check_guard(dev, false, "sums beyond fp16 are done again in bf16");
 		check_guard(dev, true, "so are those behind ReLUs");
 		check_threads(dev);
+		check_overlap(dev, dfx_backbone_find("resnet18"));
 		be->close(dev);
 		status = done_testing();
 	}

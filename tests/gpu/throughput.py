@@ -5,14 +5,16 @@ Networks and batches: DenseNet-121, DenseNet-161, ResNet-50, EfficientNet-b0, Vi
 half precision, channels_last, no_grad and torch.compile: max-autotune for DenseNet-121 at 64, the mode with
 CUDA graphs elsewhere; and the better of two ways to run three branches: one after the other in one compiled
 graph, or their weights stacked and one vmapped network.  Pixels are on the device already for PyTorch, which
-favours it; ours uploads them.  Read ratios, which are medians over the rounds of the ratio within one round.
+favours it; ours uploads them, one batch after the other, and once with two batches in flight as the engine has
+them (--overlap).  Read ratios, which are medians over the rounds of the ratio within one round.
 
 The share of the roofline is images/s over the bound of max(compute, memory) summed over the layers, as computed
 in the reference for 800 TFLOP/s and 3 TB/s.
 
-    throughput.py --engine dfx-engine [--only densenet121] [--batch 64] [--rounds 5] [--seconds 2]
+    throughput.py --engine dfx-engine [--rounds 5] [--seconds 2] [ENTRY...]
 
-Each configuration runs in a process of its own, so that one that fails or runs out of time costs only itself.
+An entry is NETWORK or NETWORK:BATCH, by default all of them. They share the time (entries.py), and PyTorch's compiler
+takes minutes for the larger ones: name a few to have them complete. Ours comes first and is printed in any case.
 """
 import argparse
 import json
@@ -21,6 +23,8 @@ import statistics
 import subprocess
 import sys
 import time
+
+import entries
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "golden"))
@@ -99,64 +103,89 @@ def our_rate(engine, device, name, batch):
     return json.loads(out.stdout)
 
 
-def one(args):
-    """The child: one network, one batch, all rounds; a line of JSON."""
-    name, batch = args.only[0], args.batch[0]
+def overlapped_rate(bench, name, batch):
+    out = subprocess.run([bench, name, "3", str(batch), "4"], capture_output=True, text=True, env=entries.carried())
+    if out.returncode != 0:
+        raise RuntimeError((out.stderr.strip() or out.stdout.strip())[-300:])
+    return json.loads(out.stdout.splitlines()[-1])["all"]
+
+
+def summary(name, row, ours, theirs):
+    best = max(theirs, key=lambda way: statistics.median(theirs[way]), default=None)
+    rate = statistics.median(ours)
+    return {
+        "precision": row["precision"], "device": row["device"],
+        "images_per_second": round(rate, 1), "median_ms": row["median_ms"], "roofline_share": round(rate / ROOFLINE[name], 3),
+        "torch": best, "torch_images_per_second": round(statistics.median(theirs[best]), 1) if best else None,
+        "ratio": round(statistics.median(a / b for a, b in zip(ours, theirs[best])), 3) if best else None,
+        "all_torch": {w: round(statistics.median(v), 1) for w, v in theirs.items()}}
+
+
+def one(args, name, batch):
+    """The child: one network and batch; a line of JSON after ours alone and after each round."""
+    row = our_rate(args.engine, args.device, name, batch)
+    print(json.dumps(summary(name, row, [row["images_per_second"]], {})), flush=True)
+    if args.overlap and args.device != "cpu":
+        print(json.dumps({"overlapped_images_per_second": overlapped_rate(args.overlap, name, batch)}), flush=True)
     ways = torch_ways(name, batch) if args.device != "cpu" else {}
+    if args.device != "cpu" and not ways:
+        raise RuntimeError("PyTorch runs it in no way")
     ours, theirs = [], {way: [] for way in ways}
     for _ in range(args.rounds):
         row = our_rate(args.engine, args.device, name, batch)
         ours.append(row["images_per_second"])
         for way, run in ways.items():
             theirs[way].append(torch_rate(run, batch, args.seconds))
-    best = max(theirs, key=lambda way: statistics.median(theirs[way]), default=None)
-    rate = statistics.median(ours)
-    print(json.dumps({
-        "backbone": name, "batch": batch, "precision": row["precision"], "device": row["device"],
-        "images_per_second": round(rate, 1), "median_ms": row["median_ms"],
-        "torch": best, "torch_images_per_second": round(statistics.median(theirs[best]), 1) if best else None,
-        "ratio": round(statistics.median(a / b for a, b in zip(ours, theirs[best])), 3) if best else None,
-        "all_torch": {w: round(statistics.median(v), 1) for w, v in theirs.items()},
-        "roofline_share": round(rate / ROOFLINE[name], 3)}))
+        print(json.dumps(summary(name, row, ours, theirs)), flush=True)
+
+
+def show(row):
+    return ("%s batch %d: %.0f images/s, two batches in flight %s, PyTorch %s (%s), ratio %s, roofline %.2f" %
+            (row["backbone"], row["batch"], row["images_per_second"], row.get("overlapped_images_per_second"),
+             row["torch_images_per_second"], row["torch"], row["ratio"], row["roofline_share"])), True
+
+
+def parse(text):
+    """What an ENTRY stands for."""
+    name, _, batch = text.partition(":")
+    if name not in ROOFLINE or (batch and not (batch.isdigit() and 1 <= int(batch) <= 128)):
+        raise argparse.ArgumentTypeError(f"{text}: not one of {', '.join(ROOFLINE)}, nor with :BATCH of 1 to 128")
+    return [{"backbone": name, "batch": b} for b in ([int(batch)] if batch else sorted(BATCHES, reverse=True))]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("entries", nargs="*", type=parse, metavar="ENTRY")
     parser.add_argument("--engine", required=True)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--only", nargs="+", choices=ROOFLINE, default=list(ROOFLINE))
-    parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES))
+    parser.add_argument("--overlap", help="the program bench_overlap")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--limit", type=float, default=450, help="seconds for everything")
     parser.add_argument("--json", help="write the rows there")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    todo = [e for group in args.entries for e in group] or \
+        [{"backbone": n, "batch": b} for b in sorted(BATCHES, reverse=True) for n in ROOFLINE]
     if args.child:
-        one(args)
-        return
-    rows, end, bad = [], time.monotonic() + args.limit, 0
-    todo = [(n, b) for b in sorted(args.batch, reverse=True) for n in args.only]
-    for name, batch in todo:
-        command = [sys.executable, __file__, "--child", "--engine", args.engine, "--device", args.device, "--only", name,
-                   "--batch", str(batch), "--rounds", str(args.rounds), "--seconds", str(args.seconds)]
-        left = end - time.monotonic()
         try:
-            if left < 20:
-                raise TimeoutError("no time left")
-            out = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=left, check=True)
-            row = json.loads(out.stdout)
-            print("ok - %s batch %d: %.0f images/s, PyTorch %s (%s), ratio %s, roofline %.2f" %
-                  (name, batch, row["images_per_second"], row["torch_images_per_second"], row["torch"], row["ratio"],
-                   row["roofline_share"]), flush=True)
-        except (subprocess.SubprocessError, TimeoutError, ValueError) as e:
-            row, bad = {"backbone": name, "batch": batch, "error": str(e)[:300]}, bad + 1
-            print(f"not ok - {name} batch {batch}: {str(e)[:200]}", flush=True)
-        rows.append(row)
-        if args.json:
-            with open(args.json, "w") as f:
-                json.dump(rows, f, indent=1)
-    sys.exit(1 if bad else 0)
+            one(args, todo[0]["backbone"], todo[0]["batch"])
+        except RuntimeError as e:
+            print(json.dumps({"error": str(e)}))
+            sys.exit(1)
+        return
+
+    def label(entry):
+        return "%s:%d" % (entry["backbone"], entry["batch"])
+
+    def command(entry):
+        return [sys.executable, __file__, "--child", "--engine", args.engine, "--device", args.device,
+                *(["--overlap", args.overlap] if args.overlap else []),
+                "--rounds", str(args.rounds), "--seconds", str(args.seconds), label(entry)]
+
+    # Fewer rounds than wanted are enough.
+    sys.exit(1 if entries.run(todo, args.limit, command, label, show, args.json,
+                              enough=lambda row: row.get("ratio") is not None) else 0)
 
 
 if __name__ == "__main__":

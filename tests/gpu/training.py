@@ -9,11 +9,12 @@ device already, ours go up with each step.  Read ratios: medians over the rounds
 """
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
+
+import entries
 
 BATCH, CLASSES, SIDE = 32, 2, 256
 NETS, PRECISIONS = ("resnet18", "densenet121"), ("fp32", "bf16")
@@ -72,7 +73,7 @@ def torch_ms(step, seconds):
 
 def our_ms(args, name, precision):
     out = subprocess.run([args.bench, name, str(BATCH), precision, str(args.seconds)], capture_output=True, text=True,
-                         env={**os.environ, "LD_LIBRARY_PATH": os.environ.get("LIBS", "")})
+                         env=entries.carried())
     if out.returncode != 0:
         raise RuntimeError((out.stderr.strip() or out.stdout.strip())[-300:])
     return json.loads(out.stdout.splitlines()[-1])

@@ -9,6 +9,7 @@
  */
 #include "cpu/kernels_wino8.h"
 #include "tests/backend/int8_cases.h"
+#include "tests/backend/wino_cases.h"
 
 #define TOLERANCE                                                                                            \
 	5e-7 /* of the mean; 6e-8 was seen, and 1.4e-6 where a sum that fell on a tie was rounded to steps */
@@ -41,17 +42,6 @@ static const WinoCase cases[] = {
     {48, 16, 16, 32, PLAIN, false},                                             /* off the block */
     {32, 16, 16, 24, PLAIN, false},      {32, 11, 16, 32, PLAIN, false},        /* small */
 };
-
-static bool
-by_winograd(const DfxPlan *plan)
-{
-	bool found = false;
-
-	for (int i = 0; i < dfx_cpu_plan_steps(plan); i++)
-		found =
-		    found || (dfx_cpu_plan_impl(plan, i) && strncmp(dfx_cpu_plan_impl(plan, i), "wino_4x3:", 9) == 0);
-	return found;
-}
 
 static DfxVal
 build_case(DfxGraph *g, const WinoCase *k)
@@ -122,7 +112,8 @@ check_case(const WinoCase *k)
 		if (g->op[i].kind == DFX_OP_CONV)
 			g->op[i].in_step = strcmp(g->param[g->op[i].param[DFX_W]].name, "next.weight") == 0 ? 4 : 1;
 	ran = ran && cpu.be->compile(cpu.dev, g, &opts, &plan, &err) == DFX_OK;
-	if (!ok(ran && by_winograd(plan) == k->wino, "%s: %s", what, k->wino ? "Winograd" : "the library"))
+	if (!ok(ran && plan_has(plan, "wino_4x3:") == k->wino, "%s: %s", what,
+	        k->wino ? "Winograd" : "the library"))
 		diag("%s", err.msg);
 	cpu.be->release(plan);
 	ran = ran && run_graph(&cpu, g, INT8_IMAGES, in, got, &err) == DFX_OK &&

@@ -1,7 +1,7 @@
 /*
  * wino_cases.h
- *	  One convolution by Winograd's algorithm, for the tests of it: is it
- *	  chosen where it should be and only there, and are its results the oracle's?
+ *	  Convolutions by Winograd's algorithm, for the tests of it: are they
+ *	  chosen where they should be and only there, are their results the oracle's?
  */
 #ifndef DFX_TESTS_WINO_CASES_H
 #define DFX_TESTS_WINO_CASES_H
@@ -25,7 +25,7 @@ plan_has(const DfxPlan *plan, const char *impl)
 }
 
 /* The graph is complete but for its weights; true: it is optimised now, and ran. */
-static bool
+__attribute__((unused)) static bool
 check_wino(const Subject *on, DfxGraph *g, const char *impl, bool wino, double tolerance, const char *what)
 {
 	DfxPlanOpts opts = {.max_batch = 4, .precision = on->precision};

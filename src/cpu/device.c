@@ -143,11 +143,18 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->bf16_token_kernels = cpu_bf16_token_kernels();
 	dev->int8_kernels = cpu_int8_kernels();
 	dev->wino_kernels = cpu_wino_kernels();
+	dev->mb_kernels = cpu_mb_kernels();
+	dev->mb_bf16_kernels = cpu_mb_bf16_kernels();
+	dev->wino8_kernels = device_has(dnnl_cpu_isa_avx512_core_vnni) ? cpu_wino8_kernels() : NULL;
 	dev->train_kernels = cpu_train_kernels();
 	dev->train_window_kernels = cpu_train_window_kernels();
 	dev->train_token_kernels = cpu_train_token_kernels();
 	dev->block = device_has(dnnl_cpu_isa_avx512_core) ? 16 : 8;
 	dev->bf16 = device_has(dnnl_cpu_isa_avx512_core_bf16);
+	/* AMX multiplies some eight times as fast as AVX-512 does, so that splitting and joining would dominate.
+	 */
+	dev->wino_bf16_kernels =
+	    dev->bf16 && !device_has(dnnl_cpu_isa_avx512_core_amx) ? cpu_wino_bf16_kernels() : NULL;
 	dev->int8 = device_has(dnnl_cpu_isa_avx512_core_vnni) || device_has(dnnl_cpu_isa_avx2_vnni);
 	dnnl_set_primitive_cache_capacity(DEVICE_CACHE);
 	device_name(dev);

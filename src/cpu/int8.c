@@ -19,9 +19,8 @@
 
 #include "cpu/internal.h"
 
-#define INT8_PIECE 256 /* numbers that are converted at one time */
 #define INT8_TILE                                                                                            \
-	64 /* pixels in which an AFFINE goes through its pieces: their output stays in the L1 cache */
+	8192 /* bytes of output in which an AFFINE goes through its pieces: they stay in the L1 cache */
 
 bool
 cpu_int8_wants(const CpuBuild *b, const DfxOp *op)
@@ -71,15 +70,15 @@ int8_steps(const DfxDev *dev, uint8_t *to, size_t dps, const void *image, const 
 static DfxStatus
 int8_run_affine(const CpuStep *s, const CpuRun *run, DfxErr *err)
 {
-	size_t npix = cpu_pixels(&s->out), dps = (size_t) s->out.vec;
+	size_t npix = cpu_pixels(&s->out), dps = (size_t) s->out.vec, tile = 1 + INT8_TILE / dps;
 	const float *scale = s->param, *shift = scale + s->out.c;
 
 	(void) err;
 	for (int n = 0; n < run->n; n++)
-		for (size_t i = 0; i < npix; i += INT8_TILE)
+		for (size_t i = 0; i < npix; i += tile)
 		{
 			uint8_t *to = (uint8_t *) cpu_at(run->arena, &s->out, n) + i * dps;
-			size_t count = npix - i < INT8_TILE ? npix - i : INT8_TILE;
+			size_t count = npix - i < tile ? npix - i : tile;
 			int c = 0;
 
 			for (int j = 0; j < s->nin; j++)
@@ -122,15 +121,10 @@ cpu_int8_copy(const DfxDev *dev, void *dst, const CpuView *out, const void *src,
 		cpu_copy_channels(dst, out, 0, src, from);
 	else if (out->type == CPU_U8)
 		memcpy(dst, src, cpu_floats(from));
+	else if (out->type == CPU_BF16)
+		dev->int8_kernels->halves(dst, src, cpu_floats(from), from->step);
 	else
-		for (size_t i = 0; i < cpu_floats(from); i += INT8_PIECE)
-		{
-			size_t n = cpu_floats(from) - i < INT8_PIECE ? cpu_floats(from) - i : INT8_PIECE;
-			float piece[INT8_PIECE];
-
-			dev->int8_kernels->floats(piece, (const uint8_t *) src + i, n, from->step);
-			cpu_convert(cpu_to(dst, out, i), out->type, piece, CPU_F32, n);
-		}
+		dev->int8_kernels->floats(dst, src, cpu_floats(from), from->step);
 }
 
 /* --- convolutions -------------------------------------------------------- */
@@ -309,35 +303,51 @@ int8_bind(DfxPlan *p, CpuStep *s, DfxErr *err)
 	return st;
 }
 
+/* A convolution that the library runs. */
+static DfxStatus
+int8_library_step(CpuBuild *b, Int8Conv *c, CpuStep *s, DfxErr *err)
+{
+	DfxStatus st;
+
+	s->run = cpu_conv_run;
+	s->bind = int8_bind;
+	int8_residual(b, c->op, s, c);
+	for (dnnl_dim_t i = 0; i < c->s.co; i++)
+		c->scale[i] = s->in[0].step * c->w_step[i] / (s->out.type == CPU_U8 && !c->divide ? s->out.step : 1);
+	st = int8_create(b, c, s, err);
+	if (st == DFX_OK)
+		st = int8_share(b, c, s, err);
+	for (int k = 0; st == DFX_OK && k < s->nprim; k++)
+		cpu_need_scratch(b, cpu_prim_scratch(&s->prim[k]));
+	return st;
+}
+
 static DfxStatus
 int8_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 {
 	const DfxParam *w = &b->g.param[op->param[DFX_W]];
 	Int8Conv c = {.s = cpu_conv_shape(&b->g, op), .op = op, .name = w->name};
 	size_t co = (size_t) c.s.co, row = dfx_param_count(w) / co;
-	DfxStatus st;
+	bool made = false;
+	DfxStatus st = DFX_OK;
 
-	s->run = cpu_conv_run;
-	s->bind = int8_bind;
 	if (op->param[DFX_B] >= 0)
 		c.bias = b->g.param[op->param[DFX_B]].data;
-	int8_residual(b, op, s, &c);
 	c.weights = malloc(co * row);
 	c.w_step = malloc(2 * co * sizeof(float));
 	if (c.weights == NULL || c.w_step == NULL)
 		st = dfx_fail(err, DFX_ENOMEM, "out of memory for a plan");
 	else
 	{
+		const CpuInt8Weights own = {c.weights, c.w_step, c.bias};
+
 		c.scale = c.w_step + co;
 		dfx_quantize_weights(w->data, co, row, c.weights, c.w_step);
-		for (size_t i = 0; i < co; i++)
-			c.scale[i] = s->in[0].step * c.w_step[i] / (s->out.type == CPU_U8 && !c.divide ? s->out.step : 1);
-		st = int8_create(b, &c, s, err);
-		if (st == DFX_OK)
-			st = int8_share(b, &c, s, err);
+		if (cpu_wino8_wants(b, s, &c.s))
+			st = cpu_wino8_step(b, op, s, &own, &made, err);
+		if (st == DFX_OK && !made)
+			st = int8_library_step(b, &c, s, err);
 	}
-	for (int k = 0; st == DFX_OK && k < s->nprim; k++)
-		cpu_need_scratch(b, cpu_prim_scratch(&s->prim[k]));
 	free(c.weights);
 	free(c.w_step);
 	return st;

@@ -8,11 +8,14 @@
  *	plan.c		from a graph to steps: compile, release
  *	conv.c		steps that the library runs
  *	wino1d.c	convolutions of signals (kernels_wino.c has their loops)
+ *	wino_bf16.c	those, and 3x3 ones of images, in bf16 (kernels_wino_bf16.c)
+ *	mbconv.c	blocks of EfficientNets, fused (kernels_mbconv.c has their loops)
  *	prim.c		its primitives, with each worker's arguments
  *	ops.c		steps that we run (kernels.c and kernels_bf16.c have their loops)
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)
  *	attn_bf16.c	attention in bf16
  *	int8.c		steps on 8-bit integers (kernels_int8.c has their loops)
+ *	wino8.c		their 3x3 convolutions (kernels_wino8.c has their loops)
  *	strands.c	branches that can run side by side
  *	run.c		forward: images over workers
  *	train_*.c	plans for training (train.h)
@@ -36,7 +39,10 @@
 #include "cpu/dnnl_compat.h"
 #include "cpu/kernels.h"
 #include "cpu/kernels_int8.h"
+#include "cpu/kernels_mbconv.h"
 #include "cpu/kernels_train.h"
+#include "cpu/kernels_wino8.h"
+#include "cpu/kernels_wino_bf16.h"
 #include "cpu/workers.h"
 
 #define CPU_MAX_BUCKET 3
@@ -54,7 +60,11 @@ struct DfxDev
 	const CpuKernels *bf16_kernels;
 	const CpuTokenKernels *bf16_token_kernels;
 	const CpuInt8Kernels *int8_kernels;
+	const CpuWino8Kernels *wino8_kernels; /* NULL: this CPU has none */
 	const CpuWinoKernels *wino_kernels;
+	const CpuMbKernels *mb_kernels;
+	const CpuMbKernels *mb_bf16_kernels;
+	const CpuWinoBf16Kernels *wino_bf16_kernels; /* NULL where the library is faster */
 	const CpuTrainKernels *train_kernels;
 	const CpuTrainWindowKernels *train_window_kernels;
 	const CpuTrainTokenKernels *train_token_kernels;
@@ -188,10 +198,10 @@ struct CpuStep
 	CpuView out;
 	bool relu;
 	DfxPool pool;
-	int index;   /* TAKE */
-	int heads;   /* ATTN */
-	float eps;   /* LAYERNORM */
-	void *param; /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; tokens.c, wino1d.c */
+	int index;     /* TAKE */
+	int heads;     /* ATTN */
+	float eps;     /* LAYERNORM */
+	void *param;   /* affine: scale, then shift, each padded; input: 3 x 256 pixel values; or a file's own */
 	bool copy_add; /* conv: the residual add_from must be copied into out first */
 	CpuView add_from;
 	bool add_apart; /* int8: add_from is an argument of its own */
@@ -231,6 +241,21 @@ struct DfxPlan
 	int nmem, mem_cap;
 };
 
+/* Ops that are one step of mbconv.c, by the last of them. */
+typedef struct CpuMbGroup
+{
+	enum
+	{
+		CPU_MB_NONE = 0,
+		CPU_MB_SPREAD,
+		CPU_MB_GATED,
+		CPU_MB_ACT
+	} kind;
+	CpuMbSource source; /* spread: what conv is, if it is anything */
+	int conv, depth;    /* the 1x1 convolution or stem, the depthwise one */
+	DfxVal wide;        /* spread: the depthwise one's result; else the residual, -1: none */
+} CpuMbGroup;
+
 /*
  * A compilation under way.  The graph is a shallow copy whose placements and
  * aliases layout.c has made its own; parameters and inputs are the caller's.
@@ -251,6 +276,7 @@ typedef struct CpuBuild
 	bool no_conv; /* set by conv.c: the library has nothing for a convolution in its layout */
 	size_t scratch;
 	DfxMemPlan mem;
+	CpuMbGroup *mb; /* of each op */
 } CpuBuild;
 
 /* A step needs so many bytes of scratch memory while it runs. */
@@ -301,6 +327,11 @@ typedef struct CpuConvShape
 
 extern CpuConvShape cpu_conv_shape(const DfxGraph *g, const DfxOp *op);
 extern bool cpu_conv_winograd(const CpuConvShape *c, const CpuView *out); /* whether it may be asked for */
+
+/* mbconv.c: finds groups in the build's graph; then makes the step of a group's last op */
+extern DfxStatus cpu_mb_find(CpuBuild *b, DfxErr *err);
+extern bool cpu_mb_wants(const CpuBuild *b, int op);
+extern DfxStatus cpu_mb_step(CpuBuild *b, int op, CpuStep *s, DfxErr *err);
 
 /* prim.c: the library's primitives in steps */
 
@@ -354,12 +385,30 @@ extern DfxStatus cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *
 extern bool cpu_wino1d_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
 extern DfxStatus cpu_wino1d_step(CpuBuild *b, const DfxOp *op, CpuStep *s, bool *made, DfxErr *err);
 
+/* wino_bf16.c: whether a convolution is one for it; its step then */
+extern bool cpu_wino_bf16_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
+extern DfxStatus cpu_wino_bf16_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
+
 /* int8.c: whether op reads or writes steps; its step then */
 extern bool cpu_int8_wants(const CpuBuild *b, const DfxOp *op);
 extern DfxStatus cpu_int8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 /* Copy one image of a residual, whatever its type. */
 extern void
 cpu_int8_copy(const DfxDev *dev, void *dst, const CpuView *out, const void *src, const CpuView *from);
+
+/* Of a convolution on integers: co x ci x kh x kw steps, what one is worth for each output channel; bias
+ * NULL: none. */
+typedef struct CpuInt8Weights
+{
+	const int8_t *q;
+	const float *step, *bias;
+} CpuInt8Weights;
+
+/* wino8.c: whether a convolution is one for it; its step then, unless (*made false) the weights are too large
+ */
+extern bool cpu_wino8_wants(const CpuBuild *b, const CpuStep *s, const CpuConvShape *c);
+extern DfxStatus
+cpu_wino8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, const CpuInt8Weights *w, bool *made, DfxErr *err);
 
 /* ops.c */
 extern DfxStatus cpu_own_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);

@@ -12,40 +12,11 @@
 #include "cpu/kernels.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
 #include <math.h>
-#include <stdint.h>
 
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16,prefer-vector-width=512")))
-#define KERNEL TARGET static inline __attribute__((always_inline))
+#include "cpu/kernels_bf16.h"
 
-/* The lanes from l on, 16 at the most. */
-KERNEL __mmask16
-bf16_mask(int l, int nl)
-{
-	return nl - l >= 16 ? 0xffff : (__mmask16) ((1u << (nl - l)) - 1);
-}
-
-KERNEL __m512
-bf16_load(const uint16_t *p, __mmask16 m)
-{
-	__m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p));
-
-	return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-}
-
-KERNEL void
-bf16_store(uint16_t *p, __m512 x, __mmask16 m)
-{
-	_mm256_mask_storeu_epi16(p, m, (__m256i) _mm512_cvtneps_pbh(x));
-}
-
-/* What is not a number passes: the second operand is the result then. */
-KERNEL __m512
-bf16_relu(__m512 x)
-{
-	return _mm512_max_ps(_mm512_setzero_ps(), x);
-}
+#define BF16_TILE 32 /* pixels */
 
 KERNEL void
 bf16_affine_lanes(uint16_t *dst, size_t dps, const uint16_t *src, size_t sps, size_t npix, __mmask16 m,
@@ -59,9 +30,9 @@ bf16_affine_lanes(uint16_t *dst, size_t dps, const uint16_t *src, size_t sps, si
 	}
 }
 
-TARGET static void
-bf16_affine(void *dst, size_t dps, const void *src, size_t sps, size_t npix, int nl, const float *scale,
-            const float *shift, bool relu)
+KERNEL void
+bf16_affine_tile(uint16_t *dst, size_t dps, const uint16_t *src, size_t sps, size_t npix, int nl,
+                 const float *scale, const float *shift, bool relu)
 {
 	for (int l = 0; l < nl; l += 16)
 	{
@@ -69,12 +40,23 @@ bf16_affine(void *dst, size_t dps, const void *src, size_t sps, size_t npix, int
 		__m512 s = _mm512_maskz_loadu_ps(m, scale + l), t = _mm512_maskz_loadu_ps(m, shift + l);
 
 		if (relu && m == 0xffff) /* DenseNet's, which should not test masks */
-			bf16_affine_lanes((uint16_t *) dst + l, dps, (const uint16_t *) src + l, sps, npix, 0xffff, s, t,
-			                  true);
+			bf16_affine_lanes(dst + l, dps, src + l, sps, npix, 0xffff, s, t, true);
 		else
-			bf16_affine_lanes((uint16_t *) dst + l, dps, (const uint16_t *) src + l, sps, npix, m, s, t,
-			                  relu);
+			bf16_affine_lanes(dst + l, dps, src + l, sps, npix, m, s, t, relu);
 	}
+}
+
+/* In nhwc a cache line has two vectors of lanes: a few pixels at a time, so that it is still there for the
+ * second. */
+TARGET static void
+bf16_affine(void *dst, size_t dps, const void *src, size_t sps, size_t npix, int nl, const float *scale,
+            const float *shift, bool relu)
+{
+	size_t tile = nl > 16 ? BF16_TILE : npix;
+
+	for (size_t i = 0; i < npix; i += tile)
+		bf16_affine_tile((uint16_t *) dst + i * dps, dps, (const uint16_t *) src + i * sps, sps,
+		                 npix - i < tile ? npix - i : tile, nl, scale, shift, relu);
 }
 
 TARGET static void
@@ -100,44 +82,99 @@ bf16_binary(void *dst, size_t dps, const void *a, size_t aps, const void *b, siz
 	}
 }
 
-/* One window, the part of it that lies inside the image. */
-KERNEL __m512
-bf16_window(const uint16_t *src, size_t sps, const CpuPoolGeom *g, int oy, int ox, bool avg, __mmask16 m)
+/* The part of a window that lies inside the image: its first number, and how many rows and pixels of them. */
+typedef struct Bf16Window
 {
-	int y0 = oy * g->s - g->p, x0 = ox * g->s - g->p, y1 = y0 + g->kh, x1 = x0 + g->kw;
-	__m512 acc = avg ? _mm512_setzero_ps() : _mm512_set1_ps(-INFINITY);
+	const uint16_t *src;
+	size_t row, sps; /* numbers from a row to the next, from a pixel to the next */
+	int h, w;
+	bool avg;
+	__m512 factor; /* of a mean */
+} Bf16Window;
 
-	for (int y = y0 < 0 ? 0 : y0; y < (y1 > g->ih ? g->ih : y1); y++)
-		for (int x = x0 < 0 ? 0 : x0; x < (x1 > g->iw ? g->iw : x1); x++)
+KERNEL int
+bf16_clip(int at, int size)
+{
+	return at < 0 ? 0 : at > size ? size : at;
+}
+
+/* The 16 lanes from l on, and (with pair) the 16 after them. */
+KERNEL void
+bf16_window(const Bf16Window *v, int l, __mmask16 m, bool pair, __m512 *one, __m512 *two)
+{
+	__m512 a = v->avg ? _mm512_setzero_ps() : _mm512_set1_ps(-INFINITY), b = a;
+
+	for (int y = 0; y < v->h; y++)
+	{
+		const uint16_t *p = v->src + (size_t) y * v->row + l;
+
+		for (int x = 0; x < v->w; x++, p += v->sps)
 		{
-			__m512 v = bf16_load(src + ((size_t) y * (size_t) g->iw + (size_t) x) * sps, m);
+			__m512 c = bf16_load(p, m), d = pair ? bf16_load(p + 16, m) : c;
 
-			acc = avg ? _mm512_add_ps(acc, v) : _mm512_max_ps(acc, v);
+			a = v->avg ? _mm512_add_ps(a, c) : _mm512_max_ps(a, c);
+			if (pair)
+				b = v->avg ? _mm512_add_ps(b, d) : _mm512_max_ps(b, d);
 		}
-	return avg ? _mm512_mul_ps(acc, _mm512_set1_ps(1.0f / (float) (g->kh * g->kw))) : acc;
+	}
+	*one = v->avg ? _mm512_mul_ps(a, v->factor) : a;
+	*two = v->avg ? _mm512_mul_ps(b, v->factor) : b;
+}
+
+KERNEL void
+bf16_pool_store(void *dst, int l, __m512 x, __mmask16 m, bool floats)
+{
+	if (floats)
+		_mm512_mask_storeu_ps((float *) dst + l, m, x);
+	else
+		bf16_store((uint16_t *) dst + l, x, m);
+}
+
+/* A pixel's channels one after the other: in nhwc that is how they lie, and a block has no more than 16. */
+KERNEL void
+bf16_pool_body(void *dst, size_t dps, const void *src, size_t sps, int nl, const CpuPoolGeom *g, bool avg)
+{
+	bool floats = g->oh == 1 && g->ow == 1;
+	Bf16Window v = {.row = (size_t) g->iw * sps,
+	                .sps = sps,
+	                .avg = avg,
+	                .factor = _mm512_set1_ps(1.0f / (float) (g->kh * g->kw))};
+	__m512 one, two;
+
+	for (int oy = 0; oy < g->oh; oy++)
+	{
+		int top = bf16_clip(oy * g->s - g->p, g->ih);
+
+		v.h = bf16_clip(oy * g->s - g->p + g->kh, g->ih) - top;
+		for (int ox = 0; ox < g->ow; ox++)
+		{
+			int left = bf16_clip(ox * g->s - g->p, g->iw), l = 0;
+			uint16_t *to = (uint16_t *) dst + ((size_t) oy * (size_t) g->ow + (size_t) ox) * dps;
+
+			v.w = bf16_clip(ox * g->s - g->p + g->kw, g->iw) - left;
+			v.src = (const uint16_t *) src + ((size_t) top * (size_t) g->iw + (size_t) left) * sps;
+			for (; l + 32 <= nl; l += 32)
+			{
+				bf16_window(&v, l, 0xffff, true, &one, &two);
+				bf16_pool_store(to, l, one, 0xffff, floats);
+				bf16_pool_store(to, l + 16, two, 0xffff, floats);
+			}
+			for (; l < nl; l += 16)
+			{
+				bf16_window(&v, l, bf16_mask(l, nl), false, &one, &two);
+				bf16_pool_store(to, l, one, bf16_mask(l, nl), floats);
+			}
+		}
+	}
 }
 
 TARGET static void
 bf16_pool(void *dst, size_t dps, const void *src, size_t sps, int nl, const CpuPoolGeom *g, bool avg)
 {
-	bool single = g->oh == 1 && g->ow == 1;
-
-	for (int l = 0; l < nl; l += 16)
-	{
-		__mmask16 m = bf16_mask(l, nl);
-
-		for (int oy = 0; oy < g->oh; oy++)
-			for (int ox = 0; ox < g->ow; ox++)
-			{
-				__m512 x = bf16_window((const uint16_t *) src + l, sps, g, oy, ox, avg, m);
-
-				if (single)
-					_mm512_mask_storeu_ps((float *) dst + l, m, x);
-				else
-					bf16_store((uint16_t *) dst + ((size_t) oy * (size_t) g->ow + (size_t) ox) * dps + l, x,
-					           m);
-			}
-	}
+	if (avg)
+		bf16_pool_body(dst, dps, src, sps, nl, g, true);
+	else
+		bf16_pool_body(dst, dps, src, sps, nl, g, false);
 }
 
 /* Runs body for each 16 channels of a token: they are x, at channel at, and the last may be fewer (m). */

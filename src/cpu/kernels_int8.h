@@ -22,8 +22,9 @@ typedef struct CpuInt8Kernels
 	void (*steps_bf16)(uint8_t *dst, size_t dps, const uint16_t *src, size_t sps, size_t npix, int nl,
 	                   const float *scale, const float *shift);
 
-	/* dst = src * scale */
+	/* dst = src * scale; halves rounds it to bf16 (to the nearest, ties to even) */
 	void (*floats)(float *dst, const uint8_t *src, size_t n, float scale);
+	void (*halves)(uint16_t *dst, const uint8_t *src, size_t n, float scale);
 } CpuInt8Kernels;
 
 extern const CpuInt8Kernels *cpu_int8_kernels(void);

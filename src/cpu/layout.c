@@ -188,6 +188,8 @@ cpu_layout(CpuBuild *b, const DfxGraph *g, DfxErr *err)
 		layout_of_value(b, v);
 	layout_types(b);
 	layout_placements(b);
+	if (cpu_mb_find(b, err) != DFX_OK)
+		return DFX_ENOMEM;
 	layout_last_uses(b);
 	layout_alias_sums(b);
 	return DFX_OK;
@@ -227,6 +229,7 @@ cpu_layout_free(CpuBuild *b)
 	free(b->g.op);
 	free(b->view);
 	free(b->last_use);
+	free(b->mb);
 	free(b->step);
 	dfx_plan_memory_free(&b->mem);
 }

@@ -169,7 +169,7 @@ int8_close(void)
 }
 
 /* Every reduced network of the families that are covered; the head, on floats, behind one of them. */
-static void
+__attribute__((unused)) static void
 check_quantized_nets(bool sharp)
 {
 	for (int i = 0; i < TINY_NETS; i++)

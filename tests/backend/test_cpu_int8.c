@@ -30,7 +30,7 @@ check_kernels(void)
 	};
 	static const float special[] = {NAN, INFINITY, -INFINITY, 0.5f, 1.5f, 254.5f, 255.5f, -0.5f, 1e30f};
 	float src[N], scale[KERNEL_LANES + 16], shift[KERNEL_LANES + 16], back[N];
-	uint16_t half[N];
+	uint16_t half[N], back_half[N];
 	uint32_t seed = 3;
 
 	for (int i = 0; i < N; i++)
@@ -54,16 +54,20 @@ check_kernels(void)
 
 		k->steps(got, KERNEL_LANES, src, KERNEL_LANES, KERNEL_PIXELS, KERNEL_LANES, scale, shift);
 		k->steps_bf16(got_half, KERNEL_LANES, half, KERNEL_LANES, KERNEL_PIXELS, KERNEL_LANES, scale, shift);
-		k->floats(back, got, N, 0.25f);
+		k->floats(back, got, N, 0.3f);
+		k->halves(back_half, got, N, 0.3f);
 		for (int i = 0; i < N; i++)
 		{
 			uint32_t bits = (uint32_t) half[i] << 16;
-			float x;
+			float x, third = (float) got[i] * 0.3f;
+			uint16_t rounded;
 
 			memcpy(&x, &bits, sizeof x);
+			dfx_tensor_of_f32(DFX_BF16, &third, 1, &rounded);
 			wrong += got[i] != step_of(src[i] * scale[i % KERNEL_LANES] + shift[i % KERNEL_LANES]);
 			wrong += got_half[i] != step_of(x * scale[i % KERNEL_LANES] + shift[i % KERNEL_LANES]);
-			wrong += back[i] != (float) got[i] * 0.25f;
+			wrong += back[i] != third;
+			wrong += back_half[i] != rounded;
 		}
 		if (!ok(wrong == 0, "the kernels for %s round as they should", k->name))
 			diag("%d numbers are wrong", wrong);

@@ -4,9 +4,8 @@
  *	  the oracle's result, at every width modulo its tile, with every epilogue;
  *	  and are the cases that it is not for left to the library?
  */
-#include "cpu/cpu.h"
 #include "cpu/kernels.h"
-#include "tests/backend/against_ref.h"
+#include "tests/backend/wino_cases.h"
 
 #define TOLERANCE 1e-5 /* up to 5e-6 was seen, 3e-7 from direct sums */
 
@@ -26,27 +25,10 @@ static const WinoCase cases[] = {
     {40, 64, 36, 1, true, true, false},                                        /* off the block */
 };
 
-static bool
-by_winograd(const DfxPlan *plan)
-{
-	bool found = false;
-
-	for (int i = 0; i < dfx_cpu_plan_steps(plan); i++)
-	{
-		const char *impl = dfx_cpu_plan_impl(plan, i);
-
-		found = found || (impl && strncmp(impl, "wino1d", 6) == 0);
-	}
-	return found;
-}
-
 static void
 check_case(const Subject *on, const WinoCase *k)
 {
 	DfxGraph *g = dfx_graph_new();
-	DfxPlanOpts opts = {.max_batch = 4};
-	DfxPlan *plan = NULL;
-	DfxErr err = {.msg = ""};
 	DfxVal x = dfx_conv1d(g, dfx_input_f32(g, k->ci, 1, k->w), "conv", k->co, 3, 1, k->pad);
 	char what[96];
 
@@ -57,18 +39,7 @@ check_case(const Subject *on, const WinoCase *k)
 	dfx_output(g, x, "out");
 	snprintf(what, sizeof what, "%d to %d channels, %d wide, padded by %d%s%s", k->ci, k->co, k->w, k->pad,
 	         k->relu ? ", ReLU" : "", k->bn ? ", BatchNorm" : "");
-	if (dfx_graph_finish(g, &err) != DFX_OK || dfx_weights_random(g, 4, &err) != DFX_OK ||
-	    dfx_graph_optimize(g, dfx_cpu_backend.supports, on->dev, &err) != DFX_OK ||
-	    dfx_cpu_backend.compile(on->dev, g, &opts, &plan, &err) != DFX_OK)
-	{
-		ok(false, "%s: %s", what, err.msg);
-		dfx_graph_free(g);
-		return;
-	}
-	ok(by_winograd(plan) == k->wino, "%s: %s", what, k->wino ? "Winograd" : "the library");
-	dfx_cpu_backend.release(plan);
-	for (int n = 1; n <= 3; n += 2)
-		same_as_ref(on, g, n, TOLERANCE, what);
+	check_wino(on, g, "wino1d", k->wino, TOLERANCE, what);
 	dfx_graph_free(g);
 }
 

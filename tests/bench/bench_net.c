@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "base/names.h"
 #include "cpu/cpu.h"
 #include "tests/bench/bench.h"
 
@@ -22,6 +23,42 @@ fail(const DfxErr *err)
 {
 	fprintf(stderr, "bench_net: %s\n", err->msg);
 	return 1;
+}
+
+/* Pixels; the same ones every time. */
+static uint8_t *
+images(const DfxBackbone *bb, int batch)
+{
+	size_t bytes = (size_t) batch * (size_t) bb->input_size * (size_t) bb->input_size * 3;
+	uint8_t *in = malloc(bytes);
+
+	if (in == NULL)
+		abort();
+	for (size_t i = 0; i < bytes; i++)
+		in[i] = (uint8_t) (i * 2654435761u >> 13);
+	return in;
+}
+
+/* Steps for 8-bit integers: an image's largest inputs, in fp32. */
+static DfxStatus
+calibrate(DfxDev *dev, const DfxBackbone *bb, DfxGraph *g, DfxErr *err)
+{
+	DfxPlanOpts opts = {.max_batch = 1, .precision = DFX_PRECISION_FP32};
+	int *op = calloc((size_t) g->nop, sizeof *op), n = dfx_graph_quantizable(g, op);
+	float *largest = calloc((size_t) n + 1, sizeof *largest);
+	uint8_t *in = images(bb, 1);
+	DfxPlan *plan;
+	DfxStatus st = dfx_cpu_backend.compile(dev, g, &opts, &plan, err);
+
+	if (st == DFX_OK)
+		st = dfx_cpu_backend.largest(plan, in, 1, op, n, largest, err);
+	for (int i = 0; st == DFX_OK && i < n; i++)
+		g->op[op[i]].in_step = largest[i] / DFX_SCALE_STEPS;
+	dfx_cpu_backend.release(plan);
+	free(in);
+	free(largest);
+	free(op);
+	return st;
 }
 
 static DfxPlan *
@@ -35,7 +72,8 @@ build(DfxDev *dev, const DfxBackbone *bb, int branches, const DfxPlanOpts *opts,
 		return NULL;
 	if ((branches == 3 ? dfx_build_trinet(g, bb, 1, err) : dfx_build_backbone(g, bb, 1000, err)) == DFX_OK &&
 	    dfx_weights_random(g, 1, err) == DFX_OK &&
-	    dfx_graph_optimize(g, dfx_cpu_backend.supports, dev, err) == DFX_OK)
+	    dfx_graph_optimize(g, dfx_cpu_backend.supports, dev, err) == DFX_OK &&
+	    (opts->precision != DFX_PRECISION_INT8 || calibrate(dev, bb, g, err) == DFX_OK))
 	{
 		t = now(CLOCK_MONOTONIC);
 		dfx_cpu_backend.compile(dev, g, opts, &plan, err);
@@ -69,7 +107,6 @@ main(int argc, char **argv)
 	DfxDevInfo info;
 	DfxDev *dev;
 	DfxPlan *plan;
-	size_t bytes;
 	uint8_t *in;
 	struct rusage ru;
 
@@ -77,12 +114,9 @@ main(int argc, char **argv)
 		return fail(&err);
 	dfx_cpu_backend.info(dev, &info);
 	plan = build(dev, bb, branches, &how, &compile, &err);
-	bytes = (size_t) batch * (size_t) bb->input_size * (size_t) bb->input_size * 3;
-	in = malloc(bytes);
-	if (plan == NULL || in == NULL)
+	if (plan == NULL)
 		return fail(&err);
-	for (size_t i = 0; i < bytes; i++)
-		in[i] = (uint8_t) (i * 2654435761u >> 13);
+	in = images(bb, batch);
 
 	start = now(CLOCK_MONOTONIC);
 	while (n < 1000 && (n < 4 || now(CLOCK_MONOTONIC) - start < limit))

@@ -26,7 +26,7 @@ peer's process waits between turns without using the CPU.
 PyTorch is Debian's (python3-torch, python3-torchvision); for ViTs it also needs
 OpenBLAS (libopenblas0), or it crawls.  ONNX Runtime comes from PyPI:
 
-    python3 -m venv build/onnx && build/onnx/bin/pip install onnxruntime onnx
+    python3 -m venv build/onnx && build/onnx/bin/pip install onnxruntime onnx sympy
 
 A peer that is not there is named on stderr and in the output, as is whoever fails.
 
@@ -238,7 +238,8 @@ def start_peer(name, backbone, batch, args, scratch):
 def engine(backbone, batch, args):
     """One turn of ours: build/dfx-engine, or a program of build/t/bench that also tells CPU time."""
     if args.program == "bench_net":
-        command = [os.path.join(TOP, "build/t/bench/bench_net"), backbone, "1", str(batch), str(args.threads), str(args.seconds)]
+        command = [os.path.join(TOP, "build/t/bench/bench_net"), backbone, "1", str(batch), str(args.threads), str(args.seconds),
+                   args.precision]
     else:
         command = [os.path.join(TOP, "build/dfx-engine"), "bench", "--backbone", backbone, "--branches", "1", "--batch", str(batch),
                    "--threads", str(args.threads), "--precision", args.precision, "--json"]

@@ -125,9 +125,9 @@ choose_compete(Choose *c, const GpuStep *s, const GpuChoice *by, int n, const ch
 }
 
 /*
- * Make and try one candidate: a library's (lib) or our own kernel (NULL), before
- * them.  Should a library's plan fail later on, the best so far of our kernels
- * takes over, which is the plain one if the other is not to be used.
+ * Make and try one candidate: our own kernel first (lib NULL), then a library's.
+ * Should a library's plan fail later on, the best of our kernels takes over,
+ * which is the plain one if the other is not to be used.
  */
 static DfxStatus
 choose_candidate(Choose *c, const GpuStep *s, GpuLib *lib, int n, const char *key, ChooseBest *best,

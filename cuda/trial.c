@@ -143,9 +143,10 @@ trial_has_relu(const GpuConvArgs *a)
 }
 
 /*
- * Whether ReLUs, also a prologue's, pass on what is no number.  One that makes 0 of it would
- * hide from run.c that sums went beyond fp16: infinities of either sign meet in
- * the next product and are gone.  The first result depends on the first input.
+ * Whether ReLUs, also a prologue's, pass on what is no number.  One that makes
+ * 0 of it would hide from run.c that sums went beyond fp16: infinities of either
+ * sign meet in the next product and are gone.  The first result depends on the
+ * first input.
  */
 static DfxStatus
 trial_keeps_nan(const GpuTrial *t, const GpuStep *s, const GpuChoice *by, int n, bool *keeps, DfxErr *err)

@@ -93,7 +93,7 @@ run_with(FakeLib *f, enum Ours how, const char *dir, int max_batch, const char *
 	DfxPlan *plan = NULL;
 	DfxStatus st;
 	DfxErr err = {0};
-	int buckets = NONE;
+	int buckets = NONE, by_ours = 0;
 
 	takes_prologues.fits = fake_fits_all;
 	f->lib.ops = &takes_prologues;
@@ -108,13 +108,20 @@ run_with(FakeLib *f, enum Ours how, const char *dir, int max_batch, const char *
 		abort();
 	st = gpu_compile(on.dev, g, &plan_opts, &plan, &err);
 	for (int b = 0; st == DFX_OK && b < plan->nbucket; b++)
-		buckets |= (choice_at(plan, b)->lib == &f->lib) << b;
+	{
+		const GpuChoice *choice = choice_at(plan, b);
+
+		buckets |= (choice->lib == &f->lib) << b;
+		by_ours += !choice->lib && choice->kernel == GPU_CONV_MMA;
+	}
 	if (plan)
 		gpu_release(plan);
 	if (how == OURS_LETHAL)
 		ok(st == DFX_ELOST, "%s: the device is lost", what);
 	else
 		same_as_ref(&on, g, max_batch, 0, what);
+	if (how == OURS_WRONG || how == OURS_FAILS)
+		ok(by_ours == 0, "%s: our kernel is not used", what);
 	gpu_close(on.dev);
 	ok(f->rt->blocks == 0 && f->built == f->dropped, "%s: all is given back", what);
 	dfx_graph_free(g);

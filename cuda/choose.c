@@ -6,6 +6,14 @@
  * on noise, and its result is compared with that of the plain kernel; who
  * differs is logged and not used, and of the others the fastest is.  Equal
  * products (the three branches have all of theirs in common) are tried once.
+ *
+ * With a prologue there are two: our kernel, and cuDNN's of one fused graph.
+ * But that graph's plan takes nearly a second to make, and a DenseNet-121 has
+ * 58 of them in every bucket.  So cuDNN competes in the plan's largest bucket
+ * only, where speed matters most, and there not for a few images; elsewhere it
+ * is the fallback, asked where ours is not to be used because it failed,
+ * differed, or is barred (cache.c).
+ *
  * Programs in fp32 are the reference and run on the plain kernels alone.
  */
 #include <math.h>
@@ -16,8 +24,9 @@
 
 #include "cuda/internal.h"
 
-#define CHOOSE_RUNS 3 /* timed */
-#define CHOOSE_KEY  512
+#define CHOOSE_RUNS    3 /* timed */
+#define CHOOSE_KEY     512
+#define CHOOSE_CONTEST 16 /* images, for which a library may compete with our kernel's prologue */
 
 /* A program's products being tried, in buffers as large as the largest needs. */
 typedef struct Choose
@@ -115,12 +124,16 @@ choose_compete(Choose *c, const GpuStep *s, const GpuChoice *by, int n, const ch
 	return choose_fatal(st) ? st : DFX_OK;
 }
 
-/* Make and try one candidate: a library's (lib) or our own kernel (NULL). */
+/*
+ * Make and try one candidate: our own kernel first (lib NULL), then a library's.
+ * Should a library's plan fail later on, the best of our kernels takes over,
+ * which is the plain one if the other is not to be used.
+ */
 static DfxStatus
 choose_candidate(Choose *c, const GpuStep *s, GpuLib *lib, int n, const char *key, ChooseBest *best,
                  DfxErr *err)
 {
-	GpuChoice by = {.lib = lib, .kernel = s->kernel};
+	GpuChoice by = {.lib = lib, .kernel = lib ? best->choice.kernel : s->kernel};
 	bool may;
 	DfxStatus st = gpu_trial_begin(&c->trial, key, &by, &may, err);
 
@@ -135,6 +148,23 @@ choose_candidate(Choose *c, const GpuStep *s, GpuLib *lib, int n, const char *ke
 	gpu_trial_end(&c->trial, st);
 	gpu_give_way(c->p->dev);
 	return choose_fatal(st) ? st : DFX_OK;
+}
+
+/* Whether libraries compete for a product with a prologue; elsewhere they only stand in. */
+static bool
+choose_is_contest(const Choose *c, const GpuStep *s, int bucket)
+{
+	return s->args[0].conv.pre_scale && bucket == c->p->nbucket - 1 && 1 << bucket >= CHOOSE_CONTEST;
+}
+
+/* Whether a library is to be asked, after the best so far. */
+static bool
+choose_asks(const Choose *c, const GpuStep *s, const GpuLib *lib, int bucket, const ChooseBest *best)
+{
+	const GpuConvArgs *a = &s->args[0].conv;
+
+	return lib->ops->fits(a, c->g->type) &&
+	       (!a->pre_scale || best->ms == INFINITY || choose_is_contest(c, s, bucket));
 }
 
 /* All candidates for one product and bucket, against the plain kernel. */
@@ -154,7 +184,7 @@ choose_trial(Choose *c, const GpuStep *s, int bucket, const char *key, GpuChoice
 	{
 		GpuLib *lib = c->p->dev->lib[i];
 
-		if (lib && lib->ops->fits(&s->args[0].conv, c->g->type))
+		if (lib && choose_asks(c, s, lib, bucket, &best))
 			st = choose_candidate(c, s, lib, n, key, &best, err);
 	}
 	*choice = best.choice;
@@ -192,12 +222,13 @@ gpu_choose_recall(DfxDev *dev, GpuType type, const GpuStep *s, int n, const char
 	return false;
 }
 
-/* What tells one product from another, apart from its numbers. */
+/* What tells one product from another, apart from its numbers; and who was asked, where that differs. */
 static void
-choose_key(const Choose *c, const GpuStep *s, int n, char *key, size_t size)
+choose_key(const Choose *c, const GpuStep *s, int bucket, char *key, size_t size)
 {
 	static const char *const type[GPU_TYPE_COUNT] = {"fp32", "fp16", "bf16"};
-	size_t used = (size_t) snprintf(key, size, "%d %s ", n, type[c->g->type]);
+	size_t used = (size_t) snprintf(key, size, "%d %s %s", 1 << bucket, type[c->g->type],
+	                                choose_is_contest(c, s, bucket) ? "largest " : "");
 
 	gpu_step_describe(s, key + used, size - used);
 }
@@ -211,7 +242,7 @@ choose_step(Choose *c, GpuStep *s, int bucket, DfxErr *err)
 	GpuChoice choice;
 	DfxStatus st = DFX_OK;
 
-	choose_key(c, s, 1 << bucket, key, sizeof key);
+	choose_key(c, s, bucket, key, sizeof key);
 	made = gpu_cache_find(cache, key);
 	if (!made)
 	{

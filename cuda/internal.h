@@ -13,7 +13,7 @@
  *	plan.c		compile, release: memory, buckets, graphs
  *	choose.c	which implementation runs a product: tried, compared, timed
  *	trial.c		one implementation beside another
- *	lt.c, dnn.c	products by cuBLASLt and cuDNN
+ *	lt.c, dnn.c	products by cuBLASLt and cuDNN; dnn.h lists the files of the latter
  *	cache.c		choices kept on disk; mark.c for what is being tried
  *	run.c		forward
  *	train.h		lists the files of training

@@ -17,7 +17,7 @@
 typedef enum GpuLibKind
 {
 	GPU_LIB_LT = 0, /* cuBLASLt: 1x1 convolutions and linear layers */
-	GPU_LIB_DNN,    /* cuDNN: other convolutions */
+	GPU_LIB_DNN,    /* cuDNN: other convolutions, and 1x1 ones with a prologue */
 	GPU_LIBS
 } GpuLibKind;
 

@@ -136,10 +136,17 @@ trial_compare(const GpuTrial *t, const GpuConvArgs *a, int n, double *apart, Dfx
 	return st;
 }
 
+static bool
+trial_has_relu(const GpuConvArgs *a)
+{
+	return a->epi.act == GPU_ACT_RELU || (a->pre_scale && a->pre_act == GPU_ACT_RELU);
+}
+
 /*
- * Whether a ReLU passes on what is no number.  One that makes 0 of it would
- * hide from run.c that sums went beyond fp16: infinities of either sign meet in
- * the next product and are gone.  The first result depends on the first input.
+ * Whether ReLUs, also a prologue's, pass on what is no number.  One that makes
+ * 0 of it would hide from run.c that sums went beyond fp16: infinities of either
+ * sign meet in the next product and are gone.  The first result depends on the
+ * first input.
  */
 static DfxStatus
 trial_keeps_nan(const GpuTrial *t, const GpuStep *s, const GpuChoice *by, int n, bool *keeps, DfxErr *err)
@@ -185,7 +192,7 @@ gpu_trial_agrees(const GpuTrial *t, const GpuStep *s, const GpuChoice *by, int n
 	if (!*agrees)
 		dfx_log('W', "%s computes %s differently from the plain kernel (by %g): not used",
 		        gpu_choice_name(by), key, apart);
-	if (!*agrees || !by->lib || t->type != GPU_F16 || a->epi.act != GPU_ACT_RELU)
+	if (!*agrees || !by->lib || t->type != GPU_F16 || !trial_has_relu(a))
 		return DFX_OK;
 	st = trial_keeps_nan(t, s, by, n, agrees, err);
 	if (st == DFX_OK && !*agrees)

@@ -45,10 +45,17 @@ fake_close(GpuLib *lib)
 	(void) lib;
 }
 
+__attribute__((unused)) static bool
+fake_fits_all(const GpuConvArgs *a, GpuType type)
+{
+	return a->groups == 1 && type != GPU_F32;
+}
+
+/* As cuBLASLt, it takes no prologues. */
 static bool
 fake_fits(const GpuConvArgs *a, GpuType type)
 {
-	return a->groups == 1 && !a->pre_scale && type != GPU_F32;
+	return fake_fits_all(a, type) && !a->pre_scale;
 }
 
 static DfxStatus

@@ -12,7 +12,7 @@
 #include "tests/backend/net_cases.h"
 #include "tests/cuda/fake_lib.h"
 
-/* Two products with a bias and one with a prologue, which no library takes. */
+/* Two products with a bias and one with a prologue, for which test_cuda_prologue.c is. */
 static DfxGraph *
 three_products(void)
 {

@@ -36,6 +36,12 @@ static const struct
 	const char *what;
 	int n, hw, ci, ldx, co, ldy, k, s, groups;
 	bool add, relu;
+	enum
+	{
+		PRE_NONE = 0,
+		PRE_AFFINE,
+		PRE_AFFINE_RELU
+	} pre;
 } conv[] = {
     {"ResNet's 3x3", 8, 64, 64, 64, 64, 64, 3, 1, 1, false, true},
     {"ResNet's 3x3 onto a residual", 8, 64, 64, 64, 64, 64, 3, 1, 1, true, true},
@@ -44,7 +50,16 @@ static const struct
     {"a stem of 3 channels padded to 8", 8, 256, 8, 8, 64, 64, 7, 2, 1, false, true},
     {"ResNeXt's 3x3 in 32 groups", 8, 32, 1024, 1024, 1024, 1024, 3, 1, 32, false, true},
     {"a single image", 1, 16, 256, 256, 256, 256, 3, 1, 1, false, true},
+    {"DenseNet's BN, ReLU, 1x1 on some of a block's channels, ReLU", 64, 64, 192, 256, 128, 128, 1, 1, 1,
+     false, true, PRE_AFFINE_RELU},
+    {"that for a single image", 1, 64, 192, 256, 128, 128, 1, 1, 1, false, true, PRE_AFFINE_RELU},
+    {"BN and ReLU before a transition's 1x1", 64, 32, 512, 512, 256, 256, 1, 1, 1, false, false,
+     PRE_AFFINE_RELU},
+    {"BN without ReLU before a 1x1 onto a residual", 8, 16, 64, 64, 64, 96, 1, 1, 1, true, true, PRE_AFFINE},
 };
+
+/* Any address: nothing runs. */
+static const float numbers[4] __attribute__((aligned(16)));
 
 static GpuConvArgs
 conv_args(size_t i)
@@ -68,10 +83,15 @@ conv_args(size_t i)
 
 	if (conv[i].add)
 	{
-		a.epi.add = &conv; /* any address: nothing runs */
+		a.epi.add = numbers;
 		a.epi.ldadd = conv[i].ldy;
 	}
 	a.epi.act = conv[i].relu ? GPU_ACT_RELU : GPU_ACT_NONE;
+	if (conv[i].pre != PRE_NONE)
+	{
+		a.pre_scale = a.pre_shift = numbers;
+		a.pre_act = conv[i].pre == PRE_AFFINE_RELU ? GPU_ACT_RELU : GPU_ACT_NONE;
+	}
 	return a;
 }
 
@@ -85,8 +105,9 @@ check_plan(GpuLib *lib, size_t i, GpuType type)
 	char *saved = NULL;
 	DfxErr err = {0};
 
-	if (!ok(lib->ops->build(lib, &a, &p, type, conv[i].n, "", &plan, &err) == DFX_OK, "a plan for %s, %s",
-	        conv[i].what, name[type]))
+	if (!ok(lib->ops->fits(&a, type) &&
+	            lib->ops->build(lib, &a, &p, type, conv[i].n, "", &plan, &err) == DFX_OK,
+	        "a plan for %s, %s", conv[i].what, name[type]))
 	{
 		diag("%s", err.msg);
 		return;
@@ -99,6 +120,31 @@ check_plan(GpuLib *lib, size_t i, GpuType type)
 	if (again)
 		lib->ops->drop(lib, again);
 	free(saved);
+}
+
+/* What it must not be asked for: its graph has nothing of the kind, or cuBLASLt does it. */
+static void
+check_unfit(GpuLib *lib)
+{
+	size_t i = 0;
+	GpuConvArgs a;
+
+	while (conv[i].pre != PRE_AFFINE_RELU)
+		i++;
+	a = conv_args(i);
+	a.pre_act = GPU_ACT_SILU;
+	ok(!lib->ops->fits(&a, GPU_F16), "a prologue with SiLU is not for it");
+	a = conv_args(i);
+	a.pre_shift = numbers + 1;
+	ok(!lib->ops->fits(&a, GPU_F16), "nor one whose numbers are not aligned");
+	a = conv_args(i);
+	a.kh = a.kw = 3;
+	a.ph = a.pw = 1;
+	ok(!lib->ops->fits(&a, GPU_F16), "nor one with padding");
+	a = conv_args(i);
+	ok(!lib->ops->fits(&a, GPU_F32), "nor one in fp32");
+	a.pre_scale = a.pre_shift = NULL;
+	ok(!lib->ops->fits(&a, GPU_F16), "nor is a 1x1 without a prologue");
 }
 
 /* ---- training ---- */
@@ -204,8 +250,9 @@ main(int argc, char **argv)
 	}
 	for (size_t i = 0; i < sizeof conv / sizeof conv[0]; i++)
 		for (GpuType type = GPU_F16; type <= GPU_BF16; type++)
-			if (type == GPU_F16 || i < 2)
+			if (type == GPU_F16 || i < 2 || conv[i].pre != PRE_NONE)
 				check_plan(lib, i, type);
+	check_unfit(lib);
 	check_training(lib, "resnet18");
 	check_training(lib, "densenet121");
 	ok(lib->ops->build(lib, &a, &p, GPU_F16, 8, "{\"not\":\"a plan\"}", &plan, &err) == DFX_EUNSUPPORTED &&

@@ -5,10 +5,11 @@
  * Trying takes seconds to minutes for a network (a cuDNN plan may have to be
  * compiled), so what was found is written to a text file, one line a product:
  * key, who won, what its plan can be made from again, with tabs between; or key
- * and, behind a '!', who is never to be tried again (mark.c).  A file belongs to
- * one kind of device and to the versions of driver and libraries; its first line
- * says which.  It is only an advice: what cannot be used is tried anew, and a
- * lost file costs time.
+ * and, behind a '!' for each time, who was being tried when a process ended
+ * (mark.c).  Once may be chance: a server that was stopped just then.  Twice bars
+ * him.  A file belongs to one kind of device and to the versions of driver and
+ * libraries; its first line says which.  It is only an advice: what cannot be used
+ * is tried anew, and a lost file costs time.
  */
 #include <errno.h>
 #include <pwd.h>
@@ -22,19 +23,21 @@
 
 #define CACHE_FORMAT "dfx-cuda-choices 1"
 #define CACHE_PATH   1024
+#define CACHE_ENDS   2 /* of processes, before whom they tried is tried no more */
 
 typedef struct CacheEntry
 {
 	struct CacheEntry *next;
 	char *key, *who, *keep; /* keep: "" for nothing */
 	bool made;              /* choice is one of this process */
+	int ends;               /* of processes that tried it */
 	GpuChoice choice;
 } CacheEntry;
 
 struct GpuCache
 {
 	CacheEntry *first;
-	CacheEntry *barred;    /* who is not to be tried at a key */
+	CacheEntry *deadly;    /* whom processes tried when they ended */
 	int mark;              /* mark.c's file, -1: not yet */
 	bool unmarked;         /* there is none to be had */
 	char path[CACHE_PATH]; /* "": in memory only */
@@ -115,6 +118,36 @@ cache_hash(const char *s)
 	return h;
 }
 
+static CacheEntry *
+cache_deadly(const GpuCache *cache, const char *key, const char *who)
+{
+	for (CacheEntry *e = cache->deadly; e; e = e->next)
+		if (strcmp(e->key, key) == 0 && strcmp(e->who, who) == 0)
+			return e;
+	return NULL;
+}
+
+/* So many more processes have ended while they tried who; false: out of memory. */
+static bool
+cache_add_ends(GpuCache *cache, const char *key, const char *who, int ends)
+{
+	CacheEntry *e = cache_deadly(cache, key, who);
+
+	if (!e)
+		e = cache_add(&cache->deadly, key, who, strdup(""));
+	if (e)
+		e->ends += ends;
+	return e != NULL;
+}
+
+static void
+cache_read_ends(GpuCache *cache, const char *key, const char *who)
+{
+	int ends = (int) strspn(who, "!");
+
+	cache_add_ends(cache, key, who + ends, ends);
+}
+
 /* The lines of the file; whatever is not as it should be ends the reading. */
 static void
 cache_read(GpuCache *cache)
@@ -140,7 +173,7 @@ cache_read(GpuCache *cache)
 			break;
 		line[n - 1] = *who = *keep = '\0';
 		if (who[1] == '!')
-			cache_add(&cache->barred, line, who + 2, strdup(""));
+			cache_read_ends(cache, line, who + 1);
 		else if (!cache_entry(cache, line) && !cache_add(&cache->first, line, who + 1, strdup(keep + 1)))
 			break;
 	}
@@ -206,8 +239,8 @@ cache_write(const GpuCache *cache)
 	ok = f != NULL && fprintf(f, "%s\n", cache->head) > 0;
 	for (const CacheEntry *e = cache->first; ok && e; e = e->next)
 		ok = fprintf(f, "%s\t%s\t%s\n", e->key, e->who, e->keep) > 0;
-	for (const CacheEntry *e = cache->barred; ok && e; e = e->next)
-		ok = fprintf(f, "%s\t!%s\t\n", e->key, e->who) > 0;
+	for (const CacheEntry *e = cache->deadly; ok && e; e = e->next)
+		ok = fprintf(f, "%s\t%s%s\t\n", e->key, e->ends < CACHE_ENDS ? "!" : "!!", e->who) > 0;
 	if (f)
 		ok = fclose(f) == 0 && ok;
 	ok = ok && rename(temporary, cache->path) == 0;
@@ -222,21 +255,23 @@ cache_write(const GpuCache *cache)
 bool
 gpu_cache_barred(const GpuCache *cache, const char *key, const char *who)
 {
-	for (const CacheEntry *e = cache->barred; e; e = e->next)
-		if (strcmp(e->key, key) == 0 && strcmp(e->who, who) == 0)
-			return true;
-	return false;
+	const CacheEntry *e = cache_deadly(cache, key, who);
+
+	return e && e->ends >= CACHE_ENDS;
 }
 
 /* A mark that a process has left. */
 static bool
-cache_bar(void *arg, const char *key, const char *who)
+cache_count_end(void *arg, const char *key, const char *who)
 {
 	GpuCache *cache = arg;
 
-	dfx_log('W', "an engine ended while it tried %s at %s: it is not tried there again", who, key);
-	return (gpu_cache_barred(cache, key, who) || cache_add(&cache->barred, key, who, strdup(""))) &&
-	       cache_write(cache);
+	if (!cache_add_ends(cache, key, who, 1))
+		return false;
+	dfx_log('W', "an engine ended while it tried %s at %s: %s", who, key,
+	        gpu_cache_barred(cache, key, who) ? "it is not tried there again"
+	                                          : "once more, and it is not tried again");
+	return cache_write(cache);
 }
 
 GpuCache *
@@ -257,7 +292,7 @@ gpu_cache_open(const char *dir, const char *device, const char *versions)
 	else
 	{
 		cache_read(cache);
-		gpu_mark_find(cache->path, cache_bar, cache);
+		gpu_mark_find(cache->path, cache_count_end, cache);
 	}
 	return cache;
 }
@@ -268,7 +303,7 @@ gpu_cache_close(GpuCache *cache)
 	if (!cache)
 		return;
 	cache_free_list(cache->first);
-	cache_free_list(cache->barred);
+	cache_free_list(cache->deadly);
 	if (cache->mark >= 0)
 		close(cache->mark);
 	free(cache);

@@ -292,7 +292,7 @@ typedef struct GpuTrial
 
 /*
  * Before a candidate is tried, and even made: whether it may be, which it may
- * not if an earlier process did not outlive that.  What is on the stream is
+ * not if earlier processes did not outlive that.  What is on the stream is
  * waited for, so that the candidate is not blamed for it.  Then the end, with
  * what came of it; both with the turn, which is kept in between.
  */
@@ -334,7 +334,7 @@ extern DfxStatus
 gpu_cache_put(GpuCache *cache, const char *key, const GpuChoice *choice, char *keep, DfxErr *err);
 /*
  * A candidate is being tried, until further notice; should this process not outlive it, the
- * next one that opens the cache bars it.
+ * next one that opens the cache counts it, and the second time bars the candidate.
  */
 extern void gpu_cache_try(GpuCache *cache, const char *key, const char *who);
 extern void gpu_cache_tried(GpuCache *cache);

@@ -29,7 +29,7 @@ gpu_trial_begin(const GpuTrial *t, const char *key, const GpuChoice *by, bool *m
 	*may = !gpu_cache_barred(t->dev->cache, key, who);
 	if (!*may)
 	{
-		dfx_log('W', "%s is left out at %s: an engine has ended while it tried it", who, key);
+		dfx_log('W', "%s is left out at %s: engines have ended while they tried it", who, key);
 		return DFX_OK;
 	}
 	st = t->dev->rt->ops->download(t->dev->rt, &ignored, t->result, sizeof ignored, err);

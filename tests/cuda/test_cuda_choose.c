@@ -221,52 +221,76 @@ static void
 check_lethal(void)
 {
 	char dir[] = "/tmp/dfx-cuda-XXXXXX", command[160];
-	FakeLib first = {.cost = 0.1, .lethal = true}, second = first, third = first;
+	FakeLib first = {.cost = 0.1, .lethal = true}, again = first, second = first, third = first;
 
 	if (!mkdtemp(dir))
 		abort();
 	ok(die_with(&first, dir) == DFX_ELOST, "a library ends the device in its trial");
+	ok(die_with(&again, dir) == DFX_ELOST, "which may be chance: it is tried again, and ends it again");
 	ok(run_with(&second, dir, "the next process") == 1, "leaves it out there, and tries it elsewhere");
 	ok(strstr(logged, "W an engine ended while it tried fake at 1 fp16") &&
 	       strstr(logged, "W fake is left out at 1 fp16"),
 	   "which the log says");
 	ok(run_with(&third, dir, "the one after it") == 1 && strstr(logged, "W ") == NULL, "has the choices");
-	snprintf(command, sizeof command, "grep -q '3x3.*!fake' %s/cuda-*", dir);
+	snprintf(command, sizeof command, "grep -q '3x3.*!!fake' %s/cuda-*", dir);
 	ok(system(command) == 0, "that it is not to be tried is kept with them");
 	snprintf(command, sizeof command, "rm -rf %s", dir);
 	ok(system(command) == 0, "cleaned up");
 }
 
-/* What another process tries is not found while that one lives. */
+/* A process that opens the cache, tries who, and ends. */
+static void
+end_with(const char *dir, const char *who)
+{
+	GpuCache *cache = gpu_cache_open(dir, "twin", "1");
+
+	gpu_cache_try(cache, "x", "fine");
+	gpu_cache_tried(cache);
+	gpu_cache_try(cache, "key with words", who);
+	gpu_cache_close(cache);
+}
+
+static bool
+is_barred(const char *dir, const char *versions, const char *key, const char *who)
+{
+	GpuCache *cache = gpu_cache_open(dir, "twin", versions);
+	bool barred = gpu_cache_barred(cache, key, who);
+
+	gpu_cache_close(cache);
+	return barred;
+}
+
+/* What another process tries is not found while that one lives; and one end bars nobody. */
 static void
 check_marks(void)
 {
 	char dir[] = "/tmp/dfx-cuda-XXXXXX", command[64];
-	GpuCache *a, *b, *c;
+	GpuCache *alive;
 
 	if (!mkdtemp(dir))
 		abort();
-	a = gpu_cache_open(dir, "twin", "1");
-	gpu_cache_try(a, "x", "fine");
-	gpu_cache_tried(a);
-	gpu_cache_try(a, "key with words", "deadly");
-	b = gpu_cache_open(dir, "twin", "1");
-	ok(!gpu_cache_barred(b, "key with words", "deadly"), "one who lives is not said to be dead");
-	gpu_cache_try(b, "other", "deadly");
-	gpu_cache_close(a);
-	c = gpu_cache_open(dir, "twin", "1");
-	ok(gpu_cache_barred(c, "key with words", "deadly") && !gpu_cache_barred(c, "x", "fine") &&
-	       !gpu_cache_barred(c, "key with words", "fine") && !gpu_cache_barred(c, "other", "deadly"),
-	   "of one who is dead, what he was trying is known, and no more");
-	gpu_cache_close(c);
-	gpu_cache_close(b);
-	c = gpu_cache_open(dir, "twin", "1");
-	ok(gpu_cache_barred(c, "key with words", "deadly") && gpu_cache_barred(c, "other", "deadly"),
-	   "it stays known, and the next dead one's is added");
-	gpu_cache_close(c);
-	c = gpu_cache_open(dir, "twin", "2");
-	ok(!gpu_cache_barred(c, "key with words", "deadly"), "not to other versions");
-	gpu_cache_close(c);
+	alive = gpu_cache_open(dir, "twin", "1");
+	gpu_cache_try(alive, "other", "deadly");
+	end_with(dir, "deadly");
+	ok(!is_barred(dir, "1", "key with words", "deadly"), "a process that ended once may have been stopped");
+	ok(!is_barred(dir, "1", "key with words", "deadly"), "and is not counted twice");
+	end_with(dir, "another");
+	end_with(dir, "deadly");
+	ok(is_barred(dir, "1", "key with words", "deadly"), "twice at the same candidate bars it");
+	ok(!is_barred(dir, "1", "x", "fine") && !is_barred(dir, "1", "key with words", "another"),
+	   "no other one");
+	ok(is_barred(dir, "1", "key with words", "deadly"), "it stays barred");
+	ok(!is_barred(dir, "2", "key with words", "deadly"), "not to other versions");
+	end_with(dir, "deadly");
+	ok(is_barred(dir, "1", "key with words", "deadly"), "nor does a third end free it");
+
+	gpu_cache_try(alive, "other", "deadly");
+	ok(!is_barred(dir, "1", "other", "deadly"), "one who lives is not said to be dead");
+	gpu_cache_close(alive);
+	alive = gpu_cache_open(dir, "twin", "1");
+	gpu_cache_try(alive, "other", "deadly");
+	gpu_cache_close(alive);
+	ok(is_barred(dir, "1", "other", "deadly"), "but is when he has ended, twice");
 	snprintf(command, sizeof command, "rm -rf %s", dir);
 	ok(system(command) == 0, "cleaned up");
 }

@@ -174,7 +174,9 @@ check_barred(void)
 
 	if (!mkdtemp(dir))
 		abort();
-	ok(run_with(&first, OURS_LETHAL, dir, LARGEST, "our kernel ends the device") == NONE, "nobody is chosen");
+	for (int i = 0; i < 2; i++)
+		ok(run_with(&first, OURS_LETHAL, dir, LARGEST, "our kernel ends the device") == NONE,
+		   "nobody is chosen");
 	ok(run_with(&second, OURS_RIGHT, dir, LARGEST, "the next process") == 1 && second.built == 2,
 	   "has a library in that bucket, and asks for the largest");
 	snprintf(command, sizeof command, "rm -rf %s", dir);

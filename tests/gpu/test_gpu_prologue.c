@@ -85,7 +85,7 @@ bar_ours(const char *dir)
 		return false;
 	fputs(head, f);
 	for (int i = 0; i < nbarred; i++)
-		fprintf(f, "%s\t!mma\t\n", barred[i].key);
+		fprintf(f, "%s\t!!mma\t\n", barred[i].key);
 	return fclose(f) == 0;
 }
 

@@ -9,11 +9,12 @@
 #	decoding takes of the CPU time that the engine took for an image, which also
 #	has the network (about 1 ms), queue and copies, and may be read on a busy one.
 #	Prints a table, and appends each row as a JSON object to the file $JSON.
-#	PHOTOS="2048x2048-q90.jpg" measures these only.  Needs python3-pil to make the images.
+#	Without IMAGES a table is as large as takes some seconds, so that a query's
+#	beginning and end do not count.  PHOTOS="2048x2048-q90.jpg" measures these only.  Needs python3-pil to make the images.
 set -euo pipefail
 . "$(dirname "$0")/../lib.sh"
 
-images=${1:-96}
+seconds=6 # of a query
 rounds=3
 
 lib_work dfx-photos
@@ -50,6 +51,7 @@ engine=$(sql -c "SELECT pid FROM dfx_engine_status()")
 printf '%-24s %10s %16s %14s %7s %7s\n' photo images/s 'decode, ms/core' 'engine, ms' share work
 for photo in ${PHOTOS:-1024x1024-q90.jpg 2048x2048-q90.jpg 4000x3000-q90.jpg 4000x3000-progressive.jpg 2048x2048.png}; do
 	# A few bytes more each make the images distinct; decoders ignore what follows the end.
+	images=${1:-$(awk -v d="$(decode_ms "$WORK/photos/$photo")" -v n="$(nproc)" -v s=$seconds 'BEGIN {printf "%d", 1000 * s * n / d}')}
 	sql -c "TRUNCATE archive; INSERT INTO archive SELECT i, pg_read_binary_file('$WORK/photos/$photo') || int4send(i) FROM generate_series(1, $images) AS i"
 	sql -c "SELECT count(dfx_classify(image)) FROM archive WHERE id <= 16" >/dev/null
 	decode=() walls=() works=()

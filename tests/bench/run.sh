@@ -7,6 +7,7 @@
 #	PRECISIONS	of the part net (those of the device)
 #	ROWS		of the tables of the part rows ("1000 10000 100000")
 #	BACKBONE	of the parts archive and latency (resnet18)
+#	SIDES, PHOTOS	of the images of the parts archive and photos (all)
 #
 #	FILE has the machine and, for each part, the load average before and after it and its rows.  A peer or a package that is
 #	not installed is named and left out; a part that fails is named too, and the exit status is 1.

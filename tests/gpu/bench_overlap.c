@@ -18,7 +18,7 @@
 #include <string.h>
 
 #include "tests/backend/against_ref.h"
-#include "tests/gpu/bench.h"
+#include "tests/bench/bench.h"
 #include "tests/gpu/gpu_device.h"
 
 enum
@@ -35,7 +35,7 @@ bench_median_ratio(const double *a, const double *b)
 
 	for (int i = 0; i < BENCH_ROUNDS; i++)
 		ratio[i] = a[i] / b[i];
-	return bench_median(ratio, BENCH_ROUNDS);
+	return median(ratio, BENCH_ROUNDS);
 }
 
 /* A network ready to run, and a batch of images for it. */
@@ -91,12 +91,12 @@ static DfxStatus
 bench_forwards(const Bench *b, const char *in, int times, double *ms, DfxErr *err)
 {
 	float out[3 * 1024], *const outs[DFX_MAX_OUT] = {out};
-	double began = bench_now();
+	double began = now(CLOCK_MONOTONIC);
 	DfxStatus st = DFX_OK;
 
 	for (int i = 0; st == DFX_OK && i < times; i++)
 		st = b->be->forward(b->plan, in, b->n, outs, err);
-	*ms = (bench_now() - began) * 1e3 / times;
+	*ms = (now(CLOCK_MONOTONIC) - began) * 1e3 / times;
 	return st;
 }
 
@@ -137,8 +137,8 @@ bench_upload(Bench *b, double seconds, DfxErr *err)
 	if (st == DFX_OK)
 		printf("{\"what\": \"upload\", \"batch\": %d, \"mb\": %.2f, \"locked_ms\": %.4f, \"other_ms\": %.4f, "
 		       "\"ratio\": %.3f}\n",
-		       b->n, (double) b->bytes / 1e6, bench_median(locked_ms, BENCH_ROUNDS),
-		       bench_median(other_ms, BENCH_ROUNDS), ratio);
+		       b->n, (double) b->bytes / 1e6, median(locked_ms, BENCH_ROUNDS), median(other_ms, BENCH_ROUNDS),
+		       ratio);
 	return st;
 }
 
@@ -167,7 +167,7 @@ bench_lane(void *arg)
 		memcpy(l->in, b->images, b->bytes);
 		l->st = b->be->forward(b->plan, l->in, b->n, none, &l->err);
 		l->images += b->n;
-	} while (l->st == DFX_OK && bench_now() < l->end);
+	} while (l->st == DFX_OK && now(CLOCK_MONOTONIC) < l->end);
 	return NULL;
 }
 
@@ -177,7 +177,7 @@ bench_round(const Bench *b, Lane *lane, int n, double seconds, double *rate, dou
 {
 	pthread_t thread[BENCH_THREADS];
 	DfxDevInfo before, after;
-	double began = bench_now(), took;
+	double began = now(CLOCK_MONOTONIC), took;
 	long images = 0;
 	DfxStatus st = DFX_OK;
 
@@ -199,7 +199,7 @@ bench_round(const Bench *b, Lane *lane, int n, double seconds, double *rate, dou
 			*err = lane[i].err;
 		}
 	}
-	took = bench_now() - began;
+	took = now(CLOCK_MONOTONIC) - began;
 	b->be->info(b->dev, &after);
 	*rate = (double) images / took;
 	*busy = (double) (after.busy_ns - before.busy_ns) * 1e-9 / took;
@@ -243,9 +243,9 @@ bench_lanes(Bench *b, const char *name, int branches, double seconds, DfxErr *er
 		printf("{\"what\": \"%s\", \"branches\": %d, \"batch\": %d, \"lanes\": %d, \"one\": %.1f, \"all\": "
 		       "%.1f, "
 		       "\"ratio\": %.3f, \"busy_one\": %.3f, \"busy_all\": %.3f}\n",
-		       bb->name, branches, b->n, b->lanes, bench_median(rate[0], BENCH_ROUNDS),
-		       bench_median(rate[1], BENCH_ROUNDS), ratio, bench_median(busy[0], BENCH_ROUNDS),
-		       bench_median(busy[1], BENCH_ROUNDS));
+		       bb->name, branches, b->n, b->lanes, median(rate[0], BENCH_ROUNDS),
+		       median(rate[1], BENCH_ROUNDS), ratio, median(busy[0], BENCH_ROUNDS),
+		       median(busy[1], BENCH_ROUNDS));
 	return st;
 }
 

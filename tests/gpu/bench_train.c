@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "tests/backend/against_ref.h"
-#include "tests/gpu/bench.h"
+#include "tests/bench/bench.h"
 #include "tests/gpu/gpu_device.h"
 #include "tests/unit/train_net.h"
 
@@ -31,7 +31,7 @@ bench_round(const DfxBackend *be, DfxPlan *plan, const DfxGraph *g, int n, const
 	static float logits[1024 * BENCH_CLASSES], dlogits[1024 * BENCH_CLASSES];
 	float *out[DFX_MAX_OUT] = {NULL, logits}, *one = malloc(dfx_param_count(&g->param[0]) * sizeof *one);
 	const float *dout[DFX_MAX_OUT] = {NULL, dlogits};
-	double began = bench_now();
+	double began = now(CLOCK_MONOTONIC);
 	DfxStatus st = DFX_OK;
 
 	for (int i = 0; i < n * BENCH_CLASSES; i++)
@@ -48,7 +48,7 @@ bench_round(const DfxBackend *be, DfxPlan *plan, const DfxGraph *g, int n, const
 	if (st == DFX_OK)
 		st = train_read(be, plan, g, DFX_STATE_VALUE, 0, one, err);
 	free(one);
-	return st == DFX_OK ? (bench_now() - began) * 1e3 / BENCH_STEPS : -1;
+	return st == DFX_OK ? (now(CLOCK_MONOTONIC) - began) * 1e3 / BENCH_STEPS : -1;
 }
 
 int
@@ -78,8 +78,8 @@ main(int argc, char **argv)
 	in = noise_images(g, n, 1);
 	if (plan)
 		ms = bench_round(be, plan, g, n, in, 1, &err); /* kernels are loaded at their first launch */
-	end = bench_now() + atof(argv[4]);
-	while (plan && ms >= 0 && rounds < BENCH_ROUNDS && (rounds < 3 || bench_now() < end))
+	end = now(CLOCK_MONOTONIC) + atof(argv[4]);
+	while (plan && ms >= 0 && rounds < BENCH_ROUNDS && (rounds < 3 || now(CLOCK_MONOTONIC) < end))
 	{
 		rounds++;
 		ms = took[rounds - 1] = bench_round(be, plan, g, n, in, (uint64_t) rounds * BENCH_STEPS + 1, &err);
@@ -90,7 +90,7 @@ main(int argc, char **argv)
 		return 1;
 	}
 	printf("{\"backbone\": \"%s\", \"batch\": %d, \"precision\": \"%s\", \"ms\": %.4f, \"plan_mb\": %zu}\n",
-	       bb->name, n, dfx_precision_name[precision], bench_median(took, rounds), be->bytes(plan) >> 20);
+	       bb->name, n, dfx_precision_name[precision], median(took, rounds), be->bytes(plan) >> 20);
 	be->release(plan);
 	be->close(dev);
 	free(in);

@@ -152,8 +152,8 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->block = device_has(dnnl_cpu_isa_avx512_core) ? 16 : 8;
 	dev->bf16 = device_has(dnnl_cpu_isa_avx512_core_bf16);
 	dev->group_kernels = dev->block == CPU_GROUP_LANES ? cpu_group_kernels() : NULL;
-	/* AMX multiplies some eight times as fast as AVX-512 does, so that splitting and joining would dominate.
-	 */
+	/* AMX multiplies some eight times as fast as AVX-512 does: splitting and joining would dominate, and
+	 * grouped convolutions be the slower ones. */
 	if (dev->bf16 && !device_has(dnnl_cpu_isa_avx512_core_amx))
 	{
 		dev->wino_bf16_kernels = cpu_wino_bf16_kernels();

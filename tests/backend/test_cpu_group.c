@@ -73,7 +73,7 @@ static const struct GroupCase
 };
 
 static Subject on;
-static bool ours; /* whether the CPU has the loops */
+static bool ours, ours_fp32; /* whether the CPU has the loops; those for floats */
 
 static void
 build(DfxGraph *g, const struct GroupCase *k)
@@ -109,7 +109,9 @@ check_case(const struct GroupCase *k)
 	DfxPlanOpts opts = {.max_batch = IMAGES, .precision = on.precision};
 	DfxPlan *plan = NULL;
 	DfxErr err = {.msg = ""};
-	const bool want = ours && (on.precision == DFX_PRECISION_FP32 ? k->ours : k->ours_bf16);
+	const bool fp32 = on.precision == DFX_PRECISION_FP32;
+	/* A value of one pixel is floats in every precision. */
+	const bool want = (k->h * k->w == 1 ? ours_fp32 : ours) && (fp32 ? k->ours : k->ours_bf16);
 	char what[128];
 
 	snprintf(what, sizeof what, "%d channels of %dx%d by %d, stride %d%s%s", k->c, k->h, k->w, k->width,
@@ -300,7 +302,8 @@ check_all(void)
 	DfxDevInfo info;
 
 	dfx_cpu_backend.info(on.dev, &info);
-	ours = strstr(info.name, half ? "(avx512_core_bf16)" : "(avx512") != NULL; /* no bf16 where AMX is */
+	ours_fp32 = strstr(info.name, "(avx512") != NULL;
+	ours = half ? strstr(info.name, "(avx512_core_bf16)") != NULL : ours_fp32; /* no bf16 where AMX is */
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
 		check_case(&cases[i]);
 	check_resnext("resnext101_32x4d");

@@ -87,8 +87,8 @@ extern void dfx_window_close(DfxWindow *w);
 
 /*
  * Send a row's ask unless it has been.  False when there is no room now; true
- * also for what is not worth sending.  Raises nothing but what fetching a
- * toasted value may raise.
+ * also for what is not worth sending.  Raises nothing but what reading a
+ * stored image may raise, query cancel included.
  */
 extern bool dfx_window_send(DfxWindow *w, int row, int ask, Datum image, DfxRingOp op, const DfxPerturbation *how,
 							const DfxModelRef *model);

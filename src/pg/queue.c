@@ -3,9 +3,9 @@
  *	  The client side of the ring: from a DfxCall to a DfxReply.
  *
  * A backend claims a slot with a run of pages, copies its image there
- * (payload.c), submits, and waits on its latch: at most a second at a time, so that a lost
- * wake-up costs no more, and with interrupts served, so that cancel,
- * statement_timeout and terminate work at once.
+ * (payload.c), submits, and waits on its latch: at most a second at a time, so
+ * that a lost wake-up costs no more, and with interrupts served, so that
+ * cancel, statement_timeout and terminate work at once.
  *
  * What this backend holds is kept in queue_held with the ResourceOwner that
  * was current: its release (ERROR, end of a subtransaction, FATAL) gives the

@@ -109,8 +109,8 @@ extern void dfx_window_show(DfxWindow *w, int row);
 extern void dfx_window_forget(DfxWindow *w, int row);
 
 /*
- * The answer to call about its image, if a window shows it; waits for it if it is
- * on its way.  Raises as dfx_queue_wait().  False when there is none; ticket
+ * The answer to call about its image, if a window shows it; waits for it if it
+ * is on its way.  Raises as dfx_queue_wait().  False when there is none; ticket
  * then becomes that of a request that was sent and lost, if there was one.
  */
 extern bool dfx_window_answer(const DfxCall *call, DfxTicket *ticket, DfxReply *reply);

@@ -155,6 +155,9 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	 */
 	dev->wino_bf16_kernels =
 	    dev->bf16 && !device_has(dnnl_cpu_isa_avx512_core_amx) ? cpu_wino_bf16_kernels() : NULL;
+	dev->stem_kernels = device_has(dnnl_cpu_isa_avx512_core) ? cpu_stem_kernels() : NULL;
+	dev->stem_bf16_kernels =
+	    dev->bf16 && !device_has(dnnl_cpu_isa_avx512_core_amx) ? dev->stem_kernels : NULL;
 	dev->int8 = device_has(dnnl_cpu_isa_avx512_core_vnni) || device_has(dnnl_cpu_isa_avx2_vnni);
 	dnnl_set_primitive_cache_capacity(DEVICE_CACHE);
 	device_name(dev);

@@ -9,6 +9,7 @@
  *	conv.c		steps that the library runs
  *	wino1d.c	convolutions of signals (kernels_wino.c has their loops)
  *	wino_bf16.c	those, and 3x3 ones of images, in bf16 (kernels_wino_bf16.c)
+ *	stem.c		the first convolution of ResNets and DenseNets (kernels_stem.c has its loops)
  *	mbconv.c	blocks of EfficientNets, fused (kernels_mbconv.c has their loops)
  *	prim.c		its primitives, with each worker's arguments
  *	ops.c		steps that we run (kernels.c and kernels_bf16.c have their loops)
@@ -40,6 +41,7 @@
 #include "cpu/kernels.h"
 #include "cpu/kernels_int8.h"
 #include "cpu/kernels_mbconv.h"
+#include "cpu/kernels_stem.h"
 #include "cpu/kernels_train.h"
 #include "cpu/kernels_wino8.h"
 #include "cpu/kernels_wino_bf16.h"
@@ -62,6 +64,8 @@ struct DfxDev
 	const CpuInt8Kernels *int8_kernels;
 	const CpuWino8Kernels *wino8_kernels; /* NULL: this CPU has none */
 	const CpuWinoKernels *wino_kernels;
+	const CpuStemKernels *stem_kernels;      /* NULL: this CPU has none */
+	const CpuStemKernels *stem_bf16_kernels; /* the same, for values in bf16; NULL where the library is faster */
 	const CpuMbKernels *mb_kernels;
 	const CpuMbKernels *mb_bf16_kernels;
 	const CpuWinoBf16Kernels *wino_bf16_kernels; /* NULL where the library is faster */
@@ -388,6 +392,10 @@ extern DfxStatus cpu_wino1d_step(CpuBuild *b, const DfxOp *op, CpuStep *s, bool 
 /* wino_bf16.c: whether a convolution is one for it; its step then */
 extern bool cpu_wino_bf16_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
 extern DfxStatus cpu_wino_bf16_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
+
+/* stem.c: whether a convolution is one for it; its step then */
+extern bool cpu_stem_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
+extern DfxStatus cpu_stem_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 
 /* int8.c: whether op reads or writes steps; its step then */
 extern bool cpu_int8_wants(const CpuBuild *b, const DfxOp *op);

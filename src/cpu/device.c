@@ -146,6 +146,7 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->mb_kernels = cpu_mb_kernels();
 	dev->mb_bf16_kernels = cpu_mb_bf16_kernels();
 	dev->wino8_kernels = device_has(dnnl_cpu_isa_avx512_core_vnni) ? cpu_wino8_kernels() : NULL;
+	dev->point8_kernels = device_has(dnnl_cpu_isa_avx512_core_vnni) ? cpu_point8_kernels() : NULL;
 	dev->train_kernels = cpu_train_kernels();
 	dev->train_window_kernels = cpu_train_window_kernels();
 	dev->train_token_kernels = cpu_train_token_kernels();

@@ -16,6 +16,7 @@
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)
  *	attn_bf16.c	attention in bf16
  *	int8.c		steps on 8-bit integers (kernels_int8.c has their loops)
+ *	point8.c	their 1x1 convolutions, where the library is slow (kernels_point8.c has their loops)
  *	wino8.c		their 3x3 convolutions (kernels_wino8.c has their loops)
  *	strands.c	branches that can run side by side
  *	run.c		forward: images over workers
@@ -41,6 +42,7 @@
 #include "cpu/kernels.h"
 #include "cpu/kernels_int8.h"
 #include "cpu/kernels_mbconv.h"
+#include "cpu/kernels_point8.h"
 #include "cpu/kernels_stem.h"
 #include "cpu/kernels_train.h"
 #include "cpu/kernels_wino8.h"
@@ -62,10 +64,12 @@ struct DfxDev
 	const CpuKernels *bf16_kernels;
 	const CpuTokenKernels *bf16_token_kernels;
 	const CpuInt8Kernels *int8_kernels;
-	const CpuWino8Kernels *wino8_kernels; /* NULL: this CPU has none */
+	const CpuWino8Kernels *wino8_kernels;   /* NULL: this CPU has none */
+	const CpuPoint8Kernels *point8_kernels; /* the same */
 	const CpuWinoKernels *wino_kernels;
-	const CpuStemKernels *stem_kernels;      /* NULL: this CPU has none */
-	const CpuStemKernels *stem_bf16_kernels; /* the same, for values in bf16; NULL where the library is faster */
+	const CpuStemKernels *stem_kernels; /* NULL: this CPU has none */
+	const CpuStemKernels
+	    *stem_bf16_kernels; /* the same, for values in bf16; NULL where the library is faster */
 	const CpuMbKernels *mb_kernels;
 	const CpuMbKernels *mb_bf16_kernels;
 	const CpuWinoBf16Kernels *wino_bf16_kernels; /* NULL where the library is faster */
@@ -411,6 +415,19 @@ typedef struct CpuInt8Weights
 	const int8_t *q;
 	const float *step, *bias;
 } CpuInt8Weights;
+
+/* What steps of our own have of an op's epilogue; of each output channel the factor of its sums (a sum of
+ * steps times scale is the convolution's) and the bias; and all of it for an image. */
+extern void cpu_int8_own(const CpuBuild *b, const DfxOp *op, CpuStep *s);
+extern const float *
+cpu_int8_channels(CpuBuild *b, const CpuStep *s, const CpuInt8Weights *w, float scale, DfxErr *err);
+extern CpuInt8Epilogue
+cpu_int8_epilogue(const CpuStep *s, const CpuRun *run, int image, const float *channel);
+
+/* point8.c: whether a convolution is one for it; its step then */
+extern bool cpu_point8_wants(const CpuBuild *b, const DfxOp *op, const CpuStep *s, const CpuConvShape *c);
+extern DfxStatus
+cpu_point8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, const CpuInt8Weights *w, DfxErr *err);
 
 /* wino8.c: whether a convolution is one for it; its step then, unless (*made false) the weights are too large
  */

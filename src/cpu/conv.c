@@ -421,6 +421,8 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 		return cpu_wino_bf16_step(b, op, s, err);
 	if (cpu_group_wants(b, op, &c.s))
 		return cpu_group_step(b, op, s, err);
+	if (cpu_stem_wants(b, op, &c.s))
+		return cpu_stem_step(b, op, s, err);
 	s->run = cpu_conv_run;
 	s->bind = conv_bind;
 	if (op->epi_add >= 0 && b->view[op->epi_add].off != b->view[op->out].off)

@@ -146,18 +146,21 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->mb_kernels = cpu_mb_kernels();
 	dev->mb_bf16_kernels = cpu_mb_bf16_kernels();
 	dev->wino8_kernels = device_has(dnnl_cpu_isa_avx512_core_vnni) ? cpu_wino8_kernels() : NULL;
+	dev->point8_kernels = device_has(dnnl_cpu_isa_avx512_core_vnni) ? cpu_point8_kernels() : NULL;
 	dev->train_kernels = cpu_train_kernels();
 	dev->train_window_kernels = cpu_train_window_kernels();
 	dev->train_token_kernels = cpu_train_token_kernels();
 	dev->block = device_has(dnnl_cpu_isa_avx512_core) ? 16 : 8;
 	dev->bf16 = device_has(dnnl_cpu_isa_avx512_core_bf16);
 	dev->group_kernels = dev->block == CPU_GROUP_LANES ? cpu_group_kernels() : NULL;
+	dev->stem_kernels = device_has(dnnl_cpu_isa_avx512_core) ? cpu_stem_kernels() : NULL;
 	/* AMX multiplies some eight times as fast as AVX-512 does: splitting and joining would dominate, and
-	 * grouped convolutions be the slower ones. */
+	 * grouped convolutions and the stem be the slower ones. */
 	if (dev->bf16 && !device_has(dnnl_cpu_isa_avx512_core_amx))
 	{
 		dev->wino_bf16_kernels = cpu_wino_bf16_kernels();
 		dev->group_bf16_kernels = cpu_group_bf16_kernels();
+		dev->stem_bf16_kernels = dev->stem_kernels;
 	}
 	dev->int8 = device_has(dnnl_cpu_isa_avx512_core_vnni) || device_has(dnnl_cpu_isa_avx2_vnni);
 	dnnl_set_primitive_cache_capacity(DEVICE_CACHE);

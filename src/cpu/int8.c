@@ -127,7 +127,54 @@ cpu_int8_copy(const DfxDev *dev, void *dst, const CpuView *out, const void *src,
 		dev->int8_kernels->floats(dst, src, cpu_floats(from), from->step);
 }
 
-/* --- convolutions -------------------------------------------------------- */
+/* --- convolutions of our own ----------------------------------------------- */
+
+void
+cpu_int8_own(const CpuBuild *b, const DfxOp *op, CpuStep *s)
+{
+	s->relu = op->epi_act == DFX_ACT_RELU;
+	s->add_apart = op->epi_add >= 0;
+	if (s->add_apart)
+		s->add_from = b->view[op->epi_add];
+}
+
+/* What one is worth in the numbers of a step's output. */
+static float
+int8_unit(const CpuStep *s)
+{
+	return s->out.type == CPU_U8 ? 1 / s->out.step : 1;
+}
+
+const float *
+cpu_int8_channels(CpuBuild *b, const CpuStep *s, const CpuInt8Weights *w, float scale, DfxErr *err)
+{
+	size_t co = (size_t) s->out.c;
+	float *channel = cpu_plan_alloc(b->plan, 2 * co * sizeof *channel, err);
+
+	for (size_t i = 0; channel && i < co; i++)
+	{
+		channel[i] = s->in[0].step * w->step[i] * scale * int8_unit(s);
+		channel[co + i] = w->bias ? w->bias[i] * int8_unit(s) : 0;
+	}
+	return channel;
+}
+
+CpuInt8Epilogue
+cpu_int8_epilogue(const CpuStep *s, const CpuRun *run, int image, const float *channel)
+{
+	CpuInt8Epilogue epi = {
+	    .scale = channel, .bias = channel + s->out.c, .type = s->out.type, .relu = s->relu};
+
+	if (s->add_apart)
+	{
+		epi.add = cpu_at(run->arena, &s->add_from, image);
+		epi.add_type = s->add_from.type;
+		epi.add_step = (s->add_from.type == CPU_U8 ? s->add_from.step : 1) * int8_unit(s);
+	}
+	return epi;
+}
+
+/* --- convolutions of the library -------------------------------------------- */
 
 typedef struct Int8Conv
 {
@@ -345,6 +392,11 @@ int8_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 		dfx_quantize_weights(w->data, co, row, c.weights, c.w_step);
 		if (cpu_wino8_wants(b, s, &c.s))
 			st = cpu_wino8_step(b, op, s, &own, &made, err);
+		else if (cpu_point8_wants(b, op, s, &c.s))
+		{
+			made = true;
+			st = cpu_point8_step(b, op, s, &own, err);
+		}
 		if (st == DFX_OK && !made)
 			st = int8_library_step(b, &c, s, err);
 	}

@@ -10,12 +10,14 @@
  *	wino1d.c	convolutions of signals (kernels_wino.c has their loops)
  *	wino_bf16.c	those, and 3x3 ones of images, in bf16 (kernels_wino_bf16.c)
  *	group.c		grouped convolutions (kernels_group.c has their loops)
+ *	stem.c		the first convolution of ResNets and DenseNets (kernels_stem.c has its loops)
  *	mbconv.c	blocks of EfficientNets, fused (kernels_mbconv.c has their loops)
  *	prim.c		its primitives, with each worker's arguments
  *	ops.c		steps that we run (kernels.c and kernels_bf16.c have their loops)
  *	tokens.c	those of transformers (kernels_tokens.c has their loops)
  *	attn_bf16.c	attention in bf16
  *	int8.c		steps on 8-bit integers (kernels_int8.c has their loops)
+ *	point8.c	their 1x1 convolutions, where the library is slow (kernels_point8.c has their loops)
  *	wino8.c		their 3x3 convolutions (kernels_wino8.c has their loops)
  *	strands.c	branches that can run side by side
  *	run.c		forward: images over workers
@@ -42,6 +44,8 @@
 #include "cpu/kernels_group.h"
 #include "cpu/kernels_int8.h"
 #include "cpu/kernels_mbconv.h"
+#include "cpu/kernels_point8.h"
+#include "cpu/kernels_stem.h"
 #include "cpu/kernels_train.h"
 #include "cpu/kernels_wino8.h"
 #include "cpu/kernels_wino_bf16.h"
@@ -62,8 +66,11 @@ struct DfxDev
 	const CpuKernels *bf16_kernels;
 	const CpuTokenKernels *bf16_token_kernels;
 	const CpuInt8Kernels *int8_kernels;
-	const CpuWino8Kernels *wino8_kernels; /* NULL: this CPU has none */
+	const CpuWino8Kernels *wino8_kernels;   /* NULL: this CPU has none */
+	const CpuPoint8Kernels *point8_kernels; /* the same */
 	const CpuWinoKernels *wino_kernels;
+	const CpuStemKernels *stem_kernels;      /* NULL: this CPU has none */
+	const CpuStemKernels *stem_bf16_kernels; /* for values in bf16; NULL where the library is faster */
 	const CpuMbKernels *mb_kernels;
 	const CpuMbKernels *mb_bf16_kernels;
 	const CpuGroupKernels *group_kernels;        /* NULL: this CPU has none */
@@ -404,6 +411,10 @@ extern DfxStatus cpu_group_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr
 extern bool cpu_wino_bf16_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
 extern DfxStatus cpu_wino_bf16_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 
+/* stem.c: whether a convolution is one for it; its step then */
+extern bool cpu_stem_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
+extern DfxStatus cpu_stem_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
+
 /* int8.c: whether op reads or writes steps; its step then */
 extern bool cpu_int8_wants(const CpuBuild *b, const DfxOp *op);
 extern DfxStatus cpu_int8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
@@ -418,6 +429,19 @@ typedef struct CpuInt8Weights
 	const int8_t *q;
 	const float *step, *bias;
 } CpuInt8Weights;
+
+/* What steps of our own have of an op's epilogue; of each output channel the factor of its sums (a sum of
+ * steps times scale is the convolution's) and the bias; and all of it for an image. */
+extern void cpu_int8_own(const CpuBuild *b, const DfxOp *op, CpuStep *s);
+extern const float *
+cpu_int8_channels(CpuBuild *b, const CpuStep *s, const CpuInt8Weights *w, float scale, DfxErr *err);
+extern CpuInt8Epilogue
+cpu_int8_epilogue(const CpuStep *s, const CpuRun *run, int image, const float *channel);
+
+/* point8.c: whether a convolution is one for it; its step then */
+extern bool cpu_point8_wants(const CpuBuild *b, const DfxOp *op, const CpuStep *s, const CpuConvShape *c);
+extern DfxStatus
+cpu_point8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, const CpuInt8Weights *w, DfxErr *err);
 
 /* wino8.c: whether a convolution is one for it; its step then, unless (*made false) the weights are too large
  */

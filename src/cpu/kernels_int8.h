@@ -9,6 +9,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cpu/kernels.h"
+
+/*
+ * What becomes of an output channel's sum: sum * scale + bias, + add * add_step, then max(0, .) if relu;
+ * stored as type.  For u8 all of it is in steps of the output, rounded to the nearest, and ends at 0 and 255.
+ */
+typedef struct CpuInt8Epilogue
+{
+	const float *scale, *bias;
+	const void *add; /* an image like the output; NULL: none */
+	CpuType add_type, type;
+	float add_step;
+	bool relu;
+} CpuInt8Epilogue;
+
 typedef struct CpuInt8Kernels
 {
 	const char *name;

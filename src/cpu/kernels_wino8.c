@@ -11,10 +11,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include "cpu/kernels_vec.h"
-
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,prefer-vector-width=512")))
-#define INLINE TARGET static inline __attribute__((always_inline))
+#include "cpu/kernels_vnni.h"
 
 #define SIDE CPU_WINO8_SIDE
 #define TILE CPU_WINO8_TILE
@@ -197,35 +194,9 @@ wino8_sums(const int32_t *sums)
 	return _mm512_cvtepi32_ps(_mm512_loadu_si512(sums));
 }
 
-INLINE __m512
-wino8_load(const void *image, size_t i, CpuType type)
-{
-	if (type == CPU_U8)
-		return _mm512_cvtepi32_ps(
-		    _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *) ((const uint8_t *) image + i))));
-	return (__m512) load_as(image, i, CPU_WINO8_LANES, type);
-}
-
-/* Numbers i .. of the image become x, which is scaled already. */
-INLINE void
-wino8_finish(void *image, size_t i, __m512 x, const CpuWino8Epilogue *epi, const CpuType type)
-{
-	if (epi->add)
-		x = _mm512_fmadd_ps(wino8_load(epi->add, i, epi->add_type), _mm512_set1_ps(epi->add_step), x);
-	if (epi->relu)
-		x = _mm512_max_ps(x, _mm512_setzero_ps());
-	if (type == CPU_U8)
-	{
-		x = _mm512_max_ps(_mm512_mul_ps(x, _mm512_set1_ps(epi->steps)), _mm512_setzero_ps());
-		_mm_storeu_si128((void *) ((uint8_t *) image + i), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(x)));
-	}
-	else
-		store_as(image, i, (V16) x, CPU_WINO8_LANES, type);
-}
-
 INLINE void
 wino8_join_as(void *image, const int32_t *sums, size_t plane, int co, const CpuWino8Tile *t,
-              const CpuWino8Epilogue *epi, const CpuType type)
+              const CpuInt8Epilogue *epi, const CpuType type)
 {
 	int rows = t->h - t->y < TILE ? t->h - t->y : TILE, columns = t->w - t->x < TILE ? t->w - t->x : TILE;
 	__m512 m[SIDE][TILE], out[TILE];
@@ -251,15 +222,15 @@ wino8_join_as(void *image, const int32_t *sums, size_t plane, int co, const CpuW
 #pragma GCC unroll 4
 			for (int y = 0; y < TILE; y++)
 				if (y < rows)
-					wino8_finish(image, at + (size_t) (y * t->w) * (size_t) co,
-					             _mm512_fmadd_ps(out[y], scale, bias), epi, type);
+					int8_finish(image, at + (size_t) (y * t->w) * (size_t) co,
+					            _mm512_fmadd_ps(out[y], scale, bias), epi, type);
 		}
 	}
 }
 
 TARGET static void
 wino8_join(void *image, const int32_t *sums, size_t plane, int co, const CpuWino8Tile *t,
-           const CpuWino8Epilogue *epi)
+           const CpuInt8Epilogue *epi)
 {
 	if (epi->type == CPU_U8)
 		wino8_join_as(image, sums, plane, co, t, epi, CPU_U8);

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "cpu/kernels.h"
+#include "cpu/kernels_int8.h"
 
 #define CPU_WINO8_TILE         4
 #define CPU_WINO8_SIDE         6 /* of its input, and of its points */
@@ -27,19 +27,6 @@ typedef struct CpuWino8Tile
 	int y, x, h, w;
 } CpuWino8Tile;
 
-/*
- * What becomes of an output channel's sum: sum * scale + bias, + add * add_step, then max(0, .) if relu;
- * stored as type, of which u8 counts steps: how many make 1.
- */
-typedef struct CpuWino8Epilogue
-{
-	const float *scale, *bias;
-	const void *add; /* an image like the output; NULL: none */
-	CpuType add_type, type;
-	float add_step, steps;
-	bool relu;
-} CpuWino8Epilogue;
-
 typedef struct CpuWino8Kernels
 {
 	const char *name;
@@ -52,7 +39,7 @@ typedef struct CpuWino8Kernels
 
 	/* A tile of an image of co channels. */
 	void (*join)(void *image, const int32_t *sums, size_t plane, int co, const CpuWino8Tile *t,
-	             const CpuWino8Epilogue *epi);
+	             const CpuInt8Epilogue *epi);
 } CpuWino8Kernels;
 
 /* NULL on a CPU without AVX-512 VNNI. */

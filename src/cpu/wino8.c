@@ -28,7 +28,7 @@
 typedef struct Wino8
 {
 	const int16_t *weights;
-	const float *scale, *bias;
+	const float *channel; /* cpu_int8_channels() */
 } Wino8;
 
 /* Numbers between a point's and the next one's; not a multiple of what caches count in. */
@@ -132,18 +132,10 @@ static void
 wino8_join_tile(const CpuStep *s, const CpuRun *run, const int32_t *sums, int t)
 {
 	const Wino8 *w = s->param;
-	CpuWino8Epilogue epi = {.scale = w->scale, .bias = w->bias, .type = s->out.type, .relu = s->relu};
 	int image;
 	CpuWino8Tile tile = wino8_tile(s, t, &image);
+	CpuInt8Epilogue epi = cpu_int8_epilogue(s, run, image, w->channel);
 
-	if (s->out.type == CPU_U8)
-		epi.steps = 1 / s->out.step;
-	if (s->add_apart)
-	{
-		epi.add = cpu_at(run->arena, &s->add_from, image);
-		epi.add_type = s->add_from.type;
-		epi.add_step = s->add_from.type == CPU_U8 ? s->add_from.step : 1;
-	}
 	run->plan->dev->wino8_kernels->join(cpu_at(run->arena, &s->out, image), sums, wino8_plane(&s->out),
 	                                    s->out.c, &tile, &epi);
 }
@@ -181,24 +173,19 @@ wino8_run(const CpuStep *s, const CpuRun *run, DfxErr *err)
 
 /* --- making -------------------------------------------------------------- */
 
-/* s->param: a copy of the points, and of each channel's scale and bias. */
+/* s->param: a copy of the points, and what becomes of sums. */
 static DfxStatus
 wino8_share(CpuBuild *b, CpuStep *s, const int16_t *points, const CpuInt8Weights *w, DfxErr *err)
 {
 	size_t co = (size_t) s->out.c, bytes = CPU_WINO8_POINTS * (size_t) s->in[0].c * co * sizeof *points;
 	Wino8 *own = cpu_plan_alloc(b->plan, sizeof *own, err);
-	float *channel = own ? cpu_plan_alloc(b->plan, 2 * co * sizeof *channel, err) : NULL;
+	const float *channel = own ? cpu_int8_channels(b, s, w, 1.0f / CPU_WINO8_SCALE, err) : NULL;
 	int16_t *copy = channel ? cpu_plan_alloc(b->plan, bytes, err) : NULL;
 
 	if (copy == NULL)
 		return DFX_ENOMEM;
 	memcpy(copy, points, bytes);
-	for (size_t i = 0; i < co; i++)
-	{
-		channel[i] = s->in[0].step * w->step[i] / CPU_WINO8_SCALE;
-		channel[co + i] = w->bias ? w->bias[i] : 0;
-	}
-	*own = (Wino8){copy, channel, channel + co};
+	*own = (Wino8){copy, channel};
 	s->param = own;
 	return DFX_OK;
 }
@@ -219,10 +206,7 @@ cpu_wino8_step(CpuBuild *b, const DfxOp *op, CpuStep *s, const CpuInt8Weights *w
 	if (st != DFX_OK || !*made)
 		return st;
 	s->run = wino8_run;
-	s->relu = op->epi_act == DFX_ACT_RELU;
-	s->add_apart = op->epi_add >= 0;
-	if (s->add_apart)
-		s->add_from = b->view[op->epi_add];
+	cpu_int8_own(b, op, s);
 	snprintf(s->impl, sizeof s->impl, "wino_4x3:%s", b->dev->wino8_kernels->name);
 	cpu_need_scratch(b, wino8_points_bytes(s) + CPU_WINO8_POINTS * wino8_plane(&s->out) * sizeof(int32_t));
 	return DFX_OK;

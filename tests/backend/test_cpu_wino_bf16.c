@@ -50,32 +50,6 @@ static const WinoCase cases[] = {
 static Subject on;
 static bool chosen; /* on this CPU */
 
-/* A micro-batch's bits are those of its images alone. */
-static void
-check_alone(const DfxGraph *g, const char *what)
-{
-	enum
-	{
-		IMAGES = 3
-	};
-	bool rgb8, same = true;
-	size_t floats = graph_output_floats(g, 0), bytes = graph_input_bytes(g, &rgb8);
-	char *in = noise_images(g, IMAGES, 5);
-	float *all[DFX_MAX_OUT], *alone[DFX_MAX_OUT];
-	DfxErr err = {0};
-	DfxStatus st = run_graph(&on, g, IMAGES, in, all, &err);
-
-	for (size_t i = 0; i < IMAGES && st == DFX_OK; i++)
-	{
-		st = run_graph(&on, g, 1, in + i * bytes, alone, &err);
-		same = same && st == DFX_OK && memcmp(alone[0], all[0] + i * floats, floats * sizeof(float)) == 0;
-		free_outputs(alone);
-	}
-	ok(st == DFX_OK && same, "%s: images alone give the bits that they give together", what);
-	free_outputs(all);
-	free(in);
-}
-
 static void
 check_case(const WinoCase *k)
 {
@@ -100,7 +74,7 @@ check_case(const WinoCase *k)
 	snprintf(what, sizeof what, "%d to %d channels, %d x %d, %dx3, padded by %d%s%s%s", k->ci, k->co, k->h,
 	         k->w, k->kh, k->pad, add_name[k->add], k->relu ? ", ReLU" : "", k->bn ? ", BatchNorm" : "");
 	if (check_wino(&on, g, "wino_bf16", k->wino && chosen, TOLERANCE, what))
-		check_alone(g, what);
+		check_wino_alone(&on, g, what);
 	dfx_graph_free(g);
 }
 

@@ -44,4 +44,30 @@ check_wino(const Subject *on, DfxGraph *g, const char *impl, bool wino, double t
 	return pass;
 }
 
+/* A micro-batch's bits are those of its images alone. */
+__attribute__((unused)) static void
+check_wino_alone(const Subject *on, const DfxGraph *g, const char *what)
+{
+	enum
+	{
+		IMAGES = 3
+	};
+	bool rgb8, same = true;
+	size_t floats = graph_output_floats(g, 0), bytes = graph_input_bytes(g, &rgb8);
+	char *in = noise_images(g, IMAGES, 5);
+	float *all[DFX_MAX_OUT], *alone[DFX_MAX_OUT];
+	DfxErr err = {0};
+	DfxStatus st = run_graph(on, g, IMAGES, in, all, &err);
+
+	for (size_t i = 0; i < IMAGES && st == DFX_OK; i++)
+	{
+		st = run_graph(on, g, 1, in + i * bytes, alone, &err);
+		same = same && st == DFX_OK && memcmp(alone[0], all[0] + i * floats, floats * sizeof(float)) == 0;
+		free_outputs(alone);
+	}
+	ok(st == DFX_OK && same, "%s: images alone give the bits that they give together", what);
+	free_outputs(all);
+	free(in);
+}
+
 #endif /* DFX_TESTS_WINO_CASES_H */

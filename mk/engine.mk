@@ -99,7 +99,8 @@ backend: $(BACKEND_T)
 	prove -e '' $(BACKEND_T)
 fuzz: $(FUZZ_T)
 	prove -e '' $(FUZZ_T)
-test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(CUDA_T) $(GPU_T) $(GPU_P) $(CUDA_SO) $(BUILD)/dfx-engine $(BUILD)/test/dfx-engine $(BUILD)/test/fake-train $(BUILD)/test/fake_clock.so
+# Measuring programs too, so that what they call cannot change unnoticed.
+test-programs: $(UNIT_T) $(BACKEND_T) $(FUZZ_T) $(BENCH_P) $(CUDA_T) $(GPU_T) $(GPU_P) $(CUDA_SO) $(BUILD)/dfx-engine $(BUILD)/test/dfx-engine $(BUILD)/test/fake-train $(BUILD)/test/fake_clock.so
 
 # Golden files are committed; remaking them needs Debian's python3-torch, python3-torchvision, python3-pil and python3-opencv.
 golden:

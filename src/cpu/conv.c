@@ -302,31 +302,23 @@ cpu_conv_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd p
 	return cpu_fail_dnnl(dst, "reordering weights", err);
 }
 
-/*
- * Weights as numbers of the source's type, each rounded to the nearest after
- * what the one before it in its kernel lost was added.  So every kernel of
- * kh x kw keeps its sum, and that is most of what it does to neighbouring
- * pixels, which are much alike: a quarter to three quarters of the error that
- * plain rounding of the weights makes is gone (docs/PERFORMANCE.md).
- */
-static void
-conv_round_weights(void *to, const ConvShape *c, size_t n)
+void
+cpu_conv_round(void *to, CpuType type, const float *weights, size_t n, size_t kernel)
 {
-	size_t kernel = (size_t) (c->s.kh * c->s.kw);
 	float lost = 0;
 
-	if (kernel == 1)
+	if (kernel == 1 || type == CPU_F32)
 	{
-		cpu_convert(to, c->type, c->weights, CPU_F32, n);
+		cpu_convert(to, type, weights, CPU_F32, n);
 		return;
 	}
 	for (size_t i = 0; i < n; i++)
 	{
-		void *at = (char *) to + i * cpu_size(c->type);
-		float want = c->weights[i] + (i % kernel > 0 ? lost : 0), got;
+		void *at = (char *) to + i * cpu_size(type);
+		float want = weights[i] + (i % kernel > 0 ? lost : 0), got;
 
-		cpu_convert(at, c->type, &want, CPU_F32, 1);
-		cpu_convert(&got, CPU_F32, at, c->type, 1);
+		cpu_convert(at, type, &want, CPU_F32, 1);
+		cpu_convert(&got, CPU_F32, at, type, 1);
 		lost = want - got;
 	}
 }
@@ -346,7 +338,7 @@ conv_share_weights(CpuBuild *b, const ConvShape *c, CpuStep *s, DnnlConstMd chos
 		if (rounded == NULL)
 			st = dfx_fail(err, DFX_ENOMEM, "out of memory for the weights of %s", c->name);
 		else
-			conv_round_weights(rounded, c, n);
+			cpu_conv_round(rounded, c->type, c->weights, n, (size_t) (c->s.kh * c->s.kw));
 	}
 	if (st == DFX_OK)
 		st = cpu_conv_share(b, s, DNNL_ARG_WEIGHTS, rounded ? rounded : c->weights, plain, chosen, err);
@@ -427,6 +419,8 @@ cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err)
 		return st;
 	if (cpu_wino_bf16_wants(b, op, &c.s))
 		return cpu_wino_bf16_step(b, op, s, err);
+	if (cpu_group_wants(b, op, &c.s))
+		return cpu_group_step(b, op, s, err);
 	s->run = cpu_conv_run;
 	s->bind = conv_bind;
 	if (op->epi_add >= 0 && b->view[op->epi_add].off != b->view[op->out].off)

@@ -151,10 +151,14 @@ device_open(const DfxDevOpts *opts, DfxDev **out, DfxErr *err)
 	dev->train_token_kernels = cpu_train_token_kernels();
 	dev->block = device_has(dnnl_cpu_isa_avx512_core) ? 16 : 8;
 	dev->bf16 = device_has(dnnl_cpu_isa_avx512_core_bf16);
-	/* AMX multiplies some eight times as fast as AVX-512 does, so that splitting and joining would dominate.
-	 */
-	dev->wino_bf16_kernels =
-	    dev->bf16 && !device_has(dnnl_cpu_isa_avx512_core_amx) ? cpu_wino_bf16_kernels() : NULL;
+	dev->group_kernels = dev->block == CPU_GROUP_LANES ? cpu_group_kernels() : NULL;
+	/* AMX multiplies some eight times as fast as AVX-512 does: splitting and joining would dominate, and
+	 * grouped convolutions be the slower ones. */
+	if (dev->bf16 && !device_has(dnnl_cpu_isa_avx512_core_amx))
+	{
+		dev->wino_bf16_kernels = cpu_wino_bf16_kernels();
+		dev->group_bf16_kernels = cpu_group_bf16_kernels();
+	}
 	dev->int8 = device_has(dnnl_cpu_isa_avx512_core_vnni) || device_has(dnnl_cpu_isa_avx2_vnni);
 	dnnl_set_primitive_cache_capacity(DEVICE_CACHE);
 	device_name(dev);

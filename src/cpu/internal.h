@@ -9,6 +9,7 @@
  *	conv.c		steps that the library runs
  *	wino1d.c	convolutions of signals (kernels_wino.c has their loops)
  *	wino_bf16.c	those, and 3x3 ones of images, in bf16 (kernels_wino_bf16.c)
+ *	group.c		grouped convolutions (kernels_group.c has their loops)
  *	mbconv.c	blocks of EfficientNets, fused (kernels_mbconv.c has their loops)
  *	prim.c		its primitives, with each worker's arguments
  *	ops.c		steps that we run (kernels.c and kernels_bf16.c have their loops)
@@ -38,6 +39,7 @@
 #include "cpu/cpu.h"
 #include "cpu/dnnl_compat.h"
 #include "cpu/kernels.h"
+#include "cpu/kernels_group.h"
 #include "cpu/kernels_int8.h"
 #include "cpu/kernels_mbconv.h"
 #include "cpu/kernels_train.h"
@@ -64,6 +66,8 @@ struct DfxDev
 	const CpuWinoKernels *wino_kernels;
 	const CpuMbKernels *mb_kernels;
 	const CpuMbKernels *mb_bf16_kernels;
+	const CpuGroupKernels *group_kernels;        /* NULL: this CPU has none */
+	const CpuGroupKernels *group_bf16_kernels;   /* NULL where the library is faster */
 	const CpuWinoBf16Kernels *wino_bf16_kernels; /* NULL where the library is faster */
 	const CpuTrainKernels *train_kernels;
 	const CpuTrainWindowKernels *train_window_kernels;
@@ -377,6 +381,13 @@ extern dnnl_status_t cpu_conv_prim(CpuBuild *b, CpuStep *s, int k, const DnnlCon
 /* Data (as plain says) in a block of the plan in the format of md: an argument that all workers share. */
 extern DfxStatus cpu_conv_share(CpuBuild *b, CpuStep *s, int arg, const void *data, DnnlConstMd plain,
                                 DnnlConstMd md, DfxErr *err);
+/*
+ * Weights as numbers of a type, each rounded to the nearest after what the one before it in its kernel lost
+ * was added.  So every kernel (of so many weights) keeps its sum, and that is most of what it does to
+ * neighbouring pixels, which are much alike: a quarter to three quarters of the error that plain rounding of
+ * the weights makes is gone (docs/PERFORMANCE.md).
+ */
+extern void cpu_conv_round(void *to, CpuType type, const float *weights, size_t n, size_t kernel);
 extern DfxStatus cpu_conv_run(const CpuStep *s, const CpuRun *run, DfxErr *err);
 extern DfxStatus cpu_conv_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 extern DfxStatus cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
@@ -384,6 +395,10 @@ extern DfxStatus cpu_act_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *
 /* wino1d.c: whether a convolution is one for it; its step then, unless (*made false) the library cannot */
 extern bool cpu_wino1d_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
 extern DfxStatus cpu_wino1d_step(CpuBuild *b, const DfxOp *op, CpuStep *s, bool *made, DfxErr *err);
+
+/* group.c: whether a convolution is one for it, in the layout that its values have; its step then */
+extern bool cpu_group_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);
+extern DfxStatus cpu_group_step(CpuBuild *b, const DfxOp *op, CpuStep *s, DfxErr *err);
 
 /* wino_bf16.c: whether a convolution is one for it; its step then */
 extern bool cpu_wino_bf16_wants(const CpuBuild *b, const DfxOp *op, const CpuConvShape *c);

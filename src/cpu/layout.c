@@ -5,8 +5,9 @@
  * Two modes, chosen per graph so that no convolution needs a reorder:
  *	blocked	nChw16c or nChw8c, the library's fastest; values of at most three
  *			channels that the stem or the head's first convolution reads are plain;
- *	nhwc	for networks with grouped (not depthwise) convolutions, which are
- *			hundreds of times slower in a blocked layout; for plans on integers (int8.c);
+ *	nhwc	for networks with grouped (not depthwise) convolutions that are not for
+ *			group.c, as the library is hundreds of times slower with them in a blocked layout;
+ *			for plans on integers (int8.c);
  *			and, at plan.c's second attempt, for those with a convolution that has no blocked form.
  *
  * A channel range of a root buffer is a dense tensor of its own only when it
@@ -27,19 +28,6 @@
 #include <string.h>
 
 #include "cpu/internal.h"
-
-static bool
-layout_is_grouped(const DfxGraph *g)
-{
-	for (int i = 0; i < g->nop; i++)
-	{
-		const DfxOp *op = &g->op[i];
-
-		if (op->kind == DFX_OP_CONV && op->u.conv.groups > 1 && op->u.conv.groups != g->val[op->in[0]].c)
-			return true;
-	}
-	return false;
-}
 
 static void
 layout_of_value(CpuBuild *b, int v)
@@ -90,6 +78,32 @@ layout_types(CpuBuild *b)
 	for (int v = 0; v < b->g.nval; v++)
 		if (b->view[v].step > 0)
 			b->view[v].type = CPU_U8;
+}
+
+static void
+layout_views(CpuBuild *b)
+{
+	for (int v = 0; v < b->g.nval; v++)
+		layout_of_value(b, v);
+	layout_types(b);
+}
+
+/* Whether there is a grouped convolution that is not depthwise, nor one of ours. */
+static bool
+layout_has_foreign_groups(const CpuBuild *b)
+{
+	for (int i = 0; i < b->g.nop; i++)
+	{
+		const DfxOp *op = &b->g.op[i];
+		CpuConvShape c;
+
+		if (op->kind != DFX_OP_CONV)
+			continue;
+		c = cpu_conv_shape(&b->g, op);
+		if (c.groups > 1 && c.groups != c.ci && !cpu_group_wants(b, op, &c))
+			return true;
+	}
+	return false;
 }
 
 /* Keep the graph's placements if every range is a dense tensor, else take all of them back. */
@@ -183,10 +197,13 @@ cpu_layout(CpuBuild *b, const DfxGraph *g, DfxErr *err)
 
 	if (b->int8)
 		dfx_graph_steps(&b->g, b->step);
-	b->nhwc = b->nhwc || b->int8 || layout_is_grouped(&b->g);
-	for (int v = 0; v < g->nval; v++)
-		layout_of_value(b, v);
-	layout_types(b);
+	b->nhwc = b->nhwc || b->int8;
+	layout_views(b);
+	if (!b->nhwc && layout_has_foreign_groups(b))
+	{
+		b->nhwc = true;
+		layout_views(b);
+	}
 	layout_placements(b);
 	if (cpu_mb_find(b, err) != DFX_OK)
 		return DFX_ENOMEM;

@@ -46,15 +46,14 @@ dfx_heatmap(PG_FUNCTION_ARGS)
 	DfxModelRef model;
 	DfxCall		call;
 	DfxReply	reply;
-	Size		size;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	dfx_require_ring();
 	dfx_model_resolve(PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2), &model);
-	(void) dfx_image_call(PG_GETARG_DATUM(0), DFX_RING_HEATMAP, NULL, &model, &call, &size);
+	(void) dfx_image_call(PG_GETARG_DATUM(0), DFX_RING_HEATMAP, NULL, &model, &call);
 	call.class = PG_ARGISNULL(1) ? DFX_CLASS_ANY : heatmap_class(PG_GETARG_OID(1));
 	call.rounds = HEATMAP_ROUNDS;
-	dfx_image_ask(PG_GETARG_DATUM(0), &call, &reply);
+	dfx_image_ask(&call, &reply);
 	PG_RETURN_DATUM(dfx_image_datum(&reply));
 }

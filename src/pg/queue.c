@@ -2,10 +2,10 @@
  * queue.c
  *	  The client side of the ring: from a DfxCall to a DfxReply.
  *
- * A backend claims a slot with a run of pages, copies its image there,
- * submits, and waits on its latch: at most a second at a time, so that a lost
- * wake-up costs no more, and with interrupts served, so that cancel,
- * statement_timeout and terminate work at once.
+ * A backend claims a slot with a run of pages, copies its image there
+ * (payload.c), submits, and waits on its latch: at most a second at a time, so
+ * that a lost wake-up costs no more, and with interrupts served, so that
+ * cancel, statement_timeout and terminate work at once.
  *
  * What this backend holds is kept in queue_held with the ResourceOwner that
  * was current: its release (ERROR, end of a subtransaction, FATAL) gives the
@@ -21,6 +21,7 @@
 
 #include "pg/clock.h"
 #include "pg/compat.h"
+#include "pg/payload.h"
 #include "pg/queue_priv.h"
 #include "pg/reply.h"
 #include "pg/settings.h"
@@ -215,6 +216,7 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 {
 	QueueHeld  *held;
 	DfxSlot    *words;
+	DfxPayload	payload;
 	uint64		offset;
 	bool		first;
 	int			slot;
@@ -232,9 +234,13 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("a request of %zu bytes does not fit into the deepfeaturex queue", call->len),
 				 errhint("Increase dfx.queue_memory.")));
+	dfx_payload_open(&payload, call);
 	slot = queue_claim(queue_pages(call->len) + queue_pages(call->reply_cap), nowait, &offset);
 	if (slot < 0)
+	{
+		dfx_payload_close(&payload);
 		return false;
+	}
 
 	held = &queue_held[queue_nheld++];
 	held->slot = slot;
@@ -254,8 +260,8 @@ dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait)
 	words->class = call->class;
 	if (call->op == DFX_RING_HEATMAP)
 		words->priority = DFX_PRIORITY_BULK;
-	if (call->len > 0)
-		memcpy((char *) dfx_ring + held->in_off, call->data, call->len);
+	dfx_payload_copy(&payload, (char *) dfx_ring + held->in_off);
+	dfx_payload_close(&payload);
 
 	first = ticket->order == 0;
 	held->gen = dfx_slot_submit(slot, ticket->engine, queue_nheld - 1, &ticket->order, ticket->blame);

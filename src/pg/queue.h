@@ -23,8 +23,9 @@
 typedef struct DfxCall
 {
 	DfxRingOp	op;
-	const void *data;			/* payload, copied into the arena by submit */
-	Size		len;
+	const void *data;			/* payload, copied into the arena by submit ... */
+	Datum		image;			/* ... or a bytea that is, in whatever form it is stored, if not 0 */
+	Size		len;			/* of the payload's bytes, detoasted */
 	DfxPerturbation how;		/* done to the image first; zeroes: nothing */
 	const uint8 *version;		/* 32 bytes, or NULL when the op needs no model */
 	Size		reply_cap;		/* bytes to reserve for the reply */
@@ -85,8 +86,9 @@ extern void dfx_reply_raise(const DfxReply *reply);
  * Submit.  A ticket with order != 0 is a resubmission and keeps its position,
  * its deadline, and the suspicion of killing engines.  Raises as
  * dfx_queue_call(), and 54000 for data larger than the arena.  nowait raises
- * nothing: false when there is no slot, no room or no engine now, or never
- * will be for data of this size.
+ * nothing of that: false when there is no slot, no room or no engine now, or
+ * never will be for data of this size.  Either raises what reading a stored
+ * image may raise, query cancel included.
  */
 extern bool dfx_queue_submit(const DfxCall *call, DfxTicket *ticket, bool nowait);
 extern bool dfx_queue_done(const DfxTicket *ticket);

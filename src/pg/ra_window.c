@@ -22,8 +22,6 @@
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
-
 #include "pg/clock.h"
 #include "pg/compat.h"
 #include "pg/ra_window.h"
@@ -126,20 +124,17 @@ dfx_window_send(DfxWindow *w, int row, int ask, Datum image, DfxRingOp op, const
 {
 	DfxAhead   *a = window_at(w, row, ask);
 	DfxCall		call;
-	struct varlena *data;
 	bool		sent;
 
 	if (a->state != DFX_AHEAD_NONE || !window_comparable(image) ||
-		!dfx_image_call(image, op, how, model, &call, &a->bytes))
+		!dfx_image_call(image, op, how, model, &call))
 		return true;
+	a->bytes = call.len;
 	if (!window_has_room(w, a->bytes))
 		return false;
 	if (w->held > 0 && w->owner != CurrentResourceOwner)
 		dfx_window_suspend(w);
 
-	data = PG_DETOAST_DATUM_PACKED(image);
-	call.data = VARDATA_ANY(data);
-	call.len = VARSIZE_ANY_EXHDR(data);
 	window_question(&call, &a->question);
 	sent = dfx_queue_submit(&call, &a->ticket, true);
 	if (sent)
@@ -150,8 +145,6 @@ dfx_window_send(DfxWindow *w, int row, int ask, Datum image, DfxRingOp op, const
 		w->held_bytes += a->bytes;
 		w->max_held = Max(w->max_held, w->held);
 	}
-	if ((Pointer) data != DatumGetPointer(image))
-		pfree(data);
 	return sent;
 }
 
@@ -361,7 +354,7 @@ window_copy_reply(const DfxReply *from, DfxReply *to)
 }
 
 bool
-dfx_window_answer(Datum image, const DfxCall *call, DfxTicket *ticket, DfxReply *reply)
+dfx_window_answer(const DfxCall *call, DfxTicket *ticket, DfxReply *reply)
 {
 	DfxQuestion q;
 	dlist_iter	it;
@@ -378,7 +371,7 @@ dfx_window_answer(Datum image, const DfxCall *call, DfxTicket *ticket, DfxReply 
 			DfxAhead   *a = window_at(w, w->shown, ask);
 
 			if (a->ticket.order == 0 || w->no_image[ask] ||
-				memcmp(&a->question, &q, sizeof(q)) != 0 || !window_same_image(w->image[ask], image))
+				memcmp(&a->question, &q, sizeof(q)) != 0 || !window_same_image(w->image[ask], call->image))
 				continue;
 			if (window_finish(w, a))
 			{

@@ -87,8 +87,8 @@ extern void dfx_window_close(DfxWindow *w);
 
 /*
  * Send a row's ask unless it has been.  False when there is no room now; true
- * also for what is not worth sending.  Raises nothing but what fetching a
- * toasted value may raise.
+ * also for what is not worth sending.  Raises nothing but what reading a
+ * stored image may raise, query cancel included.
  */
 extern bool dfx_window_send(DfxWindow *w, int row, int ask, Datum image, DfxRingOp op, const DfxPerturbation *how,
 							const DfxModelRef *model);
@@ -109,11 +109,11 @@ extern void dfx_window_show(DfxWindow *w, int row);
 extern void dfx_window_forget(DfxWindow *w, int row);
 
 /*
- * The answer to call about image, if a window shows it; waits for it if it is
- * on its way.  Raises as dfx_queue_wait().  False when there is none; ticket
+ * The answer to call about its image, if a window shows it; waits for it if it
+ * is on its way.  Raises as dfx_queue_wait().  False when there is none; ticket
  * then becomes that of a request that was sent and lost, if there was one.
  */
-extern bool dfx_window_answer(Datum image, const DfxCall *call, DfxTicket *ticket, DfxReply *reply);
+extern bool dfx_window_answer(const DfxCall *call, DfxTicket *ticket, DfxReply *reply);
 
 extern void dfx_window_init(void);
 

@@ -71,13 +71,13 @@ image_reply_room(DfxRingOp op, Size size)
 }
 
 bool
-dfx_image_call(Datum image, DfxRingOp op, const DfxPerturbation *how, const DfxModelRef *model, DfxCall *call,
-			   Size *size)
+dfx_image_call(Datum image, DfxRingOp op, const DfxPerturbation *how, const DfxModelRef *model, DfxCall *call)
 {
-	*size = toast_raw_datum_size(image) - VARHDRSZ;
 	memset(call, 0, sizeof(*call));
 	call->op = op;
-	call->reply_cap = image_reply_room(op, *size);
+	call->image = image;
+	call->len = toast_raw_datum_size(image) - VARHDRSZ;
+	call->reply_cap = image_reply_room(op, call->len);
 	if (how)
 		call->how = *how;
 	if (model)
@@ -86,39 +86,27 @@ dfx_image_call(Datum image, DfxRingOp op, const DfxPerturbation *how, const DfxM
 		call->need_model = dfx_model_need;
 		call->need_model_arg = unconstify(DfxModelRef *, model);
 	}
-	return image_allowed(*size);
+	return image_allowed(call->len);
 }
 
-/*
- * The backend holds one copy of the image, for as long as the request may have
- * to be submitted again, and never looks into it.
- */
+/* The backend holds no copy of the image and never looks into it: each submission reads it once more. */
 void
-dfx_image_ask(Datum image, const DfxCall *asked, DfxReply *reply)
+dfx_image_ask(const DfxCall *call, DfxReply *reply)
 {
-	DfxCall		call = *asked;
 	DfxTicket	ticket = DFX_TICKET_INIT;
-	Size		size = toast_raw_datum_size(image) - VARHDRSZ;
-	struct varlena *data;
 
 	memset(reply, 0, sizeof(*reply));
-	if (!image_allowed(size))
+	if (!image_allowed(call->len))
 	{
-		/* Before detoasting: the limit is there to bound memory. */
+		/* Before anything is read: the limit is there to bound memory. */
 		reply->status = DFX_ELIMIT;
 		snprintf(reply->msg, sizeof(reply->msg),
 				 "image of %zu bytes is larger than dfx.max_image_bytes allows (%d kB)",
-				 size, dfx_max_image_bytes);
+				 call->len, dfx_max_image_bytes);
 		return;
 	}
-	if (dfx_window_answer(image, &call, &ticket, reply))
-		return;
-	data = PG_DETOAST_DATUM_PACKED(image);
-	call.data = VARDATA_ANY(data);
-	call.len = VARSIZE_ANY_EXHDR(data);
-	dfx_queue_go_on(&call, &ticket, reply);
-	if ((Pointer) data != DatumGetPointer(image))
-		pfree(data);
+	if (!dfx_window_answer(call, &ticket, reply))
+		dfx_queue_go_on(call, &ticket, reply);
 }
 
 void
@@ -126,10 +114,9 @@ dfx_image_request_as(Datum image, DfxRingOp op, const DfxPerturbation *how, cons
 					 DfxReply *reply)
 {
 	DfxCall		call;
-	Size		size;
 
-	(void) dfx_image_call(image, op, how, model, &call, &size);
-	dfx_image_ask(image, &call, reply);
+	(void) dfx_image_call(image, op, how, model, &call);
+	dfx_image_ask(&call, reply);
 }
 
 void

@@ -23,17 +23,17 @@ extern void dfx_image_request_as(Datum image, DfxRingOp op, const DfxPerturbatio
 								 DfxReply *reply);
 
 /* The same by a call that dfx_image_call() has made, and the caller has perhaps added to. */
-extern void dfx_image_ask(Datum image, const DfxCall *call, DfxReply *reply);
+extern void dfx_image_ask(const DfxCall *call, DfxReply *reply);
 
 /* A reply that is a file, as a value of type bytea; raises what its status says. */
 extern Datum dfx_image_datum(const DfxReply *reply);
 
 /*
- * The call that dfx_image_request_as() makes, without its data.  False when the
- * image, of size bytes once it is detoasted, is over dfx.max_image_bytes.
+ * The call that dfx_image_request_as() makes; it refers to image.  False when
+ * that, of call->len bytes once it is detoasted, is over dfx.max_image_bytes.
  */
 extern bool dfx_image_call(Datum image, DfxRingOp op, const DfxPerturbation *how, const DfxModelRef *model,
-						   DfxCall *call, Size *size);
+						   DfxCall *call);
 
 /* Is this status the image's own fault?  Then dfx_try_classify() gives NULL. */
 extern bool dfx_image_at_fault(DfxStatus status);

@@ -7,6 +7,7 @@
 #include "cpu/kernels_mbconv.h"
 #include "nn/families.h"
 #include "tests/backend/cpu_precisions.h"
+#include "tests/backend/cpu_steps.h"
 
 #define TOLERANCE 2e-5
 
@@ -107,42 +108,6 @@ build_block(DfxGraph *g)
 	if (now->s == 1 && now->co == dfx_channels(g, x) && now->odd != UNPADDED)
 		y = dfx_add(g, y, x);
 	dfx_output(g, y, "out");
-}
-
-/* Steps of a plan that are of one kind. */
-static int
-count_steps(const DfxPlan *plan, const char *kind)
-{
-	int n = 0;
-
-	for (int i = 0; i < dfx_cpu_plan_steps(plan); i++)
-	{
-		const char *impl = dfx_cpu_plan_impl(plan, i);
-
-		n += impl && strncmp(impl, kind, strlen(kind)) == 0;
-	}
-	return n;
-}
-
-/* Images together give the bits that each gives alone. */
-static bool
-same_alone(DfxPlan *plan, const DfxGraph *g, int n, DfxErr *err)
-{
-	bool rgb8, same = true;
-	size_t bytes = graph_input_bytes(g, &rgb8), floats = graph_output_floats(g, g->nout - 1);
-	char *in = noise_images(g, n, 5);
-	float *out = calloc((size_t) n + 1, floats * sizeof *out), *alone = out + (size_t) n * floats;
-	float *to[DFX_MAX_OUT] = {NULL};
-
-	to[g->nout - 1] = out;
-	same = dfx_cpu_backend.forward(plan, in, n, to, err) == DFX_OK;
-	to[g->nout - 1] = alone;
-	for (int i = 0; same && i < n; i++)
-		same = dfx_cpu_backend.forward(plan, in + (size_t) i * bytes, 1, to, err) == DFX_OK &&
-		       memcmp(alone, out + (size_t) i * floats, floats * sizeof *alone) == 0;
-	free(in);
-	free(out);
-	return same;
 }
 
 static void

@@ -25,7 +25,7 @@ measure(Client *c, const char *what, DfxRingOp op, const uint8_t *data, size_t l
         int n)
 {
 	double *trip = malloc((size_t) n * sizeof *trip), *over = malloc((size_t) n * sizeof *over);
-	DfxRingStats *s = &c->ring->stats;
+	DfxRingStats *s = &c->ring->engine[0].stats;
 
 	for (int i = 0; i < n; i++)
 	{

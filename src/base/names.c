@@ -197,6 +197,18 @@ dfx_tensor_is_scale(const char *name)
 	return names_end(name, DFX_SCALE_SUFFIX);
 }
 
+int
+dfx_tensor_dense_block(const char *name)
+{
+	static const char block[] = "features.denseblock";
+	const char *at = strstr(name, block);
+
+	if (at == NULL || (at > name && at[-1] != '.'))
+		return 0;
+	at += sizeof block - 1;
+	return at[0] >= '1' && at[0] <= '9' && at[1] == '.' ? at[0] - '0' : 0;
+}
+
 bool
 dfx_backbone_tensor_name(const DfxScheme *scheme, const char *theirs, char ours[DFX_NAME_LEN])
 {

@@ -33,6 +33,10 @@ extern bool dfx_tensor_is_counter(const char *name);
 #define DFX_SCALE_STEPS  255
 extern bool dfx_tensor_is_scale(const char *name);
 
+/* In which block of a DenseNet a tensor is, from 1 on ("dm.features.denseblock2.denselayer1.conv1.weight":
+ * 2); 0: in none. */
+extern int dfx_tensor_dense_block(const char *name);
+
 /*
  * What a tensor of a backbone's checkpoint is called here, into ours; false for
  * one that the features do not depend on: the classifier, of whatever size, and

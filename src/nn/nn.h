@@ -352,8 +352,8 @@ dfx_graph_export(const DfxGraph *g, const DfxModelMeta *meta, DfxDtype dtype, ui
 #define DFX_WEIGHT_STEPS 127
 
 /*
- * The convolutions of an optimised graph that can run on 8-bit integers, once
- * they are calibrated: their indices into op (room for nop), and how many.
+ * The convolutions of an optimised graph that are worth calibrating, and run on
+ * 8-bit integers then: their indices into op (room for nop), and how many.
  */
 extern int dfx_graph_quantizable(const DfxGraph *g, int *op);
 

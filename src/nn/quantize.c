@@ -8,7 +8,9 @@
  *		y = (sum of q_x q_w) * step_x * step_w + bias, then the epilogue
  * Only inputs that cannot be negative qualify: what a ReLU leaves, and pools
  * of that.  That leaves out the stem, the head (which has BatchNorms after its
- * ReLUs) and classifiers, which are few and need the precision most.
+ * ReLUs) and classifiers, which are few and need the precision most.  Nor is a
+ * DenseNet's transition calibrated; one that has a scale all the same, from an
+ * earlier calibration or of a file's own, runs on integers as any other.
  *
  * A value is kept in steps when nobody would miss what that rounds off: all
  * its readers are calibrated convolutions, or convolutions that add it as a
@@ -65,13 +67,30 @@ quantize_is_calibrated(const DfxOp *op)
 	return quantize_is_conv(op) && op->in_step > 0;
 }
 
+/*
+ * A transition of a DenseNet: all that later blocks see of the earlier ones goes
+ * through it.  Where it takes differences of channels that are alike, what is left
+ * of them is small beside the rounding, and that of the weights moves a whole
+ * picture one way, so that no averaging makes up for it.  Of the starter model's
+ * 357 convolutions these 9 did most of the harm (docs/PERFORMANCE.md), at 3 % of
+ * the multiplications.
+ */
+static bool
+quantize_is_transition(const DfxGraph *g, const DfxOp *op)
+{
+	int def = g->val[op->in[0]].def;
+
+	return def >= 0 && g->op[def].kind == DFX_OP_POOL && g->op[def].u.pool.avg;
+}
+
 int
 dfx_graph_quantizable(const DfxGraph *g, int *op)
 {
 	int n = 0;
 
 	for (int i = 0; i < g->nop && !quantize_is_grouped(g); i++)
-		if (quantize_is_conv(&g->op[i]) && quantize_positive(g, g->op[i].in[0]))
+		if (quantize_is_conv(&g->op[i]) && quantize_positive(g, g->op[i].in[0]) &&
+		    !quantize_is_transition(g, &g->op[i]))
 			op[n++] = i;
 	return n;
 }

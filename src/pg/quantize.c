@@ -9,6 +9,11 @@
  * (docs/PERFORMANCE.md compares that with the mean over the images).  The others
  * are classified by the model in fp32 and by the new version in int8, and compared.
  *
+ * A DenseNet's first blocks are where the ranges of values differ most between images.
+ * When probabilities move by more than QUANTIZE_MOST on average, the first block stays in
+ * floating point, and then the second.  Each version is made and compared in a
+ * subtransaction, and rolled back when another one is tried.
+ *
  * All of it is one transaction: after any error there is no new version.
  */
 #include "postgres.h"
@@ -23,6 +28,7 @@
 #include "pg/quantize.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include <math.h>
@@ -30,6 +36,8 @@
 PG_FUNCTION_INFO_V1(dfx_quantize);
 
 #define QUANTIZE_MAX_IMAGES 100000
+#define QUANTIZE_MOST		0.02	/* mean difference that does not make a block stay in floating point */
+#define QUANTIZE_BLOCKS		2	/* that may */
 
 /* Arguments, in the order of the install script; behind them what it reports. */
 enum
@@ -375,6 +383,71 @@ quantize_make(Quantize *q, DfxModelRef *made)
 	return is_new;
 }
 
+/* The same in a subtransaction; false: probabilities move too far, and everything is as before. */
+static bool
+quantize_try(Quantize *q, bool last, DfxModelRef *made, bool *is_new)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	bool		holds;
+
+	q->compared = q->changed = q->labelled = q->right_fp32 = q->right_int8 = 0;
+	q->sum = q->largest = 0;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	*is_new = quantize_make(q, made);
+	holds = last || q->sum <= QUANTIZE_MOST * (double) q->compared;
+	if (holds)
+		ReleaseCurrentSubTransaction();
+	else
+		RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return holds;
+}
+
+/* How many convolutions a dense block has among the scales. */
+static int
+quantize_block_size(const Quantize *q, int block)
+{
+	int			n = 0;
+
+	for (int i = 0; i < q->nscale; i++)
+		n += dfx_tensor_dense_block(q->scale[i].name) == block;
+	return n;
+}
+
+/* A dense block's convolutions are not calibrated after all. */
+static void
+quantize_leave(Quantize *q, int block)
+{
+	int			n = 0;
+
+	ereport(NOTICE,
+			(errmsg("on 8-bit integers probabilities differ by %.3f on average: block %d stays in floating point",
+					q->sum / (double) q->compared, block)));
+	for (int i = 0; i < q->nscale; i++)
+		if (dfx_tensor_dense_block(q->scale[i].name) != block)
+			q->scale[n++] = q->scale[i];
+	q->nscale = n;
+}
+
+/* The first version that holds, or the last that there is; whether it is new. */
+static bool
+quantize_choose(Quantize *q, DfxModelRef *made)
+{
+	bool		is_new;
+
+	for (int block = 1;; block++)
+	{
+		bool		last = block > QUANTIZE_BLOCKS || quantize_block_size(q, block) == 0;
+
+		if (quantize_try(q, last, made, &is_new))
+			return is_new;
+		quantize_leave(q, block);
+	}
+}
+
 /* CALL dfx_quantize(model text, samples regclass, ...), reporting in its INOUT arguments */
 Datum
 dfx_quantize(PG_FUNCTION_ARGS)
@@ -398,7 +471,7 @@ dfx_quantize(PG_FUNCTION_ARGS)
 	q.verdict = MemoryContextAlloc(q.context, sizeof(DfxVerdictReply) * Max(q.compare.n, 1));
 	q.bad = MemoryContextAllocZero(q.context, sizeof(bool) * Max(q.compare.n, 1));
 	dfx_quantize_ask(q.compare.row, q.compare.n, DFX_RING_CLASSIFY, "fp32", &q.args.model, quantize_keep, &q);
-	if (quantize_make(&q, &made))
+	if (quantize_choose(&q, &made))
 	{
 		quantize_report(&q, "", values, nulls);
 		quantize_store_report(made.version, values, nulls);

@@ -53,5 +53,11 @@ main(void)
 	}
 	ok(dfx_backbone_input_side("vit_b_16") == 224 && dfx_backbone_input_side("resnet18") == 256,
 	   "sides of the input");
+	ok(dfx_tensor_dense_block("dm.features.denseblock2.denselayer1.conv1.input_scale") == 2 &&
+	       dfx_tensor_dense_block("features.denseblock4.denselayer1.norm1.weight") == 4 &&
+	       dfx_tensor_dense_block("features.transition1.conv.weight") == 0 &&
+	       dfx_tensor_dense_block("features.denseblock12.x") == 0 &&
+	       dfx_tensor_dense_block("layer1.0.conv1.weight") == 0,
+	   "blocks of DenseNets");
 	return done_testing();
 }

@@ -43,7 +43,13 @@ is_conv(const DfxGraph *g, int i)
 	return g->op[i].kind == DFX_OP_CONV;
 }
 
-/* Every convolution but the stem and the head's; none of networks that are not covered. */
+static const char *
+weight_name(const DfxGraph *g, int i)
+{
+	return g->param[g->op[i].param[DFX_W]].name;
+}
+
+/* Every convolution but the stem, transitions and the head's; none of networks that are not covered. */
 static void
 check_choice(const char *name, int branches, bool covered)
 {
@@ -52,10 +58,12 @@ check_choice(const char *name, int branches, bool covered)
 	char scale[DFX_NAME_LEN];
 
 	for (int i = 0; i < g->nop; i++)
-		convs += is_conv(g, i) && strncmp(g->param[g->op[i].param[DFX_W]].name, "head.", 5) != 0;
+		convs += is_conv(g, i) && strncmp(weight_name(g, i), "head.", 5) != 0 &&
+		         strstr(weight_name(g, i), "transition") == NULL;
 	for (int i = 0; i < n; i++)
 		wrong += !is_conv(g, op[i]) || !dfx_scale_name(g, op[i], scale) || !dfx_tensor_is_scale(scale) ||
-		         dfx_scale_owner(g, scale) != &g->op[op[i]] || strncmp(scale, "head.", 5) == 0;
+		         dfx_scale_owner(g, scale) != &g->op[op[i]] || strncmp(scale, "head.", 5) == 0 ||
+		         strstr(scale, "transition") != NULL;
 	ok(wrong == 0 && n == (covered ? convs - branches : 0), "%s, %d branch(es): %d of %d convolutions", name,
 	   branches, n, convs);
 	free(op);

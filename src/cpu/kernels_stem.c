@@ -231,7 +231,7 @@ stem_store_bf16(void *image, size_t i, __m512 x)
 			if (x < columns)                                                                                 \
 				_Pragma("GCC unroll 4") for (int i = 0; i < TILE; i++) if (i < rows)                         \
 				    store(image, at + (size_t) (i * out->w) * out->stride,                                   \
-				          _mm512_max_ps(_mm512_add_ps(y[i], b), floor));                                     \
+				          _mm512_max_ps(floor, _mm512_add_ps(y[i], b)));                                     \
 		}                                                                                                    \
 	}                                                                                                        \
 	attr static void name(const CpuStemOut *out, const float *sums, const CpuStemTile *tile)                 \

@@ -4,7 +4,6 @@
 use strict;
 use warnings FATAL => 'all';
 
-use Compress::Zlib qw(compress);
 use Dfx;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
